@@ -1,0 +1,6 @@
+//! Espalier: an OpenAI-compatible inference server that runs each request as a
+//! tree of branches inside an exact budget.
+
+pub mod token;
+pub mod answer;
+pub mod prompt;

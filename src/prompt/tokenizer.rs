@@ -1,0 +1,289 @@
+//! The tokenizer of `tokenizer.json`.
+//!
+//! Nothing is added to a text and nothing is cut from it: templates spell their
+//! special tokens out, and truncation or padding that a file asks for is
+//! switched off. The bytes of every token are laid out once, at loading, so that
+//! detokenisation needs no library call per token where the vocabulary is
+//! byte-level. Training and batches are deliberately absent.
+
+use super::{Detokenizer, PromptError};
+use crate::token::TokenId;
+use std::fmt;
+use std::sync::Arc;
+use tokenizers::DecoderWrapper;
+
+/// A Hugging Face tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    spelling: Spelling,
+    /// Whether the library turns runs of `<0xNN>` tokens into characters.
+    byte_fallback: bool,
+    /// What the decoder makes of each id on its own, all ids in one buffer.
+    bytes: Vec<u8>,
+    /// Where each id's piece ends in `bytes`.
+    ends: Vec<usize>,
+    /// What each id is to the decoder.
+    kinds: Vec<Kind>,
+}
+
+/// What a token is to the decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It gives no text: a special token, or a gap in the vocabulary.
+    Silent,
+    /// `<0xNN>`: one byte of a run that the library decodes as a whole.
+    Byte,
+    /// Any other.
+    Text,
+}
+
+/// How a vocabulary spells its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Every character stands for one byte (GPT-2's alphabet): decoding is
+    /// concatenation of bytes, whatever the neighbours.
+    ByteLevel,
+    /// `▁` stands for a space (`SentencePiece`); decoding may look at neighbours.
+    Pieces,
+    /// Any other decoder, known only through the library.
+    Opaque,
+}
+
+impl Tokenizer {
+    /// Reads the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When they are not one.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, PromptError> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| refused(&e))?;
+        inner.with_truncation(None).map_err(|e| refused(&e))?;
+        inner.with_padding(None);
+        let chain: Vec<&DecoderWrapper> = match inner.get_decoder() {
+            Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders().iter().collect(),
+            Some(decoder) => vec![decoder],
+            None => Vec::new(),
+        };
+        let byte_fallback = chain.iter().any(|d| matches!(d, DecoderWrapper::ByteFallback(_)));
+        let spelling = Spelling::of(&chain);
+        let mut tokenizer =
+            Self { inner, spelling, byte_fallback, bytes: Vec::new(), ends: Vec::new(), kinds: Vec::new() };
+        tokenizer.lay_out();
+        Ok(tokenizer)
+    }
+
+    /// Encodes text whose special tokens are spelled out, as rendered templates are: nothing is added.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses it.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, PromptError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| refused(&e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The bytes that a token stands for on its own; of a special token, its
+    /// name; of an id outside the vocabulary, nothing.
+    #[must_use]
+    pub fn token_bytes(&self, id: TokenId) -> Vec<u8> {
+        match self.inner.get_added_vocabulary().simple_id_to_token(id) {
+            Some(name) => name.into_bytes(),
+            None => self.piece(id).to_vec(),
+        }
+    }
+
+    /// The id of a token by its exact name, special ones included.
+    #[must_use]
+    pub fn token_id(&self, name: &str) -> Option<TokenId> {
+        self.inner.token_to_id(name)
+    }
+
+    /// Size of the vocabulary, added tokens included: every id is below it.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// A fresh incremental decoder.
+    #[must_use]
+    pub fn detokenizer(self: &Arc<Self>) -> Detokenizer {
+        Detokenizer::new(Arc::clone(self))
+    }
+
+    /// The library's own decoding, without special tokens.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder refuses the ids.
+    pub fn decode(&self, ids: &[TokenId]) -> Result<String, PromptError> {
+        // Some of the library's decoders underflow on an empty list.
+        if ids.iter().all(|&id| self.kind(id) == Kind::Silent) {
+            return Ok(String::new());
+        }
+        self.inner.decode(ids, true).map_err(|e| refused(&e))
+    }
+
+    pub(super) fn spelling(&self) -> Spelling {
+        self.spelling
+    }
+
+    /// What the decoder makes of a token on its own, as bytes.
+    pub(super) fn piece(&self, id: TokenId) -> &[u8] {
+        let index = id as usize;
+        let Some(&end) = self.ends.get(index) else { return &[] };
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[start..end]
+    }
+
+    /// What a token is to the decoder; an id that does not exist is silent.
+    pub(super) fn kind(&self, id: TokenId) -> Kind {
+        self.kinds.get(id as usize).copied().unwrap_or(Kind::Silent)
+    }
+
+    fn lay_out(&mut self) {
+        let vocab = self.inner.get_vocab(true);
+        let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let added = self.inner.get_added_vocabulary();
+        for id in (0..).take(size) {
+            let name = self.inner.id_to_token(id);
+            self.kinds.push(match name.as_deref() {
+                None => Kind::Silent,
+                Some(name) if added.is_special_token(name) => Kind::Silent,
+                Some(name) if self.byte_fallback && hex_byte(name).is_some() => Kind::Byte,
+                Some(_) => Kind::Text,
+            });
+            let piece = name.map(|name| self.spelled(id, &name)).unwrap_or_default();
+            self.bytes.extend_from_slice(&piece);
+            self.ends.push(self.bytes.len());
+        }
+    }
+
+    fn spelled(&self, id: TokenId, name: &str) -> Vec<u8> {
+        match self.spelling {
+            Spelling::ByteLevel => {
+                // The library's rule: a name with one foreign character is taken as it is.
+                let bytes: Option<Vec<u8>> = name.chars().map(alphabet_byte).collect();
+                bytes.unwrap_or_else(|| name.as_bytes().to_vec())
+            }
+            Spelling::Pieces => match hex_byte(name) {
+                Some(byte) if self.byte_fallback => vec![byte],
+                Some(_) | None => name.replace('▁', " ").into_bytes(),
+            },
+            Spelling::Opaque => {
+                self.inner.decode(&[id], false).unwrap_or_else(|_| name.to_owned()).into_bytes()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("spelling", &self.spelling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Spelling {
+    fn of(chain: &[&DecoderWrapper]) -> Self {
+        let mut byte_level = false;
+        let mut pure = true;
+        let mut pieces = false;
+        for decoder in chain {
+            match decoder {
+                DecoderWrapper::ByteLevel(_) => byte_level = true,
+                // Joining pieces changes nothing once they are concatenated.
+                DecoderWrapper::Fuse(_) => {}
+                DecoderWrapper::Metaspace(_) | DecoderWrapper::ByteFallback(_) => {
+                    pure = false;
+                    pieces = true;
+                }
+                DecoderWrapper::BPE(_)
+                | DecoderWrapper::WordPiece(_)
+                | DecoderWrapper::CTC(_)
+                | DecoderWrapper::Sequence(_)
+                | DecoderWrapper::Replace(_)
+                | DecoderWrapper::Strip(_) => pure = false,
+            }
+        }
+        match (byte_level, pure, pieces) {
+            (true, true, _) => Spelling::ByteLevel,
+            (false, _, true) => Spelling::Pieces,
+            _ => Spelling::Opaque,
+        }
+    }
+}
+
+/// The byte that a character of GPT-2's byte alphabet stands for: printable
+/// Latin-1 characters are themselves, the other 68 bytes are U+0100 onwards
+/// (openai/gpt-2, `src/encoder.py`, `bytes_to_unicode`).
+fn alphabet_byte(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    match code {
+        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => u8::try_from(code).ok(),
+        0x100..=0x120 => u8::try_from(code - 0x100).ok(),
+        0x121..=0x142 => u8::try_from(code - 0x121 + 0x7F).ok(),
+        0x143 => Some(0xAD),
+        _ => None,
+    }
+}
+
+/// The byte of a `<0xNN>` token.
+fn hex_byte(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+}
+
+fn refused(error: &tokenizers::Error) -> PromptError {
+    PromptError::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{bundled, pieces};
+    use super::*;
+
+    #[test]
+    fn nothing_is_added_and_special_tokens_in_text_are_recognised() {
+        let tokenizer = bundled();
+        let text = "<|im_start|>user\nCompute 2 + 3.<|im_end|>\n";
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(ids[0], 1);
+        assert_eq!(ids[ids.len() - 2], 2);
+        let spelled: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).collect();
+        assert_eq!(spelled, text.as_bytes());
+    }
+
+    #[test]
+    fn every_byte_has_a_place_in_the_byte_alphabet() {
+        let mut seen: Vec<u8> = (0..0x200).filter_map(char::from_u32).filter_map(alphabet_byte).collect();
+        assert_eq!(seen.len(), 256);
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 256);
+        assert_eq!(alphabet_byte('Ġ'), Some(b' '));
+        assert_eq!(alphabet_byte('Ċ'), Some(b'\n'));
+    }
+
+    #[test]
+    fn the_bundled_vocabulary_has_its_size_and_names() {
+        let tokenizer = bundled();
+        assert_eq!(tokenizer.vocab_size(), 627);
+        assert_eq!(tokenizer.token_id("<|step|>"), Some(3));
+        assert_eq!(tokenizer.token_id("no such token"), None);
+        assert_eq!(tokenizer.token_bytes(3), b"<|step|>");
+        assert_eq!(tokenizer.token_bytes(9_999), b"");
+    }
+
+    #[test]
+    fn pieces_are_spelled_with_spaces_and_single_bytes() {
+        let tokenizer = pieces();
+        let bytes = |name: &str| tokenizer.token_bytes(tokenizer.token_id(name).unwrap());
+        assert_eq!(bytes("▁a"), b" a");
+        assert_eq!(bytes("<0xE2>"), [0xE2]);
+        assert_eq!(bytes("<s>"), b"<s>");
+    }
+
+    #[test]
+    fn a_file_that_is_no_tokenizer_is_refused() {
+        assert!(matches!(Tokenizer::from_json(b"{}"), Err(PromptError::Tokenizer(_))));
+    }
+}
