@@ -3,4 +3,6 @@
 
 pub mod token;
 pub mod answer;
+pub mod engine;
+pub mod metrics;
 pub mod prompt;

@@ -1,0 +1,282 @@
+//! The handle and the leases: how async code holds branches of an engine.
+//!
+//! Ids are drawn on this side, and a lease exists before its command is sent,
+//! so a future that is dropped while it waits leaves nothing behind: the free
+//! follows the open through the same queue. That queue is unbounded because
+//! `Drop` must neither block nor fail; it is bounded in fact, since every entry
+//! belongs to a lease and leases are bounded by the plans that are admitted.
+
+use super::{Caps, EngineError, Health, RequestCounts, Segment, SegmentEvent};
+use crate::token::TokenId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Names a branch for the lifetime of an engine.
+pub(super) type BranchId = u64;
+
+/// Names a request (a root and all that was forked from it).
+pub type RequestId = u64;
+
+/// Where a segment reports: the work's number and what happened to it. All
+/// segments of one run share a channel, so that one wake-up drains a step.
+pub type Events = mpsc::UnboundedSender<(u64, SegmentEvent)>;
+
+/// The answer to a command.
+pub type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// What a request asks of the engine before it may start.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The tokens that every branch of the request begins with.
+    pub prompt: Arc<[TokenId]>,
+    /// The longest that any branch will get, prompt included, in tokens.
+    pub positions: usize,
+    /// The most branches alive at once beside the root.
+    pub width: usize,
+}
+
+/// Everything that can be asked of an engine.
+#[derive(Debug)]
+pub enum Command {
+    /// Admit a request and create its root branch; answers once admitted.
+    Open {
+        /// The root's id, which names the request too.
+        root: BranchId,
+        /// What to admit.
+        open: Open,
+        /// Told when the request holds its reservation.
+        reply: Reply<()>,
+    },
+    /// Create a branch that shares all of its parent's positions.
+    Fork {
+        /// A settled branch.
+        parent: BranchId,
+        /// The new branch's id.
+        child: BranchId,
+        /// Key of the new branch's random numbers.
+        key: u64,
+    },
+    /// Decode on a branch.
+    Decode {
+        /// The branch.
+        branch: BranchId,
+        /// What to decode.
+        segment: Segment,
+        /// Number under which the segment reports.
+        work: u64,
+        /// Where it reports.
+        events: Events,
+    },
+    /// Put tokens at the end of an idle branch.
+    Append {
+        /// The branch.
+        branch: BranchId,
+        /// The tokens.
+        tokens: Vec<TokenId>,
+    },
+    /// Shorten an idle branch to its first `len` tokens.
+    Truncate {
+        /// The branch.
+        branch: BranchId,
+        /// Tokens to keep.
+        len: usize,
+    },
+    /// Compute what is pending and keep the last position's logits, so that
+    /// forks need not compute them again.
+    Settle {
+        /// The branch.
+        branch: BranchId,
+        /// Told when done.
+        reply: Reply<()>,
+    },
+    /// Compute what is pending and report logits on the way.
+    Logits {
+        /// The branch.
+        branch: BranchId,
+        /// Positions that are pending, ascending.
+        positions: Vec<usize>,
+        /// Ids to report; empty for the whole vocabulary.
+        ids: Vec<TokenId>,
+        /// One row per position.
+        reply: Reply<Vec<Vec<f32>>>,
+    },
+    /// End a branch's segment within one step.
+    Abort {
+        /// The branch.
+        branch: BranchId,
+    },
+    /// Forget a branch.
+    Free {
+        /// The branch.
+        branch: BranchId,
+    },
+    /// Report a request's counters.
+    Counts {
+        /// The request.
+        request: RequestId,
+        /// Told the counters.
+        reply: Reply<RequestCounts>,
+    },
+}
+
+/// What goes through the queue to the engine's thread.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// For the engine.
+    Command(Command),
+    /// For the thread: end now, whoever still holds a handle.
+    Shutdown,
+}
+
+#[derive(Debug)]
+struct Link {
+    commands: mpsc::UnboundedSender<Message>,
+    next: AtomicU64,
+}
+
+impl Link {
+    fn draw(&self) -> BranchId {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A send fails only when the engine has ended; whoever waits for a reply
+    /// then sees its channel closed.
+    fn send(&self, command: Command) {
+        drop(self.commands.send(Message::Command(command)));
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply));
+        answer.await.unwrap_or(Err(EngineError::Closed))
+    }
+}
+
+/// A cloneable way to reach an engine.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    link: Arc<Link>,
+    caps: Arc<Caps>,
+    health: watch::Receiver<Health>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        commands: mpsc::UnboundedSender<Message>,
+        caps: Caps,
+        health: watch::Receiver<Health>,
+    ) -> Self {
+        let link = Arc::new(Link { commands, next: AtomicU64::new(1) });
+        Self { link, caps: Arc::new(caps), health }
+    }
+
+    /// What the engine can do.
+    #[must_use]
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// Whether the engine thread is alive and its last step went well.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        *self.health.borrow()
+    }
+
+    /// Waits until the engine thread has ended. What it still had in hand will
+    /// not be reported any more.
+    pub async fn dead(&self) {
+        // An error means that the publisher is gone, which is the same news.
+        drop(self.health.clone().wait_for(|health| *health == Health::Dead).await);
+    }
+
+    /// Admits a request: waits for its reservation and returns the root branch,
+    /// whose prompt is not computed yet ([`Branch::settle`] does that).
+    ///
+    /// # Errors
+    /// When the request can never fit, or the engine has ended.
+    pub async fn open(&self, open: Open) -> Result<Branch, EngineError> {
+        let id = self.link.draw();
+        let root = Branch { id, request: id, link: Arc::clone(&self.link) };
+        self.link.ask(|reply| Command::Open { root: id, open, reply }).await?;
+        Ok(root)
+    }
+}
+
+/// One growing token sequence on an engine, held as a lease.
+#[derive(Debug)]
+pub struct Branch {
+    id: BranchId,
+    request: RequestId,
+    link: Arc<Link>,
+}
+
+impl Branch {
+    /// A new branch that shares every position of this one, copying no KV.
+    /// `key` seeds its random numbers. This branch must be settled: idle, with
+    /// nothing pending; else the first segment on the fork fails.
+    #[must_use]
+    pub fn fork(&self, key: u64) -> Branch {
+        let child = self.link.draw();
+        let lease = Branch { id: child, request: self.request, link: Arc::clone(&self.link) };
+        self.link.send(Command::Fork { parent: self.id, child, key });
+        lease
+    }
+
+    /// Starts a segment, which reports to `events` under the number `work`.
+    pub fn decode(&self, segment: Segment, work: u64, events: &Events) {
+        let events = events.clone();
+        self.link.send(Command::Decode { branch: self.id, segment, work, events });
+    }
+
+    /// Puts tokens at the end of the branch, to be computed when needed.
+    pub fn append(&self, tokens: Vec<TokenId>) {
+        self.link.send(Command::Append { branch: self.id, tokens });
+    }
+
+    /// Shortens the branch to its first `len` tokens, at least one.
+    pub fn truncate(&self, len: usize) {
+        self.link.send(Command::Truncate { branch: self.id, len });
+    }
+
+    /// Ends the running segment within one step.
+    pub fn abort(&self) {
+        self.link.send(Command::Abort { branch: self.id });
+    }
+
+    /// Computes what is pending and keeps the last logits for forks.
+    ///
+    /// # Errors
+    /// When the engine failed or has ended.
+    pub async fn settle(&self) -> Result<(), EngineError> {
+        self.link.ask(|reply| Command::Settle { branch: self.id, reply }).await
+    }
+
+    /// Computes what is pending and returns the logits at `positions`, which
+    /// must be ascending and pending: one row per position, one number per id
+    /// of `ids` (empty: the whole vocabulary).
+    ///
+    /// # Errors
+    /// When a position is not pending, or the engine failed or has ended.
+    pub async fn logits(
+        &self,
+        positions: Vec<usize>,
+        ids: Vec<TokenId>,
+    ) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.link.ask(|reply| Command::Logits { branch: self.id, positions, ids, reply }).await
+    }
+
+    /// The engine's own counters of this branch's request.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub async fn counts(&self) -> Result<RequestCounts, EngineError> {
+        self.link.ask(|reply| Command::Counts { request: self.request, reply }).await
+    }
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        self.link.send(Command::Free { branch: self.id });
+    }
+}

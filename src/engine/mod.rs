@@ -1,0 +1,187 @@
+//! The `Engine` port: what grows branches, and the leases through which the
+//! rest of the program holds them.
+//!
+//! An engine is a synchronous state machine that one OS thread owns
+//! ([`thread`]); everything else reaches it through a [`Handle`], by messages of
+//! the closed enum [`Command`]. A [`Branch`] is a RAII lease without `Clone`:
+//! dropping it aborts what it decodes and frees its KV, sharing happens only
+//! through [`Branch::fork`]. Modes, budgets of requests and text of answers are
+//! deliberately unknown here.
+
+mod handle;
+pub mod rng;
+pub mod scripted;
+mod thread;
+pub mod tree;
+
+use crate::prompt::StopRule;
+use crate::token::TokenId;
+use std::sync::Arc;
+
+pub use handle::{Branch, Command, Events, Handle, Open, Reply, RequestId};
+pub use thread::{EngineThread, Health};
+
+/// What an engine can do, fixed for its lifetime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caps {
+    /// The longest sequence, prompt included, in tokens.
+    pub context: usize,
+    /// Size of the vocabulary, in tokens.
+    pub vocab: usize,
+    /// Ids that end a generation.
+    pub eos: Vec<TokenId>,
+    /// Positions in one KV block.
+    pub block: usize,
+    /// Blocks in the KV pool.
+    pub pool_blocks: usize,
+}
+
+impl Caps {
+    /// KV blocks that `width` branches need, forked from one prompt of `prompt`
+    /// tokens and each growing to at most `positions` positions: the prompt's
+    /// own blocks, and for every branch those that it cannot share.
+    #[must_use]
+    pub fn blocks_for(&self, prompt: usize, positions: usize, width: usize) -> usize {
+        let private = positions.div_ceil(self.block) - prompt / self.block;
+        prompt.div_ceil(self.block) + width * private
+    }
+
+    /// The most branches that fit in the pool at once, given the same lengths.
+    #[must_use]
+    pub fn widest(&self, prompt: usize, positions: usize) -> usize {
+        let private = positions.div_ceil(self.block) - prompt / self.block;
+        self.pool_blocks.saturating_sub(prompt.div_ceil(self.block)) / private.max(1)
+    }
+}
+
+/// How the next token is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Softmax temperature; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Nucleus mass in (0, 1]; 1 keeps the whole vocabulary.
+    pub top_p: f32,
+}
+
+/// One piece of decoding on a branch, until EOS, a stop string or the cap.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Tokens put on the branch before it samples; reported and counted like
+    /// sampled ones.
+    pub inject: Vec<TokenId>,
+    /// The most tokens that this segment may add, injected ones included.
+    pub max_tokens: u32,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Stop strings, and where in the branch's text they begin to apply.
+    pub stop: Arc<StopRule>,
+    /// How many alternatives to report beside each token's log-probability.
+    pub top_logprobs: u8,
+}
+
+/// One token that a segment added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// Natural logarithm of its probability under the model, before
+    /// temperature and top-p; 0 for an injected token.
+    pub logprob: f32,
+    /// The likeliest ids with their log-probabilities, best first.
+    pub top: Vec<(TokenId, f32)>,
+    /// The text that became complete with this token; often it, sometimes
+    /// nothing (half a character), sometimes more than its own.
+    pub text: String,
+}
+
+/// Why a segment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The model ended the text.
+    Eos,
+    /// A stop string came up; the branch's text counts up to byte `cut`.
+    Stop {
+        /// Length in bytes of the branch's text before the stop string.
+        cut: usize,
+    },
+    /// The cap of the segment or the context was reached.
+    Length,
+    /// [`Branch::abort`] was called.
+    Aborted,
+}
+
+/// What a segment reports, in order: tokens, then exactly one `End` or `Failed`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SegmentEvent {
+    /// A token was added to the branch.
+    Token(Token),
+    /// The segment is over; `tail` is text that was held back as an incomplete
+    /// character and will not be completed.
+    End {
+        /// Why it ended.
+        end: End,
+        /// Text flushed by the end.
+        tail: String,
+    },
+    /// The engine could not go on with this branch.
+    Failed(EngineError),
+}
+
+/// Counters of one request, as the engine keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Tokens sampled.
+    pub sampled: u64,
+    /// Tokens injected by segments.
+    pub injected: u64,
+    /// Positions whose KV was computed for the first time.
+    pub computed: u64,
+    /// Positions computed once more because their logits were needed again.
+    pub recomputed: u64,
+    /// Branches forked.
+    pub branches: u64,
+}
+
+/// Why the engine refused or lost something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The engine thread has ended.
+    #[error("the engine is not running")]
+    Closed,
+    /// A forward pass failed.
+    #[error("the model failed: {0}")]
+    Forward(String),
+    /// The sequence does not fit the model's context.
+    #[error("a sequence of {needed} tokens does not fit the context of {context}")]
+    Context {
+        /// Tokens wanted.
+        needed: usize,
+        /// Tokens that the model can hold.
+        context: usize,
+    },
+    /// The request can never fit the KV pool.
+    #[error("the request needs {needed} KV blocks and the pool has {blocks}")]
+    Pool {
+        /// Blocks that the smallest form of the request needs.
+        needed: usize,
+        /// Blocks in the pool.
+        blocks: usize,
+    },
+    /// A command came at a moment at which it has no meaning.
+    #[error("misused branch: {0}")]
+    Misuse(&'static str),
+}
+
+/// A synchronous engine: told what to do by commands, advanced in steps.
+pub trait Engine: Send + 'static {
+    /// What it can do.
+    fn caps(&self) -> Caps;
+    /// Takes note of a command. Failures go to the command's own reply.
+    fn apply(&mut self, command: Command);
+    /// Advances every runnable branch; `false` when there is nothing to run.
+    ///
+    /// # Errors
+    /// When the forward pass fails as a whole; the affected segments have been
+    /// told, and the engine can go on with others.
+    fn step(&mut self) -> Result<bool, EngineError>;
+}

@@ -1,0 +1,194 @@
+//! An engine that follows a script instead of a model: for tests of scheduling
+//! and faults, and to measure what everything around the engine costs.
+//!
+//! It keeps the contract of [`super::Engine`]: one token per branch and step,
+//! EOS, stop strings and caps, aborts within a step, leases counted. What a
+//! branch says depends only on the script and the branch's key. It scores
+//! nothing: [`Command::Logits`] is refused.
+
+use super::{
+    Caps, Command, End, Engine, EngineError, Events, RequestCounts, RequestId, Segment, SegmentEvent, Token,
+};
+use crate::prompt::StopMatcher;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What the engine does.
+pub struct Script {
+    /// The limits that it reports.
+    pub caps: Caps,
+    /// What a branch says, token by token, given its key; EOS follows.
+    pub says: Box<dyn Fn(u64) -> Vec<String> + Send>,
+    /// Called before each step with its number, from 1. It may sleep, to give
+    /// steps a duration; an error fails every running segment.
+    pub before_step: Box<dyn FnMut(u64) -> Result<(), EngineError> + Send>,
+    /// Set to the number of live branches after every command and step.
+    pub live: Arc<AtomicUsize>,
+}
+
+/// The engine.
+pub struct ScriptedEngine {
+    script: Script,
+    steps: u64,
+    branches: BTreeMap<u64, State>,
+    counts: HashMap<RequestId, (RequestCounts, usize)>,
+}
+
+struct State {
+    request: RequestId,
+    said: usize,
+    says: Vec<String>,
+    text: String,
+    matcher: StopMatcher,
+    job: Option<Job>,
+}
+
+struct Job {
+    segment: Segment,
+    left: u32,
+    work: u64,
+    events: Events,
+}
+
+impl State {
+    fn new(request: RequestId, says: Vec<String>) -> Self {
+        Self { request, said: 0, says, text: String::new(), matcher: StopMatcher::default(), job: None }
+    }
+
+    fn report(&self, event: SegmentEvent) {
+        if let Some(job) = &self.job {
+            drop(job.events.send((job.work, event)));
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.report(SegmentEvent::End { end, tail: String::new() });
+        self.job = None;
+    }
+
+    /// Says one token and ends the segment where it must.
+    fn say(&mut self, eos: u32) {
+        let (id, text) = match self.says.get(self.said) {
+            Some(text) => (u32::MAX, text.clone()),
+            None => (eos, String::new()),
+        };
+        self.said += 1;
+        self.text.push_str(&text);
+        self.report(SegmentEvent::Token(Token { id, logprob: -0.5, top: Vec::new(), text }));
+        let Some(job) = &mut self.job else { return };
+        job.left -= 1;
+        let full = job.left == 0;
+        match self.matcher.find(&job.segment.stop, &self.text) {
+            _ if id == eos => self.end(End::Eos),
+            Some(cut) => self.end(End::Stop { cut }),
+            None if full => self.end(End::Length),
+            None => {}
+        }
+    }
+}
+
+impl ScriptedEngine {
+    /// An engine that follows `script`.
+    #[must_use]
+    pub fn new(script: Script) -> Self {
+        Self { script, steps: 0, branches: BTreeMap::new(), counts: HashMap::new() }
+    }
+
+    fn add(&mut self, id: u64, request: RequestId, key: u64) {
+        self.branches.insert(id, State::new(request, (self.script.says)(key)));
+        self.counts.entry(request).or_default().1 += 1;
+    }
+
+    fn decode(&mut self, id: u64, mut job: Job) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        let inject = std::mem::take(&mut job.segment.inject);
+        let counts = &mut self.counts.entry(state.request).or_default().0;
+        state.job = Some(job);
+        for id in inject {
+            counts.injected += 1;
+            if let Some(job) = &mut state.job {
+                job.left = job.left.saturating_sub(1);
+            }
+            state.report(SegmentEvent::Token(Token {
+                id,
+                logprob: 0.0,
+                top: Vec::new(),
+                text: String::new(),
+            }));
+        }
+        if state.job.as_ref().is_some_and(|job| job.left == 0) {
+            state.end(End::Length);
+        }
+    }
+}
+
+impl Engine for ScriptedEngine {
+    fn caps(&self) -> Caps {
+        self.script.caps.clone()
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Open { root, reply, .. } => {
+                self.add(root, root, 0);
+                drop(reply.send(Ok(())));
+            }
+            Command::Fork { parent, child, key } => {
+                if let Some(request) = self.branches.get(&parent).map(|state| state.request) {
+                    self.add(child, request, key);
+                    self.counts.entry(request).or_default().0.branches += 1;
+                }
+            }
+            Command::Decode { branch, segment, work, events } => {
+                let left = segment.max_tokens;
+                self.decode(branch, Job { segment, left, work, events });
+            }
+            Command::Settle { reply, .. } => drop(reply.send(Ok(()))),
+            Command::Logits { reply, .. } => {
+                drop(reply.send(Err(EngineError::Misuse("a scripted engine has no logits"))));
+            }
+            Command::Append { .. } | Command::Truncate { .. } => {}
+            Command::Abort { branch } => {
+                if let Some(state) = self.branches.get_mut(&branch) {
+                    state.end(End::Aborted);
+                }
+            }
+            Command::Free { branch } => {
+                if let Some(state) = self.branches.remove(&branch)
+                    && let Some((_, live)) = self.counts.get_mut(&state.request)
+                {
+                    *live -= 1;
+                    if *live == 0 {
+                        self.counts.remove(&state.request);
+                    }
+                }
+            }
+            Command::Counts { request, reply } => {
+                let counts = self.counts.get(&request).map(|(counts, _)| *counts);
+                drop(reply.send(counts.ok_or(EngineError::Misuse("the request is not admitted"))));
+            }
+        }
+        self.script.live.store(self.branches.len(), Ordering::SeqCst);
+    }
+
+    fn step(&mut self) -> Result<bool, EngineError> {
+        if self.branches.values().all(|state| state.job.is_none()) {
+            return Ok(false);
+        }
+        self.steps += 1;
+        if let Err(error) = (self.script.before_step)(self.steps) {
+            for state in self.branches.values_mut() {
+                state.report(SegmentEvent::Failed(error.clone()));
+                state.job = None;
+            }
+            return Err(error);
+        }
+        let eos = self.script.caps.eos.first().copied().unwrap_or(0);
+        for state in self.branches.values_mut().filter(|state| state.job.is_some()) {
+            self.counts.entry(state.request).or_default().0.sampled += 1;
+            state.say(eos);
+        }
+        Ok(true)
+    }
+}

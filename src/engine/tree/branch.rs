@@ -1,0 +1,163 @@
+//! One branch inside the engine: its tokens, its KV, its text, and the job it
+//! is busy with.
+
+use super::kv::Table;
+use crate::engine::handle::Events;
+use crate::engine::{End, EngineError, Reply, RequestId, Segment, SegmentEvent, Token};
+use crate::prompt::{Detokenizer, StopMatcher};
+use crate::token::TokenId;
+use std::sync::Arc;
+
+/// The engine's side of a [`crate::engine::Branch`].
+#[derive(Debug)]
+pub(super) struct BranchState {
+    /// The request that it belongs to.
+    pub request: RequestId,
+    /// Key of its random numbers.
+    pub key: u64,
+    /// Every token, prompt included.
+    pub tokens: Vec<TokenId>,
+    /// Blocks of the positions computed so far.
+    pub table: Table,
+    /// Logits of the last position, kept by a settle so that forks share them.
+    pub logits: Option<Arc<[f32]>>,
+    /// What it is doing.
+    pub job: Option<Job>,
+    /// Set when the branch was misused; every job on it then fails with this.
+    pub fault: Option<EngineError>,
+    /// Positions from here on were computed before: their recomputation is
+    /// counted apart.
+    pub computed_before: usize,
+    text: Text,
+}
+
+/// The generated text of a branch, as it grows.
+#[derive(Debug, Clone)]
+struct Text {
+    detokenizer: Detokenizer,
+    matcher: StopMatcher,
+    text: String,
+}
+
+/// What a branch is busy with.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A segment.
+    Decode(Decode),
+    /// Compute what is pending and keep the last logits.
+    Settle(Reply<()>),
+    /// Compute what is pending and report logits.
+    Logits {
+        /// Positions wanted, ascending.
+        positions: Vec<usize>,
+        /// Ids wanted; empty for all.
+        ids: Vec<TokenId>,
+        /// What was gathered so far.
+        rows: Vec<Vec<f32>>,
+        /// Where the rows go.
+        reply: Reply<Vec<Vec<f32>>>,
+    },
+}
+
+/// A running segment.
+#[derive(Debug)]
+pub(super) struct Decode {
+    /// What was asked.
+    pub segment: Segment,
+    /// Tokens that may still be added.
+    pub left: u32,
+    /// The number under which it reports.
+    pub work: u64,
+    /// Where it reports.
+    pub events: Events,
+}
+
+impl Decode {
+    /// Reports an event. A receiver that has gone will free the branch soon.
+    pub(super) fn report(&self, event: SegmentEvent) {
+        drop(self.events.send((self.work, event)));
+    }
+}
+
+impl Job {
+    /// Ends the job with an error.
+    pub(super) fn fail(self, error: EngineError) {
+        match self {
+            Job::Decode(decode) => decode.report(SegmentEvent::Failed(error)),
+            Job::Settle(reply) => drop(reply.send(Err(error))),
+            Job::Logits { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+impl BranchState {
+    /// A root branch over a prompt.
+    #[must_use]
+    pub(super) fn root(request: RequestId, prompt: &[TokenId], detokenizer: Detokenizer) -> Self {
+        let text = Text { detokenizer, matcher: StopMatcher::default(), text: String::new() };
+        Self {
+            request,
+            key: 0,
+            tokens: prompt.to_vec(),
+            table: Table::default(),
+            logits: None,
+            job: None,
+            fault: None,
+            computed_before: 0,
+            text,
+        }
+    }
+
+    /// A branch that goes on from this one with KV of its own.
+    #[must_use]
+    pub(super) fn child(&self, key: u64, table: Table, fault: Option<EngineError>) -> Self {
+        Self {
+            request: self.request,
+            key,
+            tokens: self.tokens.clone(),
+            table,
+            logits: self.logits.clone(),
+            job: None,
+            fault,
+            computed_before: self.computed_before,
+            text: self.text.clone(),
+        }
+    }
+
+    /// Tokens whose KV is not computed.
+    #[must_use]
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.table.len()
+    }
+
+    /// Whether nothing is pending and nobody works on it.
+    #[must_use]
+    pub(super) fn settled(&self) -> bool {
+        self.pending() == 0 && self.job.is_none() && self.fault.is_none()
+    }
+
+    /// Adds a token to the branch and to its text.
+    pub(super) fn push(&mut self, id: TokenId, logprob: f32, top: Vec<(TokenId, f32)>) -> Token {
+        self.tokens.push(id);
+        self.logits = None;
+        let text = self.text.detokenizer.push(id);
+        self.text.text.push_str(&text);
+        Token { id, logprob, top, text }
+    }
+
+    /// Where the earliest stop string begins in the branch's text, if one came.
+    pub(super) fn stopped(&mut self, segment: &Segment) -> Option<usize> {
+        self.text.matcher.find(&segment.stop, &self.text.text)
+    }
+
+    /// Ends the running segment and reports it.
+    pub(super) fn end(&mut self, end: End) {
+        if let Some(Job::Decode(decode)) = self.job.take_if(|job| matches!(job, Job::Decode(_))) {
+            // Only the model's own end finishes the text: after any other the
+            // branch may go on, and with it a half character.
+            let tail = if end == End::Eos { self.text.detokenizer.finish() } else { String::new() };
+            self.text.text.push_str(&tail);
+            decode.report(SegmentEvent::End { end, tail });
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! CPU kernels: matrix product, attention over KV blocks, and the elementwise
+//! functions between them.
+//!
+//! Every number is computed in an order that depends only on its own row: a
+//! product sums over its inner dimension from first to last, attention over
+//! positions from first to last. So a row's result does not depend on what else
+//! is in the batch (design, invariant 6). The library's product does not keep
+//! that promise: with one row it takes another path than with two.
+//!
+//! Each kernel is one safe body, compiled for AVX-512, for AVX2 with FMA and for
+//! the baseline; the only unsafe thing is the call of a body whose instruction
+//! set was detected at run time.
+//!
+//! Length: the dispatch and the bodies that it compiles three times belong
+//! together.
+
+#![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
+
+#[cfg(target_arch = "x86_64")]
+use super::kernel_lanes::{Avx2, Avx512};
+use super::kernel_lanes::{Baseline, LANES, Lanes};
+use super::kv::BlockId;
+use super::store::{BLOCK, LayerStore};
+
+/// Output columns that one panel of a packed matrix holds.
+const PANEL: usize = 32;
+
+/// The instruction set that the kernels use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Baseline,
+}
+
+/// The kernels for this machine. A value of this type proves that its
+/// instruction set was detected.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernels {
+    isa: Isa,
+}
+
+/// A weight matrix `[n, k]`, packed into panels of 32 outputs:
+/// `[n / 32][k][32]`, the last panel padded with zeros.
+#[derive(Debug)]
+pub struct Packed {
+    n: usize,
+    k: usize,
+    panels: Vec<f32>,
+}
+
+impl Packed {
+    /// Packs a row-major `[n, k]` matrix.
+    #[must_use]
+    pub fn new(weight: &[f32], n: usize, k: usize) -> Self {
+        assert_eq!(weight.len(), n * k, "the loader has checked the shape");
+        let mut panels = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
+        for (row, weights) in weight.chunks_exact(k.max(1)).enumerate() {
+            let panel = &mut panels[row / PANEL * PANEL * k..];
+            for (i, &w) in weights.iter().enumerate() {
+                panel[i * PANEL + row % PANEL] = w;
+            }
+        }
+        Self { n, k, panels }
+    }
+
+    /// Appends row `row` of the matrix as it was before packing, `k` floats.
+    pub(super) fn unpack(&self, row: usize, out: &mut Vec<f32>) {
+        let panel = &self.panels[row / PANEL * PANEL * self.k..][..PANEL * self.k];
+        out.extend(panel.chunks_exact(PANEL).map(|weights| weights[row % PANEL]));
+    }
+
+    /// Outputs.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+}
+
+/// One row's attention over its branch's blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Attend<'a> {
+    /// Queries, `[head][head dim]`.
+    pub query: &'a [f32],
+    /// The layer's KV.
+    pub layer: &'a LayerStore,
+    /// The branch's blocks.
+    pub blocks: &'a [BlockId],
+    /// Positions to attend to, the row's own included.
+    pub len: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Floats per head.
+    pub head_dim: usize,
+}
+
+/// Calls a body under the detected instruction set.
+macro_rules! dispatch {
+    ($isa:expr, $module:ident, $($arg:expr),*) => {
+        match $isa {
+            // SAFETY: `Kernels::detect` builds these values only where the CPU
+            // reports the features that the callee is compiled for.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { $module::avx512($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { $module::avx2($($arg),*) },
+            Isa::Baseline => $module::baseline($($arg),*),
+        }
+    };
+}
+
+/// Compiles one body three times.
+macro_rules! compile {
+    ($module:ident, $body:ident, ($($arg:ident: $type:ty),*), rows: $wide:literal, $narrow:literal) => {
+        mod $module {
+            use super::*;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,fma")]
+            pub(super) fn avx512($($arg: $type),*) {
+                $body::<Avx512, $wide, true>($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) fn avx2($($arg: $type),*) {
+                $body::<Avx2, $narrow, true>($($arg),*);
+            }
+            pub(super) fn baseline($($arg: $type),*) {
+                $body::<Baseline, $narrow, false>($($arg),*);
+            }
+        }
+    };
+}
+
+compile!(product, product_body, (x: &[f32], rows: usize, w: &Packed, out: &mut [f32]), rows: 8, 2);
+compile!(attention, attend_body, (row: Attend<'_>, scores: &mut Vec<f32>, out: &mut [f32]), rows: 1, 1);
+compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1);
+compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1);
+
+impl Kernels {
+    /// The fastest kernels that this CPU runs.
+    #[must_use]
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+                return Self { isa: Isa::Avx512 };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Self { isa: Isa::Avx2 };
+            }
+        }
+        Self { isa: Isa::Baseline }
+    }
+
+    /// `out = x · wᵀ`: `x` is `[rows, k]`, `out` is `[rows, n]`.
+    pub fn product(self, x: &[f32], rows: usize, w: &Packed, out: &mut [f32]) {
+        assert!(x.len() == rows * w.k && out.len() == rows * w.n, "rows of k in, rows of n out");
+        dispatch!(self.isa, product, x, rows, w, out);
+    }
+
+    /// Scaled dot-product attention of one row; `out` is `[head][head dim]`,
+    /// `scores` is scratch. Heads share KV heads in equal groups.
+    pub fn attend(self, row: Attend<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        assert!(row.len > 0 && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
+        assert!(row.query.len() == out.len() && out.len().is_multiple_of(row.kv_heads * row.head_dim));
+        dispatch!(self.isa, attention, row, scores, out);
+    }
+
+    /// `gate = silu(gate) * up`, elementwise.
+    pub fn silu_gate(self, gate: &mut [f32], up: &[f32]) {
+        dispatch!(self.isa, gate, gate, up);
+    }
+
+    /// `x = exp(x - shift)`, elementwise.
+    pub fn exponentials(self, x: &mut [f32], shift: f32) {
+        dispatch!(self.isa, exponentials, x, shift);
+    }
+}
+
+/// `x / rms(x) * weight` for one row (Zhang and Sennrich, arXiv 1910.07467).
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let square = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / x.len().max(1) as f64;
+    let scale = (1.0 / (square + f64::from(epsilon)).sqrt()) as f32;
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+/// Rotates the heads of one row in place; `turns` holds (cos, sin) per pair,
+/// pairs lie half a head apart (RoPE as Hugging Face's Llama applies it).
+pub(super) fn rotate(heads: &mut [f32], head_dim: usize, turns: &[(f32, f32)]) {
+    for head in heads.chunks_exact_mut(head_dim) {
+        let (low, high) = head.split_at_mut(head_dim / 2);
+        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn product_body<V: Lanes, const ROWS: usize, const FMA: bool>(
+    x: &[f32],
+    rows: usize,
+    w: &Packed,
+    out: &mut [f32],
+) {
+    let (k, n) = (w.k, w.n);
+    for (index, panel) in w.panels.chunks_exact((PANEL * k).max(1)).enumerate() {
+        let column = index * PANEL;
+        let width = PANEL.min(n - column);
+        let mut row = 0;
+        while row < rows {
+            let x = &x[row * k..];
+            let out = &mut out[row * n + column..];
+            let tile = (rows - row).min(ROWS);
+            // A tile of every height sums in the same order, so how rows fall
+            // into tiles changes no bit.
+            match tile {
+                1 => tile_body::<V, 1>(x, panel, k, out, (n, width)),
+                2 => tile_body::<V, 2>(x, panel, k, out, (n, width)),
+                3 => tile_body::<V, 3>(x, panel, k, out, (n, width)),
+                4 => tile_body::<V, 4>(x, panel, k, out, (n, width)),
+                5 => tile_body::<V, 5>(x, panel, k, out, (n, width)),
+                6 => tile_body::<V, 6>(x, panel, k, out, (n, width)),
+                7 => tile_body::<V, 7>(x, panel, k, out, (n, width)),
+                _ => tile_body::<V, ROWS>(x, panel, k, out, (n, width)),
+            }
+            row += tile;
+        }
+    }
+}
+
+#[inline(always)]
+fn tile_body<V: Lanes, const ROWS: usize>(
+    x: &[f32],
+    panel: &[f32],
+    k: usize,
+    out: &mut [f32],
+    (n, width): (usize, usize),
+) {
+    let mut sums = [[V::splat(0.0); 2]; ROWS];
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * k..][..k]);
+    let (weights, _) = panel.as_chunks::<LANES>();
+    for (i, weights) in weights.chunks_exact(2).enumerate().take(k) {
+        let (low, high) = (V::load(&weights[0]), V::load(&weights[1]));
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let x = V::splat(row[i]);
+            *sums = [x.mul_add(low, sums[0]), x.mul_add(high, sums[1])];
+        }
+    }
+    for (r, [low, high]) in sums.into_iter().enumerate() {
+        let mut lanes = [[0.0; LANES]; 2];
+        low.store(&mut lanes[0]);
+        high.store(&mut lanes[1]);
+        out[r * n..][..width].copy_from_slice(&lanes.as_flattened()[..width]);
+    }
+}
+
+#[inline(always)]
+fn attend_body<V: Lanes, const ROWS: usize, const FMA: bool>(
+    row: Attend<'_>,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    // The common head sizes become constants, so that the inner loops unroll.
+    match row.head_dim {
+        32 => attend_dim::<V, FMA>(row, scores, out, 32),
+        64 => attend_dim::<V, FMA>(row, scores, out, 64),
+        128 => attend_dim::<V, FMA>(row, scores, out, 128),
+        dim => attend_dim::<V, FMA>(row, scores, out, dim),
+    }
+}
+
+#[inline(always)]
+fn attend_dim<V: Lanes, const FMA: bool>(
+    row: Attend<'_>,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+    dim: usize,
+) {
+    let Attend { query, layer, blocks, len, kv_heads, .. } = row;
+    let group = query.len() / (dim * kv_heads);
+    let blocks = &blocks[..len.div_ceil(BLOCK)];
+    let span = blocks.len() * BLOCK;
+    let scale = 1.0 / (dim as f32).sqrt();
+    scores.resize(span * group, 0.0);
+    for kv_head in 0..kv_heads {
+        let query = &query[kv_head * group * dim..(kv_head + 1) * group * dim];
+        for (index, &block) in blocks.iter().enumerate() {
+            let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
+            let keys = &layer.keys[base..base + dim * BLOCK];
+            for (g, query) in query.chunks_exact(dim).enumerate() {
+                let (keys, _) = keys.as_chunks::<BLOCK>();
+                let sums = query
+                    .iter()
+                    .zip(keys)
+                    .fold(V::splat(0.0), |sums, (&q, keys)| V::splat(q).mul_add(V::load(keys), sums));
+                let mut lanes = [0.0; BLOCK];
+                sums.store(&mut lanes);
+                let at = g * span + index * BLOCK;
+                for (score, sum) in scores[at..at + BLOCK].iter_mut().zip(lanes) {
+                    *score = sum * scale;
+                }
+            }
+        }
+        for g in 0..group {
+            let scores = &mut scores[g * span..g * span + len];
+            let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            exponentials_body::<V, 1, FMA>(scores, highest);
+            let total: f32 = scores.iter().sum();
+            let head = (kv_head * group + g) * dim;
+            let out = &mut out[head..head + dim];
+            weighted_values::<V, FMA>(layer, blocks, (kv_heads, kv_head, dim), scores, out);
+            for value in out {
+                *value /= total;
+            }
+        }
+    }
+}
+
+/// `out = Σ weight[p] · value[p]`, over positions in order, in strips of
+/// columns that stay in registers.
+#[inline(always)]
+fn weighted_values<V: Lanes, const FMA: bool>(
+    layer: &LayerStore,
+    blocks: &[BlockId],
+    (kv_heads, kv_head, dim): (usize, usize, usize),
+    weights: &[f32],
+    out: &mut [f32],
+) {
+    let mut column = 0;
+    while column + 2 * LANES <= dim {
+        let mut sums = [V::splat(0.0); 2];
+        for (weights, &block) in weights.chunks(BLOCK).zip(blocks) {
+            let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
+            let values = &layer.values[base..base + dim * BLOCK];
+            for (&weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
+                let (values, _) = values[column..column + 2 * LANES].as_chunks::<LANES>();
+                let weight = V::splat(weight);
+                sums = [
+                    weight.mul_add(V::load(&values[0]), sums[0]),
+                    weight.mul_add(V::load(&values[1]), sums[1]),
+                ];
+            }
+        }
+        let (out, _) = out[column..column + 2 * LANES].as_chunks_mut::<LANES>();
+        sums[0].store(&mut out[0]);
+        sums[1].store(&mut out[1]);
+        column += 2 * LANES;
+    }
+    out[column..].fill(0.0);
+    for (weights, &block) in weights.chunks(BLOCK).zip(blocks) {
+        let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
+        let values = &layer.values[base..base + dim * BLOCK];
+        for (&weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
+            for (out, &value) in out[column..].iter_mut().zip(&values[column..]) {
+                *out = multiply_add::<FMA>(weight, value, *out);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn gate_body<V: Lanes, const ROWS: usize, const FMA: bool>(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exponential::<FMA>(-*gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
+    for x in x {
+        *x = exponential::<FMA>(*x - shift);
+    }
+}
+
+/// `exp(x)` to about one unit in the last place, without branches: `x` is split
+/// into `n ln 2 + r`, `exp(r)` is Cephes' polynomial, and `n` becomes the
+/// exponent through the bits of a float whose last place is one.
+#[inline(always)]
+fn exponential<const FMA: bool>(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
+    let r = multiply_add::<FMA>(-n, LN2_LOW, multiply_add::<FMA>(-n, LN2_HIGH, x));
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
+        p = multiply_add::<FMA>(p, r, c);
+    }
+    let value = multiply_add::<FMA>(p, r * r, r + 1.0);
+    value * f32::from_bits(shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::rng::uniform;
+    use crate::engine::tree::store::Store;
+
+    fn noise(key: u64, n: usize) -> Vec<f32> {
+        (0..n as u64).map(|i| uniform(key, i) as f32 * 2.0 - 1.0).collect()
+    }
+
+    fn every_isa() -> Vec<Kernels> {
+        let mut all = vec![Kernels { isa: Isa::Baseline }];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let best = Kernels::detect().isa;
+            if best == Isa::Avx512 {
+                all.push(Kernels { isa: Isa::Avx512 });
+            }
+            if best != Isa::Baseline && is_x86_feature_detected!("avx2") {
+                all.push(Kernels { isa: Isa::Avx2 });
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn products_agree_with_double_precision_for_every_shape_and_instruction_set() {
+        for kernels in every_isa() {
+            for (rows, k, n) in [(1, 1, 1), (3, 7, 33), (8, 64, 32), (9, 128, 640), (17, 48, 112)] {
+                let (x, weight) = (noise(1, rows * k), noise(2, n * k));
+                let mut out = vec![f32::NAN; rows * n];
+                kernels.product(&x, rows, &Packed::new(&weight, n, k), &mut out);
+                for r in 0..rows {
+                    for c in 0..n {
+                        let exact: f64 =
+                            (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(weight[c * k + i])).sum();
+                        let error = (f64::from(out[r * n + c]) - exact).abs();
+                        assert!(error < 1e-5 * (k as f64).sqrt(), "{kernels:?} {rows}x{k}x{n}: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_gets_the_same_bits_alone_and_in_any_batch() {
+        for kernels in every_isa() {
+            let (k, n, rows) = (384, 128, 23);
+            let x = noise(3, rows * k);
+            let weight = Packed::new(&noise(4, n * k), n, k);
+            let mut whole = vec![0.0; rows * n];
+            kernels.product(&x, rows, &weight, &mut whole);
+            for size in 1..rows {
+                let mut part = vec![0.0; size * n];
+                kernels.product(&x[..size * k], size, &weight, &mut part);
+                assert_eq!(part, whole[..size * n], "{kernels:?}, {size} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn exponentials_are_accurate_to_two_units_in_the_last_place() {
+        for kernels in every_isa() {
+            let x: Vec<f32> = (0..20_000).map(|i| -80.0 + i as f32 * 0.008).collect();
+            let mut y = x.clone();
+            kernels.exponentials(&mut y, 0.0);
+            for (x, y) in x.iter().zip(y) {
+                let exact = f64::from(*x).exp();
+                assert!((f64::from(y) / exact - 1.0).abs() < 2.5e-7, "{kernels:?}: exp({x}) = {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn attention_agrees_with_the_textbook_over_scattered_blocks() {
+        for kernels in every_isa() {
+            for (dim, kv_heads, group, len) in
+                [(32usize, 2usize, 2usize, 37usize), (16, 1, 3, 16), (40, 2, 1, 5), (128, 1, 4, 50)]
+            {
+                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 7 - i).collect();
+                let mut store = Store::new(1, kv_heads, dim, 8);
+                let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));
+                let at = |p: usize| p * kv_heads * dim..(p + 1) * kv_heads * dim;
+                for p in 0..len {
+                    store.write(0, blocks[p / BLOCK], p % BLOCK, (&keys[at(p)], &values[at(p)]));
+                }
+                let query = noise(7, kv_heads * group * dim);
+                let mut out = vec![f32::NAN; query.len()];
+                let row = Attend {
+                    query: &query,
+                    layer: store.layer(0),
+                    blocks: &blocks,
+                    len,
+                    kv_heads,
+                    head_dim: dim,
+                };
+                kernels.attend(row, &mut Vec::new(), &mut out);
+                for head in 0..kv_heads * group {
+                    let kv = head / group * dim;
+                    let score = |p: usize| -> f64 {
+                        (0..dim)
+                            .map(|i| f64::from(query[head * dim + i]) * f64::from(keys[at(p)][kv + i]))
+                            .sum::<f64>()
+                            / (dim as f64).sqrt()
+                    };
+                    let total: f64 = (0..len).map(|p| score(p).exp()).sum();
+                    for i in 0..dim {
+                        let exact: f64 =
+                            (0..len).map(|p| score(p).exp() / total * f64::from(values[at(p)][kv + i])).sum();
+                        assert!(
+                            (f64::from(out[head * dim + i]) - exact).abs() < 1e-5,
+                            "{kernels:?} dim {dim}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Sixteen floats at once, for each instruction set.
+//!
+//! The kernels are written once over [`Lanes`]; the compiler's own
+//! vectorisation of the same loops is not dependable (one more tile height in a
+//! function turned a ten times faster product into scalar code).
+
+#![expect(unsafe_code, reason = "vector instructions can only be reached so")]
+
+/// Lanes in a vector.
+pub(super) const LANES: usize = 16;
+
+/// A vector of sixteen floats. A type that stands for an instruction set may be
+/// named only by code that is compiled for it and runs where it was detected.
+pub(super) trait Lanes: Copy {
+    /// The same number in every lane.
+    fn splat(x: f32) -> Self;
+    /// From memory.
+    fn load(x: &[f32; LANES]) -> Self;
+    /// To memory.
+    fn store(self, out: &mut [f32; LANES]);
+    /// `self * b + c`, rounded once where the instruction set can.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+}
+
+/// The baseline: what the compiler makes of an array.
+#[derive(Clone, Copy)]
+pub(super) struct Baseline([f32; LANES]);
+
+impl Lanes for Baseline {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+    #[inline(always)]
+    fn load(x: &[f32; LANES]) -> Self {
+        Self(*x)
+    }
+    #[inline(always)]
+    fn store(self, out: &mut [f32; LANES]) {
+        *out = self.0;
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Lanes};
+    use std::arch::x86_64::{
+        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+
+    /// One register of AVX-512.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512(__m512);
+
+    /// Two registers of AVX2, with FMA.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2(__m256, __m256);
+
+    impl Lanes for Avx512 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: this type is named only where AVX-512F was detected.
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+        #[inline(always)]
+        fn load(x: &[f32; LANES]) -> Self {
+            // SAFETY: as above; the array holds the sixteen floats that are read.
+            Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn store(self, out: &mut [f32; LANES]) {
+            // SAFETY: as above; the array holds the sixteen floats that are written.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), self.0) }
+        }
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: this type is named only where AVX-512F was detected.
+            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+    }
+
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: this type is named only where AVX2 and FMA were detected.
+            let half = unsafe { _mm256_set1_ps(x) };
+            Self(half, half)
+        }
+        #[inline(always)]
+        fn load(x: &[f32; LANES]) -> Self {
+            // SAFETY: as above; eight floats are read from the array's start
+            // and eight from its middle.
+            unsafe { Self(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(LANES / 2))) }
+        }
+        #[inline(always)]
+        fn store(self, out: &mut [f32; LANES]) {
+            // SAFETY: as above; eight floats are written at the array's start
+            // and eight at its middle.
+            unsafe {
+                _mm256_storeu_ps(out.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(out.as_mut_ptr().add(LANES / 2), self.1);
+            }
+        }
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: this type is named only where AVX2 and FMA were detected.
+            unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
+        }
+    }
+}

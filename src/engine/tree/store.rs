@@ -1,0 +1,78 @@
+//! The keys and values themselves, in blocks.
+//!
+//! Layout per layer: keys `[block][kv head][head dim][position]`, so that the
+//! scores of a block's positions are one vector; values
+//! `[block][kv head][position][head dim]`, so that a weighted sum is one too.
+//! The memory is zeroed lazily by the operating system: a pool costs what was
+//! written, not what was reserved.
+
+use super::kv::{BlockCopy, BlockId};
+
+/// Positions in a block.
+pub(super) const BLOCK: usize = 16;
+
+/// KV of every layer for every block of a pool.
+#[derive(Debug)]
+pub struct Store {
+    layers: Vec<LayerStore>,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+/// One layer's keys and values.
+#[derive(Debug)]
+pub struct LayerStore {
+    /// Keys, `[block][kv head][head dim][BLOCK]`.
+    pub keys: Vec<f32>,
+    /// Values, `[block][kv head][BLOCK][head dim]`.
+    pub values: Vec<f32>,
+}
+
+impl Store {
+    /// Room for `blocks` blocks of a model's KV.
+    #[must_use]
+    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, blocks: usize) -> Self {
+        let floats = blocks * BLOCK * kv_heads * head_dim;
+        let layer = || LayerStore { keys: vec![0.0; floats], values: vec![0.0; floats] };
+        Self { layers: (0..layers).map(|_| layer()).collect(), kv_heads, head_dim }
+    }
+
+    /// Bytes that one block takes over all layers.
+    #[must_use]
+    pub fn block_bytes(layers: usize, kv_heads: usize, head_dim: usize) -> usize {
+        2 * layers * kv_heads * head_dim * BLOCK * size_of::<f32>()
+    }
+
+    /// One layer.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> &LayerStore {
+        &self.layers[layer]
+    }
+
+    /// Writes one position of one layer: `key` and `value` are
+    /// `[kv head][head dim]`.
+    pub fn write(&mut self, layer: usize, block: BlockId, offset: usize, (key, value): (&[f32], &[f32])) {
+        let (heads, dim) = (self.kv_heads, self.head_dim);
+        let layer = &mut self.layers[layer];
+        for head in 0..heads {
+            let base = (block as usize * heads + head) * dim * BLOCK;
+            let keys = &mut layer.keys[base..base + dim * BLOCK];
+            for (i, &k) in key[head * dim..(head + 1) * dim].iter().enumerate() {
+                keys[i * BLOCK + offset] = k;
+            }
+            let values = &mut layer.values[base + offset * dim..base + (offset + 1) * dim];
+            values.copy_from_slice(&value[head * dim..(head + 1) * dim]);
+        }
+    }
+
+    /// Carries out a copy-on-write. The whole block is copied: positions past
+    /// the shared ones are never read before they are written.
+    pub fn copy(&mut self, copy: BlockCopy) {
+        let floats = self.kv_heads * self.head_dim * BLOCK;
+        let (from, to) = (copy.from as usize * floats, copy.to as usize * floats);
+        for layer in &mut self.layers {
+            layer.keys.copy_within(from..from + floats, to);
+            layer.values.copy_within(from..from + floats, to);
+        }
+    }
+}
