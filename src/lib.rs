@@ -5,4 +5,6 @@ pub mod token;
 pub mod answer;
 pub mod engine;
 pub mod metrics;
+pub mod plan;
 pub mod prompt;
+pub mod search;

@@ -1,0 +1,179 @@
+//! What to do, decided before anything runs: `Params` (what the client asked)
+//! become a [`Plan`] (nothing left open) by the model's effort table, the
+//! budget rules and the engine's limits. All cross-field checks live here.
+//!
+//! The planner lowers the width of a search before it would truncate its
+//! branches, and says so in the plan's notes.
+
+mod budget;
+mod effort;
+mod resolve;
+
+use crate::engine::Sampling;
+use crate::prompt::{Message, PromptError, StopRule};
+use crate::token::TokenId;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use budget::{Budget, split};
+pub use effort::{Config, Effort, ModeName, Row};
+pub use resolve::{Planner, PlannerParts};
+
+/// A chat request after parsing: ranges checked, aliases folded, nothing
+/// resolved yet. `None` means that the client left it to the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// The conversation, at least one message; `developer` is `system` here.
+    pub messages: Vec<Message>,
+    /// `reasoning_effort` or `reasoning.effort`.
+    pub effort: Option<Effort>,
+    /// `reasoning.mode`.
+    pub mode: Option<ModeName>,
+    /// Tokens generated for one choice over all its branches, at most.
+    pub max_completion_tokens: Option<NonZeroU32>,
+    /// Bounds on the whole request.
+    pub budget: BudgetParams,
+    /// Branches of `self_consistency`, where the request names them.
+    pub branches: Option<NonZeroU32>,
+    /// Choices to return, 1 to 128.
+    pub n: u32,
+    /// 0 to 2.
+    pub temperature: Option<f32>,
+    /// 0 to 1.
+    pub top_p: Option<f32>,
+    /// Any 64-bit integer.
+    pub seed: Option<i64>,
+    /// Up to four stop strings, none empty.
+    pub stop: Vec<String>,
+    /// `Some(k)` when `logprobs` is true, with `top_logprobs` = k (0 to 20).
+    pub logprobs: Option<u8>,
+}
+
+/// `reasoning.budget`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BudgetParams {
+    /// Tokens over all choices and branches.
+    pub tokens: Option<NonZeroU32>,
+    /// Wall-clock time, in seconds; positive and finite.
+    pub seconds: Option<f64>,
+    /// Branches made over all choices.
+    pub branches: Option<NonZeroU32>,
+}
+
+/// A decoding mode with its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The model's own answer, no instruction added.
+    Direct,
+    /// One chain of thought (Kojima et al., arXiv 2205.11916).
+    ChainOfThought,
+    /// Majority over independent chains of thought (Wang et al., arXiv
+    /// 2203.11171).
+    SelfConsistency {
+        /// Chains, at least 2.
+        branches: u32,
+    },
+}
+
+impl Mode {
+    /// The name under which it is requested and reported.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Direct => "direct",
+            Mode::ChainOfThought => "cot",
+            Mode::SelfConsistency { .. } => "self_consistency",
+        }
+    }
+
+    /// Branches that it makes when nothing stops it.
+    #[must_use]
+    pub fn branches(self) -> u32 {
+        match self {
+            Mode::Direct | Mode::ChainOfThought => 1,
+            Mode::SelfConsistency { branches } => branches,
+        }
+    }
+}
+
+/// Everything a run needs to know.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The tokenised conversation.
+    pub prompt: Arc<[TokenId]>,
+    /// The effort that chose the row.
+    pub effort: Effort,
+    /// The mode that will run.
+    pub mode: Mode,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Seed of the request; each choice derives its own from it.
+    pub seed: u64,
+    /// One budget per choice.
+    pub choices: Vec<Budget>,
+    /// Branches of the whole request alive at once, at least 1.
+    pub live: usize,
+    /// The longest that a branch may get, prompt included, in tokens.
+    pub positions: usize,
+    /// Stop strings, and where they begin to apply.
+    pub stop: Arc<StopRule>,
+    /// How the answer is told from the thought.
+    pub marker: Option<Marker>,
+    /// Alternatives to report per visible token; `None` for no log-probabilities.
+    pub logprobs: Option<u8>,
+    /// Wall-clock limit.
+    pub deadline: Option<Duration>,
+    /// What was lowered, merged or degraded, and why: sentences for the report.
+    pub notes: Vec<String>,
+}
+
+/// Where a thought ends and the answer begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// The text.
+    pub text: String,
+    /// Whether the client sees it.
+    pub shown: bool,
+    /// What is injected to make a thought come to its answer: the marker with
+    /// the step separator before it, as tokens.
+    pub inject: Vec<TokenId>,
+    /// The same without the separator, for a thought that ends with one.
+    pub inject_after_separator: Vec<TokenId>,
+    /// The separator.
+    pub separator: String,
+}
+
+/// Why a request cannot be planned.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The prompt leaves no room to generate.
+    #[error("the prompt has {tokens} tokens and the context is {context}")]
+    ContextLength {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// Fewer tokens or branches than choices.
+    #[error("{field} is {value}, and n asks for {n} choices that need at least one each")]
+    BudgetBelowChoices {
+        /// The request's field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+        /// Choices asked for.
+        n: u32,
+    },
+    /// The sequence cannot fit the KV pool even with one branch.
+    #[error("one branch needs {needed} KV blocks and the pool has {blocks}")]
+    Pool {
+        /// Blocks for the prompt and one branch.
+        needed: usize,
+        /// Blocks in the pool.
+        blocks: usize,
+    },
+    /// The conversation could not be turned into a prompt.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+}

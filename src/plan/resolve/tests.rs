@@ -1,0 +1,357 @@
+//! Plans for the bundled model, with its own tokenizer, template and table.
+
+use super::*;
+use crate::plan::{BudgetParams, PlanError};
+use crate::prompt::Message;
+use proptest::prelude::*;
+use serde::Deserialize;
+use std::sync::LazyLock;
+
+/// What `espalier.toml` holds.
+#[derive(Deserialize)]
+struct Settings {
+    prompt: prompt::Config,
+    plan: Config,
+}
+
+fn file(name: &str) -> String {
+    let path = format!("{}/models/seedling/policy/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect("the bundled model is in the repository")
+}
+
+fn tokenizer() -> Arc<Tokenizer> {
+    static BUNDLED: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+        Arc::new(Tokenizer::from_json(file("tokenizer.json").as_bytes()).expect("a tokenizer"))
+    });
+    Arc::clone(&BUNDLED)
+}
+
+fn settings() -> Settings {
+    toml::from_str(&file("espalier.toml")).expect("the bundled settings are valid")
+}
+
+fn caps(context: usize, pool_blocks: usize) -> Caps {
+    Caps { context, vocab: 640, eos: vec![2, 0], block: 16, pool_blocks }
+}
+
+fn planner_of(settings: Settings, caps: Caps) -> Planner {
+    let config = serde_json::from_str(&file("tokenizer_config.json")).expect("JSON");
+    let template = ChatTemplate::from_config(&config).expect("a template");
+    let defaults = Sampling { temperature: 1.0, top_p: 1.0 };
+    let Settings { prompt, plan: config } = settings;
+    Planner::new(PlannerParts { config, prompt, template, tokenizer: tokenizer(), caps, defaults })
+        .expect("the marker can be encoded")
+}
+
+fn planner() -> Planner {
+    planner_of(settings(), caps(2_048, 1 << 16))
+}
+
+fn params() -> Params {
+    Params {
+        messages: vec![Message { role: "user", content: "What is 3 + 4?".to_owned() }],
+        effort: None,
+        mode: None,
+        max_completion_tokens: None,
+        budget: BudgetParams::default(),
+        branches: None,
+        n: 1,
+        temperature: None,
+        top_p: None,
+        seed: None,
+        stop: Vec::new(),
+        logprobs: None,
+    }
+}
+
+fn effort(effort: Effort) -> Params {
+    Params { effort: Some(effort), ..params() }
+}
+
+fn plan(params: &Params) -> Plan {
+    planner().plan(params, 77).expect("it can be planned")
+}
+
+fn some(value: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(value)
+}
+
+fn tokens(plan: &Plan) -> Vec<u32> {
+    plan.choices.iter().map(|budget| budget.tokens).collect()
+}
+
+fn text(plan: &Plan) -> String {
+    tokenizer().decode(&plan.prompt).expect("ids of this tokenizer")
+}
+
+fn votes(branches: u32) -> Mode {
+    Mode::SelfConsistency { branches }
+}
+
+#[test]
+fn every_effort_has_the_mode_width_and_budget_of_its_row() {
+    let rows = [
+        (Effort::None, Mode::Direct, 4_096),
+        (Effort::Minimal, Mode::Direct, 4_096),
+        (Effort::Low, Mode::ChainOfThought, 8_192),
+        (Effort::Medium, votes(8), 32_768),
+        (Effort::High, votes(16), 65_536),
+        (Effort::Xhigh, votes(32), 131_072),
+        (Effort::Max, votes(64), 524_288),
+    ];
+    for (name, mode, budget) in rows {
+        let plan = plan(&effort(name));
+        assert_eq!((plan.effort, plan.mode, tokens(&plan)), (name, mode, vec![budget]));
+        assert_eq!(plan.choices[0].branches, mode.branches());
+        assert_eq!(plan.live, mode.branches() as usize);
+        let searches = mode.branches() > 1;
+        assert_eq!(plan.sampling.temperature, if searches { 0.8 } else { 1.0 });
+        assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+    }
+    assert_eq!(plan(&params()).effort, Effort::Low);
+}
+
+#[test]
+fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
+    let named = |effort, mode| plan(&Params { effort, mode: Some(mode), ..params() });
+    let vote = named(None, ModeName::SelfConsistency);
+    assert_eq!((vote.mode, tokens(&vote), vote.sampling.temperature), (votes(8), vec![32_768], 0.8));
+    let vote = named(Some(Effort::High), ModeName::SelfConsistency);
+    assert_eq!(vote.mode, votes(16), "the effort's own row has that mode");
+    let cot = named(Some(Effort::Max), ModeName::Cot);
+    assert_eq!((cot.mode, tokens(&cot), cot.effort), (Mode::ChainOfThought, vec![524_288], Effort::Max));
+    assert_eq!(named(Some(Effort::High), ModeName::Direct).mode, Mode::Direct);
+    assert_eq!(named(Some(Effort::None), ModeName::Pro).mode, votes(64));
+    assert_eq!(named(Some(Effort::Medium), ModeName::Standard).mode, votes(8));
+}
+
+#[test]
+fn the_smallest_bound_holds_and_the_row_only_without_one() {
+    let bounded = |own: u32, request: u32, n| {
+        let budget = BudgetParams { tokens: some(request), ..BudgetParams::default() };
+        tokens(&plan(&Params { max_completion_tokens: some(own), budget, n, ..params() }))
+    };
+    assert_eq!(bounded(100, 0, 1), [100]);
+    assert_eq!(bounded(0, 50, 1), [50]);
+    assert_eq!(bounded(100, 50, 1), [50]);
+    assert_eq!(bounded(20, 50, 1), [20]);
+    assert_eq!(bounded(0, 50, 3), [17, 17, 16]);
+    assert_eq!(bounded(16, 50, 3), [16, 16, 16]);
+    assert_eq!(bounded(100, 0, 2), [100, 100], "each choice has its own");
+    assert_eq!(bounded(20_000, 0, 1), [20_000], "a bound may exceed the row's");
+    assert_eq!(bounded(0, 3, 3), [1, 1, 1]);
+}
+
+#[test]
+fn a_budget_below_the_number_of_choices_is_refused() {
+    let refused = |tokens, branches| {
+        let budget = BudgetParams { tokens: some(tokens), branches: some(branches), seconds: None };
+        planner().plan(&Params { budget, n: 3, ..params() }, 0).expect_err("too little")
+    };
+    let error = |field, value| PlanError::BudgetBelowChoices { field, value, n: 3 };
+    assert_eq!(refused(2, 0), error("reasoning.budget.tokens", 2));
+    assert_eq!(refused(0, 2), error("reasoning.budget.branches", 2));
+}
+
+#[test]
+fn the_width_is_lowered_rather_than_branches_cut_short() {
+    let narrow = |own, branches, n| {
+        let budget = BudgetParams { branches: some(branches), ..BudgetParams::default() };
+        plan(&Params { max_completion_tokens: some(own), budget, n, ..effort(Effort::High) })
+    };
+    let plan = narrow(1_000, 0, 1);
+    assert_eq!((plan.mode, plan.choices[0].branches), (votes(6), 6), "1,000 / 160");
+    assert_eq!(plan.notes, ["width lowered from 16 to 6: 1000 tokens are enough for 6 at 160 each"]);
+    let plan = narrow(0, 5, 1);
+    assert_eq!(plan.mode, votes(5));
+    assert_eq!(plan.notes, ["width lowered from 16 to 5 by reasoning.budget.branches"]);
+    let plan = narrow(700, 5, 1);
+    assert_eq!((plan.mode, plan.notes.len()), (votes(4), 2));
+    assert_eq!(narrow(0, 11, 3).mode, votes(3), "the least share counts");
+    assert_eq!(narrow(200, 0, 1).mode, Mode::ChainOfThought);
+    assert_eq!(narrow(20, 0, 1).mode, Mode::ChainOfThought);
+    assert!(narrow(2_560, 16, 1).notes.is_empty());
+}
+
+#[test]
+fn branches_by_request() {
+    let asked =
+        |effort, branches| plan(&Params { effort: Some(effort), branches: some(branches), ..params() });
+    assert_eq!(asked(Effort::Medium, 3).mode, votes(3));
+    assert_eq!(asked(Effort::Medium, 1).mode, Mode::ChainOfThought);
+    let single = asked(Effort::Low, 3);
+    assert_eq!(single.mode, Mode::ChainOfThought);
+    assert_eq!(single.notes, ["3 branches were asked for, and cot has one"]);
+}
+
+#[test]
+fn at_temperature_0_one_branch_runs_and_the_report_says_so() {
+    let plan = plan(&Params { temperature: Some(0.0), ..effort(Effort::Medium) });
+    assert_eq!((plan.mode, plan.live, plan.choices[0].branches), (Mode::ChainOfThought, 1, 1));
+    assert_eq!(plan.notes, ["temperature 0 makes all 8 branches equal, so one was run"]);
+    let low = Params { temperature: Some(0.0), ..effort(Effort::Low) };
+    assert!(self::plan(&low).notes.is_empty());
+}
+
+#[test]
+fn the_request_rules_over_the_row_and_the_model() {
+    let plan = plan(&Params { temperature: Some(0.3), top_p: Some(0.5), ..effort(Effort::Medium) });
+    assert_eq!(plan.sampling, Sampling { temperature: 0.3, top_p: 0.5 });
+    let nothing = self::plan(&Params { top_p: Some(0.0), ..params() });
+    assert!(nothing.sampling.top_p > 0.0, "the nucleus holds at least one token");
+}
+
+#[test]
+fn a_prompt_that_fills_the_context_is_refused() {
+    let length = plan(&params()).prompt.len();
+    let of = |context| planner_of(settings(), caps(context, 1 << 16)).plan(&params(), 0);
+    let refused = of(length).expect_err("there is no room");
+    assert_eq!(refused, PlanError::ContextLength { tokens: length, context: length });
+    let plan = of(length + 1).expect("there is room for one token");
+    assert_eq!((plan.positions, plan.choices[0].branch_tokens), (length + 1, 1));
+    assert_eq!(plan.choices[0].reserve, 0, "less than the tokens of a branch");
+}
+
+#[test]
+fn a_bound_past_the_context_is_clamped_to_it() {
+    let plan = plan(&Params { max_completion_tokens: some(1_000_000), ..params() });
+    assert_eq!(plan.positions, 2_048);
+    assert_eq!(plan.choices[0].branch_tokens as usize, 2_048 - plan.prompt.len());
+    let small = self::plan(&Params { max_completion_tokens: some(10), ..params() });
+    assert_eq!(small.positions, small.prompt.len() + 10);
+}
+
+#[test]
+fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
+    let bounded = Params { max_completion_tokens: some(1_600), ..effort(Effort::High) };
+    let whole = plan(&bounded);
+    assert_eq!((whole.mode, whole.live), (votes(10), 10));
+    let needs = |width| caps(2_048, 0).blocks_for(whole.prompt.len(), whole.positions, width);
+    let live = |blocks| planner_of(settings(), caps(2_048, blocks)).plan(&bounded, 0).map(|plan| plan.live);
+    assert_eq!(live(needs(6)), Ok(3), "half of what fits");
+    assert_eq!(live(needs(20)), Ok(10));
+    assert_eq!(live(needs(1)), Ok(1));
+    let error = PlanError::Pool { needed: needs(1), blocks: needs(1) - 1 };
+    assert_eq!(live(needs(1) - 1), Err(error));
+}
+
+#[test]
+fn the_reserve_is_a_quarter_up_to_a_limit_and_only_with_a_marker() {
+    let reserve = |own| plan(&Params { max_completion_tokens: some(own), ..params() }).choices[0].reserve;
+    assert_eq!([1, 3, 4, 100, 1_000].map(reserve), [0, 0, 1, 25, 250]);
+    let room = plan(&params()).choices[0].branch_tokens;
+    assert_eq!(reserve(1_000_000), (room / 4).min(512), "a quarter of what the context leaves");
+    let direct = plan(&effort(Effort::None));
+    assert_eq!((direct.choices[0].reserve, direct.marker), (0, None));
+    let mut bare = settings();
+    bare.prompt.answer_marker = None;
+    let bare = planner_of(bare, caps(2_048, 1 << 16)).plan(&params(), 0).expect("a plan");
+    assert_eq!((bare.choices[0].reserve, bare.marker, bare.stop.after.clone()), (0, None, None));
+}
+
+#[test]
+fn the_instruction_is_in_every_prompt_but_direct_s() {
+    let instruction = settings().prompt.chain_of_thought;
+    let of = |name, content: Option<&str>| {
+        let mut params = effort(name);
+        if let Some(content) = content {
+            params.messages.insert(0, Message { role: "system", content: content.to_owned() });
+        }
+        text(&plan(&params))
+    };
+    assert!(!of(Effort::None, None).contains(&instruction));
+    let direct = of(Effort::None, Some("Be kind."));
+    assert!(direct.contains("Be kind.") && !direct.contains("step by step"));
+    for name in [Effort::Low, Effort::High] {
+        assert_eq!(of(name, None).matches(&instruction).count(), 1);
+        assert!(of(name, Some("Be kind.")).contains(&format!("Be kind.\n\n{instruction}")));
+    }
+    let lowered = plan(&Params { temperature: Some(0.0), ..effort(Effort::Medium) });
+    assert!(text(&lowered).contains(&instruction));
+}
+
+#[test]
+fn stop_strings_wait_for_the_marker_but_in_direct() {
+    let stop = |name| plan(&Params { stop: vec!["x".to_owned()], ..effort(name) }).stop;
+    assert_eq!(*stop(Effort::None), StopRule { strings: vec!["x".to_owned()], after: None });
+    assert_eq!(stop(Effort::Low).after.as_deref(), Some("The answer is"));
+    let marker = plan(&params()).marker.expect("the bundled model has one");
+    assert!(marker.shown && marker.separator == "\n\n");
+    let decoded = |ids: &[u32]| tokenizer().decode(ids).expect("ids of this tokenizer");
+    assert_eq!(decoded(&marker.inject), "\n\nThe answer is");
+    assert_eq!(decoded(&marker.inject_after_separator), "The answer is");
+}
+
+#[test]
+fn a_seed_is_the_request_s_or_the_drawn_one() {
+    let seed = |seed| plan(&Params { seed, ..params() }).seed;
+    assert_eq!([seed(Some(5)), seed(Some(-1)), seed(None)], [5, u64::MAX, 77]);
+}
+
+#[test]
+fn any_positive_deadline_can_be_planned() {
+    let deadline = |seconds| {
+        let budget = BudgetParams { seconds: Some(seconds), ..BudgetParams::default() };
+        plan(&Params { budget, ..params() }).deadline
+    };
+    assert_eq!(deadline(0.25), Some(Duration::from_millis(250)));
+    // Clocks can add it, whatever it was.
+    for seconds in [1e9, 1e300, f64::MAX, f64::INFINITY] {
+        assert_eq!(deadline(seconds), Some(LONGEST_DEADLINE), "{seconds}");
+    }
+    assert_eq!(plan(&params()).deadline, None);
+}
+
+fn any_params() -> impl Strategy<Value = (Params, usize, usize)> {
+    let number = |most: u32| prop::option::of(prop_oneof![1..40u32, 1..most]);
+    let bounds = (number(5_000), number(9_000), number(300), number(100));
+    let choice =
+        (prop::sample::select(&Effort::ALL[..]), prop::option::of(prop::sample::select(&ModeName::ALL[..])));
+    let sizes = (1u32..9, prop_oneof![60usize..200, 200usize..2_100], prop_oneof![1usize..60, 1usize..5_000]);
+    (bounds, choice, sizes, prop::option::of(0.0f32..2.0), 1usize..60).prop_map(
+        |((own, tokens, branches, width), (effort, mode), (n, context, blocks), temperature, words)| {
+            let params = Params {
+                messages: vec![Message { role: "user", content: "seven ".repeat(words) }],
+                effort: Some(effort),
+                mode,
+                max_completion_tokens: own.and_then(NonZeroU32::new),
+                budget: BudgetParams {
+                    tokens: tokens.and_then(NonZeroU32::new),
+                    seconds: None,
+                    branches: branches.and_then(NonZeroU32::new),
+                },
+                branches: width.and_then(NonZeroU32::new),
+                n,
+                temperature,
+                ..params()
+            };
+            (params, context, blocks)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn plans_keep_every_bound((params, context, blocks) in any_params()) {
+        let caps = caps(context, blocks);
+        let Ok(plan) = planner_of(settings(), caps.clone()).plan(&params, 1) else { return Ok(()) };
+        let total: u64 = tokens(&plan).iter().map(|&tokens| u64::from(tokens)).sum();
+        let made: u64 = plan.choices.iter().map(|budget| u64::from(budget.branches)).sum();
+        let most = |bound: Option<NonZeroU32>| bound.map_or(u64::MAX, |bound| u64::from(bound.get()));
+        prop_assert!(total <= most(params.budget.tokens));
+        prop_assert!(made <= most(params.budget.branches));
+        prop_assert_eq!(plan.choices.len(), params.n as usize);
+        for budget in &plan.choices {
+            prop_assert!(u64::from(budget.tokens) <= most(params.max_completion_tokens));
+            prop_assert!(budget.reserve < budget.tokens && budget.reserve < budget.branch_tokens);
+            prop_assert_eq!(budget.branches, plan.mode.branches());
+            prop_assert_eq!(budget.branch_tokens as usize, context - plan.prompt.len());
+        }
+        prop_assert_ne!(plan.mode, votes(1));
+        prop_assert!(plan.positions > plan.prompt.len() && plan.positions <= context);
+        prop_assert!(plan.live >= 1 && plan.live as u64 <= made);
+        prop_assert!(caps.blocks_for(plan.prompt.len(), plan.positions, plan.live) <= blocks);
+    }
+}

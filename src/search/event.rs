@@ -1,0 +1,181 @@
+//! What a run tells its client: deltas, progress, and one `Done`.
+
+use super::tree::Tree;
+use crate::engine::Token;
+use crate::plan::{Budget, Effort, Mode};
+
+/// One event of one choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChoiceEvent {
+    /// Index of the choice.
+    pub index: u32,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened to a choice. After `Done` nothing follows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// More of the selected trajectory's thought.
+    Thought(String),
+    /// More of the answer; never retracted.
+    Content {
+        /// The text.
+        text: String,
+        /// Its tokens, where log-probabilities were asked for.
+        tokens: Vec<Token>,
+    },
+    /// A branch of a search ended; nothing of the answer is known yet.
+    Progress(Progress),
+    /// The choice is complete.
+    Done(Box<Finished>),
+}
+
+/// How far a search has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Branches made so far.
+    pub branches_made: u32,
+    /// Of those, ended.
+    pub branches_ended: u32,
+    /// Branches that the mode wants.
+    pub branches_planned: u32,
+    /// Tokens generated so far.
+    pub tokens: u32,
+    /// The choice's budget, in tokens.
+    pub budget: u32,
+    /// The leading answer and how many branches gave it.
+    pub leading: Option<(String, u32)>,
+}
+
+impl Progress {
+    /// One short line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!(
+            "{} of {} branches ended, {} of {} tokens",
+            self.branches_ended, self.branches_planned, self.tokens, self.budget
+        );
+        if let Some((answer, votes)) = &self.leading {
+            line.push_str(&format!(", leading answer {answer} ({votes})"));
+        }
+        line.push('\n');
+        line
+    }
+}
+
+/// How a choice ended, in OpenAI's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The answer is complete.
+    Stop,
+    /// The answer was cut by a token bound.
+    Length,
+}
+
+/// The end of a choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Whether the answer is complete.
+    pub finish: Finish,
+    /// Tokens of this choice.
+    pub usage: Usage,
+    /// What was done to get it.
+    pub report: Report,
+    /// Every branch with every token.
+    pub tree: Tree,
+}
+
+/// Tokens of one choice. The prompt is counted once per request, not here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Every token generated: sampled or injected, on any branch.
+    pub completion_tokens: u32,
+    /// All of those but the tokens of the visible answer.
+    pub reasoning_tokens: u32,
+}
+
+/// Why a choice's search stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// The mode had done all that it does.
+    Completed,
+    /// The token budget was spent.
+    Tokens,
+    /// The deadline passed.
+    Deadline,
+    /// The context was full.
+    Context,
+    /// The engine failed on a branch; the answer comes from what was there.
+    EngineFault,
+}
+
+impl StopReason {
+    /// All of them, for metrics.
+    pub const ALL: [StopReason; 5] = [
+        StopReason::Completed,
+        StopReason::Tokens,
+        StopReason::Deadline,
+        StopReason::Context,
+        StopReason::EngineFault,
+    ];
+
+    /// The value in reports and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            StopReason::Completed => "completed",
+            StopReason::Tokens => "budget_tokens",
+            StopReason::Deadline => "deadline",
+            StopReason::Context => "context",
+            StopReason::EngineFault => "engine_fault",
+        }
+    }
+}
+
+/// What a choice's search did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The effort that chose the row of the table.
+    pub effort: Effort,
+    /// The mode that ran, with its settings.
+    pub mode: Mode,
+    /// Temperature that was used.
+    pub temperature: f32,
+    /// The choice's bounds.
+    pub budget: Budget,
+    /// Tokens generated.
+    pub spent_tokens: u32,
+    /// Branches made.
+    pub branches_made: u32,
+    /// Branches that ended with a complete trajectory.
+    pub branches_kept: u32,
+    /// Branches given up.
+    pub branches_pruned: u32,
+    /// Unique positions in the choice's tree over the sum of its trajectories'
+    /// lengths, prompt included; 1 when nothing was shared.
+    pub sharing_ratio: f64,
+    /// The request's seed: sent again, it gives the same answer.
+    pub seed: u64,
+    /// Why it stopped.
+    pub stop_reason: StopReason,
+    /// One per trajectory, in the order of their branches.
+    pub candidates: Vec<Candidate>,
+    /// What was lowered, merged or degraded.
+    pub notes: Vec<String>,
+}
+
+/// One trajectory of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Its canonical final answer, if it has one.
+    pub answer: Option<String>,
+    /// Mean log-probability of its sampled tokens.
+    pub mean_logprob: f64,
+    /// Tokens generated on it.
+    pub tokens: u32,
+    /// Whether it came to its end by itself.
+    pub complete: bool,
+    /// Whether its text is the answer that was given.
+    pub selected: bool,
+}

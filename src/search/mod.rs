@@ -1,0 +1,112 @@
+//! How to spend a budget: pure ask/tell strategies, and the one async file,
+//! [`run`], that carries their work to an engine.
+//!
+//! A strategy has no model, no clock and no I/O; it cannot fail or wait. It is
+//! asked for work, told outcomes, and can name its best answer at any moment,
+//! so every stop reason leads to an answer. It keeps its own account of the
+//! budget, and `run` holds it to that.
+
+mod chain;
+#[cfg(test)]
+mod conformance;
+mod direct;
+pub mod event;
+pub mod run;
+mod self_consistency;
+pub mod tree;
+
+use crate::plan::{Budget, Marker, Mode};
+use crate::token::TokenId;
+use event::Candidate;
+pub use tree::NodeId;
+
+/// Numbers the pieces of work of one strategy, in the order of asking.
+pub type WorkId = u64;
+
+/// Something that a strategy wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Grow a branch.
+    Extend(Extend),
+    /// Give a branch up; it will not be extended again.
+    Retire(NodeId),
+}
+
+/// Growth of one branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extend {
+    /// Names this piece of work in [`Strategy::tell`].
+    pub id: WorkId,
+    /// The branch: a new one where `fork` is set, else one that was extended
+    /// before and not retired.
+    pub node: NodeId,
+    /// The node to fork it from; [`NodeId::ROOT`] is the prompt.
+    pub fork: Option<NodeId>,
+    /// Tokens to put on it first.
+    pub inject: Vec<TokenId>,
+    /// Tokens that this may add, injected ones included: its part of the budget.
+    pub max_tokens: u32,
+}
+
+/// What came of a piece of work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The branch grew.
+    Grown(Grown),
+    /// The work was given up by the engine; the branch is lost with it.
+    Abandoned,
+}
+
+/// How a branch grew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grown {
+    /// Tokens added, injected ones included.
+    pub tokens: u32,
+    /// The branch's whole text, up to its stop string if it met one.
+    pub text: String,
+    /// Mean log-probability of the branch's sampled tokens; NaN without any.
+    pub mean_logprob: f64,
+    /// Whether the branch is a complete trajectory (EOS or stop string). A
+    /// complete branch is given up without being retired.
+    pub complete: bool,
+    /// Whether it can be extended further: it is neither complete nor at the
+    /// end of the context.
+    pub extensible: bool,
+}
+
+/// A strategy's best answer so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The branch whose text it is.
+    pub node: NodeId,
+    /// Whether that text is complete.
+    pub complete: bool,
+}
+
+/// A decoding mode as a pure state machine.
+pub trait Strategy: Send {
+    /// Work to start now, given that `room` more branches may be alive; empty
+    /// when it waits for what is in flight, or is done. Called again after
+    /// everything it returned has been started.
+    fn ask(&mut self, room: usize) -> Vec<Work>;
+    /// Takes an outcome. Unknown and repeated ids are ignored.
+    fn tell(&mut self, id: WorkId, outcome: Outcome);
+    /// The best answer so far; `None` before any text exists.
+    fn answer(&self) -> Option<Answer>;
+    /// Whether nothing is left to ask for.
+    fn is_done(&self) -> bool;
+    /// The trajectories so far, in the order of their branches.
+    fn candidates(&self) -> Vec<Candidate>;
+}
+
+/// The strategy of a mode.
+#[must_use]
+pub fn build(mode: Mode, budget: Budget, marker: Option<&Marker>) -> Box<dyn Strategy> {
+    match mode {
+        Mode::Direct => Box::new(direct::Direct::new(budget)),
+        Mode::ChainOfThought => Box::new(chain::ChainOfThought::new(budget, marker.cloned())),
+        Mode::SelfConsistency { branches } => {
+            Box::new(self_consistency::SelfConsistency::new(branches, budget, marker.cloned()))
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! Whole requests through [`Runner`] on an engine that follows a script.
+
+use super::*;
+use crate::engine::scripted::{Script, ScriptedEngine};
+use crate::engine::{Caps, EngineThread, Sampling, Token, rng};
+use crate::plan::{Budget, Effort, Marker, Mode};
+use crate::prompt::StopRule;
+use crate::search::event::{Finish, Finished, Progress, StopReason};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// An engine and what it reveals.
+struct Fixture {
+    runner: Runner,
+    metrics: Arc<Metrics>,
+    live: Arc<AtomicUsize>,
+    _thread: EngineThread,
+}
+
+fn engine(
+    says: impl Fn(u64) -> Vec<String> + Send + 'static,
+    before_step: impl FnMut(u64) -> Result<(), EngineError> + Send + 'static,
+) -> Fixture {
+    let live = Arc::new(AtomicUsize::new(0));
+    let caps = Caps { context: 4_096, vocab: 640, eos: vec![2], block: 16, pool_blocks: 4_096 };
+    let (says, before_step) = (Box::new(says), Box::new(before_step));
+    let script = Script { caps, says, before_step, live: Arc::clone(&live) };
+    let (thread, handle) = EngineThread::spawn(ScriptedEngine::new(script)).expect("a thread");
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    Fixture { runner: Runner::new(handle, Arc::clone(&metrics)), metrics, live, _thread: thread }
+}
+
+fn saying(says: impl Fn(u64) -> Vec<String> + Send + 'static) -> Fixture {
+    engine(says, |_| Ok(()))
+}
+
+/// A text as tokens: words with the space before them.
+fn words(text: &str) -> Vec<String> {
+    text.split_inclusive(' ').map(str::to_owned).collect()
+}
+
+fn marker(shown: bool) -> Marker {
+    let text = if shown { "The answer is" } else { "</think>" }.to_owned();
+    let separator = "\n\n".to_owned();
+    Marker { text, shown, inject: vec![5, 6], inject_after_separator: vec![6], separator }
+}
+
+fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
+    let marker = (mode != Mode::Direct).then(|| marker(true));
+    let reserve = if marker.is_some() { tokens / 4 } else { 0 };
+    let budget = Budget { tokens, reserve, branches: mode.branches(), branch_tokens: 2_000 };
+    Plan {
+        prompt: vec![3; 20].into(),
+        effort: Effort::Low,
+        mode,
+        sampling: Sampling { temperature: 1.0, top_p: 1.0 },
+        seed: 11,
+        choices: vec![budget; n],
+        live: n * mode.branches() as usize,
+        positions: 20 + tokens.min(2_000) as usize,
+        stop: Arc::new(StopRule { strings: Vec::new(), after: marker.as_ref().map(|m| m.text.clone()) }),
+        marker,
+        logprobs: None,
+        deadline: None,
+        notes: Vec::new(),
+    }
+}
+
+fn stopping(mut plan: Plan, strings: &[&str]) -> Plan {
+    let strings = strings.iter().map(|s| (*s).to_owned()).collect();
+    plan.stop = Arc::new(StopRule { strings, after: plan.marker.as_ref().map(|m| m.text.clone()) });
+    plan
+}
+
+type Seen = (u32, u32, Option<(String, u32)>);
+
+/// What one choice gave out.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    thought: String,
+    content: String,
+    tokens: Vec<Token>,
+    /// Branches made and ended, and the leading answer: all of it in logical time.
+    progress: Vec<Seen>,
+    done: Option<Finished>,
+}
+
+impl Said {
+    fn done(&self) -> &Finished {
+        self.done.as_ref().expect("a choice that is done")
+    }
+}
+
+async fn collect(running: &mut Running) -> Result<BTreeMap<u32, Said>, RunError> {
+    let mut choices: BTreeMap<u32, Said> = BTreeMap::new();
+    while let Some(event) = running.next().await {
+        let ChoiceEvent { index, event } = event?;
+        let said = choices.entry(index).or_default();
+        assert!(said.done.is_none(), "nothing follows the end");
+        match event {
+            Event::Thought(text) => said.thought.push_str(&text),
+            Event::Content { text, tokens } => {
+                said.content.push_str(&text);
+                said.tokens.extend(tokens);
+            }
+            Event::Progress(progress) => {
+                let Progress { branches_made, branches_ended, leading, .. } = progress;
+                said.progress.push((branches_made, branches_ended, leading));
+            }
+            Event::Done(done) => said.done = Some(*done),
+        }
+    }
+    Ok(choices)
+}
+
+/// Runs a plan to its end, checks the four counts against each other, and that
+/// nothing is left alive.
+async fn run(fixture: &Fixture, plan: Plan, delivery: Delivery) -> Result<BTreeMap<u32, Said>, RunError> {
+    let (mode, choices) = (plan.mode, plan.choices.clone());
+    let counter = fixture.metrics.tokens.with_label_values(&[mode.name()]);
+    let before = counter.get();
+    let mut running = fixture.runner.start(plan, delivery).await?;
+    let said = collect(&mut running).await;
+    if let Ok(said) = &said {
+        let mut sum = 0;
+        for (index, said) in said {
+            let done = said.done();
+            let used = u64::from(done.usage.completion_tokens);
+            assert!(used <= u64::from(choices[*index as usize].tokens), "over the budget");
+            assert_eq!(used, done.tree.generated());
+            assert_eq!(done.usage.completion_tokens, done.report.spent_tokens);
+            assert!(done.report.branches_made <= choices[*index as usize].branches);
+            sum += used;
+        }
+        assert_eq!(counter.get() - before, sum);
+        if let Ok(counts) = running.counts().await {
+            assert_eq!(counts.sampled + counts.injected, sum, "what the engine counted");
+        }
+    }
+    drop(running);
+    nothing_is_left(fixture).await;
+    said
+}
+
+async fn nothing_is_left(fixture: &Fixture) {
+    for _ in 0..500 {
+        if fixture.live.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("{} branches are left", fixture.live.load(Ordering::SeqCst));
+}
+
+async fn one(fixture: &Fixture, plan: Plan, delivery: Delivery) -> Said {
+    run(fixture, plan, delivery).await.expect("an answer").remove(&0).expect("choice 0")
+}
+
+const ANSWER: &str = "3 and 4 make 7.\n\n The answer is \\boxed{7}.";
+
+#[tokio::test]
+async fn a_direct_answer_is_all_content_and_has_no_reasoning_tokens() {
+    let fixture = saying(|_| words("I am fine."));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let said = one(&fixture, plan(Mode::Direct, 50, 1), delivery).await;
+        assert_eq!((said.thought.as_str(), said.content.as_str()), ("", "I am fine."));
+        let done = said.done();
+        assert_eq!((done.usage.completion_tokens, done.usage.reasoning_tokens), (4, 0), "with the EOS");
+        assert_eq!((done.finish, done.report.stop_reason), (Finish::Stop, StopReason::Completed));
+    }
+}
+
+#[tokio::test]
+async fn a_budget_is_spent_to_the_token() {
+    let fixture = saying(|_| vec!["a ".to_owned(); 5_000]);
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 3 }] {
+        for tokens in [1, 2, 7, 50] {
+            let said = one(&fixture, plan(mode, tokens, 1), Delivery::Whole).await;
+            let done = said.done();
+            assert_eq!(done.usage.completion_tokens, tokens, "{mode:?}");
+            assert_eq!((done.finish, done.report.stop_reason), (Finish::Length, StopReason::Tokens));
+            assert!(!said.content.is_empty(), "the partial text goes out");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_context_is_named_where_it_was_what_bound() {
+    let fixture = saying(|_| vec!["a ".to_owned(); 5_000]);
+    let mut bounded = plan(Mode::ChainOfThought, 400, 1);
+    bounded.choices[0].branch_tokens = 120;
+    bounded.positions = 140;
+    let said = one(&fixture, bounded, Delivery::Whole).await;
+    assert_eq!(said.done().usage.completion_tokens, 120);
+    assert_eq!(said.done().report.stop_reason, StopReason::Context);
+}
+
+#[tokio::test]
+async fn a_chain_that_others_let_finish_was_not_stopped_by_the_budget() {
+    // 30 each: the second needs 40, the first leaves 20.
+    let first = Arc::new(AtomicUsize::new(0));
+    let fixture = saying(move |key| {
+        let long = key != 0 && first.fetch_add(1, Ordering::SeqCst) == 1;
+        let mut text = vec!["a ".to_owned(); if long { 37 } else { 7 }];
+        text.push("The answer is 7".to_owned());
+        text
+    });
+    let said = one(&fixture, plan(Mode::SelfConsistency { branches: 2 }, 80, 1), Delivery::Whole).await;
+    let done = said.done();
+    assert_eq!((done.finish, done.report.stop_reason), (Finish::Stop, StopReason::Completed));
+    assert_eq!((done.usage.completion_tokens, done.report.branches_kept), (9 + 39, 2));
+}
+
+#[tokio::test]
+async fn thought_and_answer_are_told_apart_and_counted() {
+    let fixture = saying(|_| words(ANSWER));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let mut asked = plan(Mode::ChainOfThought, 100, 1);
+        asked.logprobs = Some(0);
+        let said = one(&fixture, asked, delivery).await;
+        assert_eq!(said.thought, "3 and 4 make 7.\n\n ");
+        assert_eq!(said.content, "The answer is \\boxed{7}.");
+        let spelled: String = said.tokens.iter().map(|token| token.text.as_str()).collect();
+        assert_eq!(spelled, said.content);
+        let usage = said.done().usage;
+        assert_eq!((usage.completion_tokens, usage.reasoning_tokens), (10, 5), "EOS is visible");
+    }
+}
+
+#[tokio::test]
+async fn a_hidden_marker_and_the_space_behind_it_are_reasoning() {
+    let said = ["so", " it", " is</th", "ink>", "\n\n", "Yes", ",", " 7"];
+    let fixture = saying(move |_| said.iter().map(|s| (*s).to_owned()).collect());
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let mut asked = plan(Mode::ChainOfThought, 100, 1);
+        asked.marker = Some(marker(false));
+        asked.logprobs = Some(0);
+        let said = one(&fixture, asked, delivery).await;
+        assert_eq!((said.thought.as_str(), said.content.as_str()), ("so it is", "Yes, 7"));
+        let spelled: Vec<&str> = said.tokens.iter().map(|token| token.text.as_str()).collect();
+        assert_eq!(spelled, ["Yes", ",", " 7"]);
+        assert_eq!(said.done().usage.reasoning_tokens, 5);
+    }
+}
+
+#[tokio::test]
+async fn without_the_marker_the_whole_text_is_content() {
+    let fixture = saying(|_| words("an essay about 7 END of it"));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let mut asked = plan(Mode::ChainOfThought, 100, 1);
+        asked.logprobs = Some(0);
+        let said = one(&fixture, asked, delivery).await;
+        assert_eq!(said.content, "an essay about 7 END of it");
+        let spelled: String = said.tokens.iter().map(|token| token.text.as_str()).collect();
+        assert_eq!((spelled, said.done().usage.reasoning_tokens), (said.content.clone(), 0));
+        assert_eq!(said.thought.is_empty(), delivery == Delivery::Whole);
+        let stopped = stopping(plan(Mode::ChainOfThought, 100, 1), &["7 END", "EN", "zz"]);
+        assert_eq!(one(&fixture, stopped, delivery).await.content, "an essay about 7 ");
+    }
+}
+
+#[tokio::test]
+async fn stop_strings_end_the_answer_and_not_the_thought() {
+    let fixture = saying(|_| words("stop it. The answer is 7 stop now"));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let stopped = stopping(plan(Mode::ChainOfThought, 100, 1), &["stop"]);
+        let said = one(&fixture, stopped, delivery).await;
+        assert_eq!((said.thought.as_str(), said.content.as_str()), ("stop it. ", "The answer is 7 "));
+        let done = said.done();
+        assert_eq!((done.finish, done.usage.completion_tokens), (Finish::Stop, 7));
+        assert_eq!(done.usage.reasoning_tokens, 2);
+        let direct = stopping(plan(Mode::Direct, 100, 1), &["stop"]);
+        assert_eq!(one(&fixture, direct, delivery).await.content, "");
+    }
+}
+
+/// A chain whose length and answer depend on its key.
+fn varied(key: u64) -> Vec<String> {
+    let mut text = vec!["a ".to_owned(); (key % 23) as usize];
+    text.push(format!("The answer is \\boxed{{{}}}.", key % 3));
+    text
+}
+
+/// All of it, in a form that can be compared (some numbers are NaN).
+fn told(said: Said) -> (String, String, Finish, StopReason, String) {
+    let done = said.done.expect("done");
+    let report = format!(
+        "{:?} {:?} {:?} {:?}",
+        done.report.candidates, done.usage, done.report.sharing_ratio, said.progress
+    );
+    (said.thought, said.content, done.finish, done.report.stop_reason, report)
+}
+
+#[tokio::test]
+async fn a_search_gives_the_same_result_live_or_whole_at_any_pace_and_load() {
+    for (tokens, room) in [(400, 8), (90, 8), (90, 3), (60, 1)] {
+        let asked = |seed| {
+            let mut plan = plan(Mode::SelfConsistency { branches: 8 }, tokens, 1);
+            (plan.seed, plan.live) = (seed, room);
+            plan
+        };
+        let quick = saying(varied);
+        let slow = engine(varied, |step| {
+            std::thread::sleep(Duration::from_micros(step % 5 * 150));
+            Ok(())
+        });
+        for seed in 0..4 {
+            let expected = one(&quick, asked(seed), Delivery::Whole).await;
+            assert!(expected.progress.len() >= 8);
+            let expected = told(expected);
+            assert_eq!(told(one(&slow, asked(seed), Delivery::Live).await), expected);
+            // Beside others, on one engine.
+            let (a, b) = tokio::join!(
+                slow.runner.start(asked(seed), Delivery::Whole),
+                slow.runner.start(asked(seed + 100), Delivery::Whole)
+            );
+            let (mut a, mut b) = (a.expect("admitted"), b.expect("admitted"));
+            let (a, _) = tokio::join!(collect(&mut a), collect(&mut b));
+            assert_eq!(told(a.expect("an answer").remove(&0).expect("choice 0")), expected);
+        }
+    }
+}
+
+fn sleepy() -> Fixture {
+    engine(
+        |_| vec!["a ".to_owned(); 5_000],
+        |_| {
+            std::thread::sleep(Duration::from_millis(3));
+            Ok(())
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_deadline_gives_the_best_answer_so_far() {
+    let fixture = sleepy();
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 4 }] {
+        let mut late = plan(mode, 4_000, 1);
+        late.deadline = Some(Duration::from_millis(60));
+        let begun = std::time::Instant::now();
+        let said = one(&fixture, late, Delivery::Live).await;
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert_eq!(said.done().report.stop_reason, StopReason::Deadline);
+        assert_eq!(said.done().finish, Finish::Length);
+        assert!(!said.content.is_empty());
+    }
+}
+
+fn failing_at(at: u64) -> Fixture {
+    engine(
+        |_| vec!["a ".to_owned(); 5_000],
+        move |step| if step >= at { Err(EngineError::Forward("no".to_owned())) } else { Ok(()) },
+    )
+}
+
+#[tokio::test]
+async fn after_a_fault_only_a_complete_answer_is_one() {
+    let no = || Err(RunError::Engine(EngineError::Forward("no".to_owned())));
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 3 }] {
+        for at in [1, 6] {
+            assert_eq!(run(&failing_at(at), plan(mode, 90, 1), Delivery::Whole).await, no());
+        }
+    }
+    let asked = plan(Mode::SelfConsistency { branches: 3 }, 90, 1);
+    let second = rng::derive(rng::derive(asked.seed, 0), 2);
+    let fixture = engine(
+        move |key| vec!["a ".to_owned(); if key == second { 3 } else { 5_000 }],
+        |step| if step >= 6 { Err(EngineError::Forward("no".to_owned())) } else { Ok(()) },
+    );
+    let said = one(&fixture, asked, Delivery::Whole).await;
+    assert_eq!((said.content.as_str(), said.done().finish), ("a a a ", Finish::Stop));
+    assert_eq!(said.done().report.stop_reason, StopReason::EngineFault);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_engine_ends_the_request() {
+    for at in [1, 4] {
+        let fixture = engine(
+            |_| vec!["a ".to_owned(); 5_000],
+            move |step| {
+                std::thread::sleep(Duration::from_millis(10));
+                assert!(step < at, "as the test wants it");
+                Ok(())
+            },
+        );
+        let started =
+            fixture.runner.start(plan(Mode::SelfConsistency { branches: 2 }, 90, 3), Delivery::Live);
+        let mut running = started.await.expect("admitted");
+        let end = tokio::time::timeout(Duration::from_secs(5), collect(&mut running)).await;
+        let end = end.expect("no choice may hang");
+        assert_eq!(end, Err(RunError::Engine(EngineError::Closed)));
+        assert!(running.next().await.is_none());
+        let closed = fixture.runner.start(plan(Mode::Direct, 9, 1), Delivery::Live).await;
+        assert_eq!(closed.err(), Some(RunError::Engine(EngineError::Closed)));
+    }
+}
+
+#[tokio::test]
+async fn dropping_a_run_frees_its_branches() {
+    let fixture = sleepy();
+    let asked = plan(Mode::SelfConsistency { branches: 4 }, 4_000, 2);
+    let running = fixture.runner.start(asked, Delivery::Whole).await.expect("admitted");
+    while fixture.live.load(Ordering::SeqCst) < 9 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(running);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn choices_that_cannot_all_be_alive_take_turns() {
+    let fixture = saying(varied);
+    let most = Arc::new(AtomicUsize::new(0));
+    let watched = {
+        let (most, slot) = (Arc::clone(&most), Arc::new(std::sync::OnceLock::new()));
+        let inner = Arc::clone(&slot);
+        let fixture = engine(varied, move |_| {
+            let live: Option<&Arc<AtomicUsize>> = inner.get();
+            most.fetch_max(live.map_or(0, |live| live.load(Ordering::SeqCst)), Ordering::SeqCst);
+            Ok(())
+        });
+        slot.set(Arc::clone(&fixture.live)).expect("set once");
+        fixture
+    };
+    for (mode, live) in
+        [(Mode::ChainOfThought, 1), (Mode::ChainOfThought, 2), (Mode::SelfConsistency { branches: 4 }, 4)]
+    {
+        most.store(0, Ordering::SeqCst);
+        let mut few = plan(mode, 200, 3);
+        few.live = live;
+        let choices = run(&watched, few, Delivery::Live).await.expect("answers");
+        assert_eq!(choices.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(most.load(Ordering::SeqCst) <= live + 1, "with the root");
+        let expected = run(&fixture, plan(mode, 200, 3), Delivery::Live).await.expect("answers");
+        let texts = |choices: &BTreeMap<u32, Said>| -> Vec<String> {
+            choices.values().map(|said| format!("{} {}", said.thought, said.content)).collect()
+        };
+        assert_eq!(texts(&choices), texts(&expected));
+        assert!(texts(&choices).iter().any(|text| *text != texts(&choices)[0]), "each has its own seed");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_wait_for_its_admission_is_refused_in_time() {
+    let fixture = engine(
+        |_| words("a"),
+        |_| {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(())
+        },
+    );
+    let busy = fixture.runner.start(plan(Mode::Direct, 10, 1), Delivery::Live).await.expect("admitted");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut late = plan(Mode::Direct, 10, 1);
+    late.deadline = Some(Duration::from_millis(10));
+    assert_eq!(
+        fixture.runner.start(late, Delivery::Live).await.err(),
+        Some(RunError::Deadline { seconds: 0.01 })
+    );
+    drop(busy);
+    nothing_is_left(&fixture).await;
+}
