@@ -3,7 +3,9 @@
 
 pub mod token;
 pub mod answer;
+pub mod client;
 pub mod engine;
+pub mod eval;
 pub mod metrics;
 pub mod plan;
 pub mod prompt;

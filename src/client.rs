@@ -1,0 +1,230 @@
+//! A small asynchronous client of OpenAI-compatible servers, for the harnesses.
+//!
+//! Requests and answers are plain JSON values: a harness sends fields that no
+//! type of ours need know. Errors show what the server's envelope says.
+//! Streaming, retries and TLS are deliberately absent: a harness talks to a
+//! server at hand and must see every failure.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at a server that is starting.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Bytes of a body that is no envelope which an error shows.
+const EXCERPT: usize = 200;
+
+/// A client of one server. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    /// Without a slash at its end, and without `/v1`.
+    base: String,
+}
+
+/// Why a request gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server could not be reached, or the connection broke.
+    #[error("{url}: {cause}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why, innermost reason last.
+        cause: String,
+    },
+    /// The server refused; its envelope's message is shown.
+    #[error("{status}: {message}")]
+    Refused {
+        /// The HTTP status code.
+        status: u16,
+        /// `error.message` of the body, or its beginning where it is no envelope.
+        message: String,
+        /// `error.code`, if the envelope has one.
+        code: Option<String>,
+    },
+    /// The answer is not JSON.
+    #[error("the answer of {url} is not JSON: {cause}")]
+    NotJson {
+        /// What was asked for.
+        url: String,
+        /// What the parser says.
+        cause: String,
+    },
+    /// The server was not ready in time.
+    #[error("the server was not ready within {} s: {last}", .within.as_secs_f32())]
+    NotReady {
+        /// How long was waited.
+        within: Duration,
+        /// The last failure.
+        last: Box<ClientError>,
+    },
+}
+
+impl Client {
+    /// A client of the server at `endpoint`, for example
+    /// `http://127.0.0.1:8000`; a trailing `/v1` is understood.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn new(endpoint: &str) -> Result<Self, ClientError> {
+        let base = endpoint.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).build();
+        let http = http.map_err(|e| unreachable_at(&base, &e))?;
+        Ok(Self { http, base })
+    }
+
+    /// Asks for a chat completion (`POST /v1/chat/completions`), not streamed.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses, or answers no JSON.
+    pub async fn chat(&self, body: &Value) -> Result<Value, ClientError> {
+        let url = format!("{}/v1/chat/completions", self.base);
+        let sent = self.http.post(&url).json(body).send().await;
+        read(&url, sent).await
+    }
+
+    /// The ids of the models that the server offers (`GET /v1/models`).
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses, or answers no JSON.
+    pub async fn models(&self) -> Result<Vec<String>, ClientError> {
+        let url = format!("{}/v1/models", self.base);
+        let body = read(&url, self.http.get(&url).send().await).await?;
+        let list = body["data"].as_array().into_iter().flatten();
+        Ok(list.filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Waits until the server lists its models, which it does once they are loaded.
+    ///
+    /// # Errors
+    /// When it does not do so in time.
+    pub async fn wait_ready(&self, within: Duration) -> Result<(), ClientError> {
+        let started = Instant::now();
+        loop {
+            let left = within.saturating_sub(started.elapsed());
+            let last = match tokio::time::timeout(left.max(POLL), self.models()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(last)) => last,
+                Err(_) => ClientError::Unreachable { url: self.base.clone(), cause: "no answer".to_owned() },
+            };
+            if started.elapsed() >= within {
+                return Err(ClientError::NotReady { within, last: Box::new(last) });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// The envelope of OpenAI's errors.
+#[derive(Deserialize)]
+struct Envelope {
+    error: Details,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    message: String,
+    code: Option<Value>,
+}
+
+async fn read(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<Value, ClientError> {
+    let response = sent.map_err(|e| unreachable_at(url, &e))?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(|e| unreachable_at(url, &e))?;
+    if !status.is_success() {
+        return Err(refusal(status.as_u16(), &body));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|e| ClientError::NotJson { url: url.to_owned(), cause: e.to_string() })
+}
+
+fn refusal(status: u16, body: &[u8]) -> ClientError {
+    match serde_json::from_slice(body) {
+        Ok(Envelope { error }) => {
+            // Some servers write a number where OpenAI writes a string.
+            let code = error.code.filter(|c| !c.is_null());
+            let code = code.map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned));
+            ClientError::Refused { status, message: error.message, code }
+        }
+        Err(_) => {
+            let text = String::from_utf8_lossy(&body[..body.len().min(EXCERPT)]);
+            ClientError::Refused { status, message: text.trim().to_owned(), code: None }
+        }
+    }
+}
+
+/// The error with its chain of causes: reqwest's own text names none of them.
+fn unreachable_at(url: &str, error: &reqwest::Error) -> ClientError {
+    let mut cause = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        cause = format!("{cause}: {inner}");
+        source = inner.source();
+    }
+    ClientError::Unreachable { url: url.to_owned(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    /// A server that gives one canned response per connection, in order.
+    fn canned(responses: Vec<(&'static str, &'static str)>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for (status, body) in responses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4_096];
+                let _ = stream.read(&mut request).unwrap();
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        format!("http://{address}/v1/")
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_the_parsed_body() {
+        let client = Client::new(&canned(vec![("200 OK", r#"{"id": "x"}"#)])).unwrap();
+        assert_eq!(client.chat(&serde_json::json!({})).await.unwrap()["id"], "x");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_shows_the_message_of_the_envelope() {
+        let body = r#"{"error": {"message": "no such model", "type": "x", "code": "model_not_found"}}"#;
+        let client = Client::new(&canned(vec![("404 Not Found", body), ("502 Bad", "<html>")])).unwrap();
+        let error = client.chat(&serde_json::json!({})).await.unwrap_err();
+        assert_eq!(error.to_string(), "404: no such model");
+        assert!(matches!(error, ClientError::Refused { code: Some(code), .. } if code == "model_not_found"));
+        let error = client.chat(&serde_json::json!({})).await.unwrap_err();
+        assert_eq!(error.to_string(), "502: <html>");
+    }
+
+    #[tokio::test]
+    async fn readiness_is_waited_for() {
+        let responses =
+            vec![("503 Busy", r#"{"error": {"message": "loading"}}"#), ("200 OK", r#"{"data": []}"#)];
+        let client = Client::new(&canned(responses)).unwrap();
+        client.wait_ready(Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let client = Client::new(&endpoint).unwrap();
+        let error = client.wait_ready(Duration::from_millis(60)).await.unwrap_err();
+        assert!(error.to_string().contains(&endpoint), "{error}");
+    }
+}
