@@ -6,6 +6,7 @@ pub mod answer;
 pub mod client;
 pub mod engine;
 pub mod eval;
+pub mod http;
 pub mod metrics;
 pub mod plan;
 pub mod prompt;

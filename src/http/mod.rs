@@ -1,0 +1,77 @@
+//! The OpenAI-compatible surface: JSON in, JSON or server-sent events out.
+//!
+//! A request is read within a limit ([`body`]), turned into parameters by
+//! [`params`], planned and started by [`chat`], and its events are rendered by
+//! [`render`] or [`stream`]. Failures meet in [`error`]. No type of this module
+//! is known below it, and nothing of search or engine is decided here.
+
+mod body;
+mod chat;
+pub mod error;
+mod layers;
+mod models;
+pub mod openai;
+pub mod openapi;
+mod ops;
+pub mod params;
+mod render;
+mod state;
+mod stream;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use openapi::document;
+pub use state::{AppState, Config, ModelCard};
+
+/// Every handler, named once: the router and the OpenAPI document are made of
+/// the same list.
+fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Info::openapi())
+        .routes(routes!(chat::completions))
+        .routes(routes!(models::list))
+        .routes(routes!(models::one))
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::readiness))
+        .routes(routes!(ops::metrics))
+        .routes(routes!(openapi::serve))
+}
+
+/// The whole surface over `state`.
+pub fn router(state: AppState) -> Router {
+    let (router, _document) = routes().split_for_parts();
+    wrap(router, state)
+}
+
+/// Serves the surface on a listener until the task is dropped.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
+    axum::serve(listener, router(state)).await
+}
+
+/// Fallbacks and layers around routes. The body's limit is no layer: its answer
+/// must be the envelope, so [`body`] enforces it where it reads.
+fn wrap(router: Router<AppState>, state: AppState) -> Router {
+    router
+        .fallback(layers::no_route)
+        .method_not_allowed_fallback(layers::no_method)
+        // Innermost, so that a panic's answer is counted, logged and named like any other.
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        // Inside the span, and outside of all that decides the status.
+        .layer(from_fn_with_state(state.clone(), layers::count))
+        // Every line that is logged for a request carries its id.
+        .layer(TraceLayer::new_for_http().make_span_with(layers::span))
+        // Outermost: the span needs the id, and every response carries it.
+        .layer(from_fn(layers::identify))
+        .with_state(state)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use super::error::ApiError;
+use super::openai::{ErrorBody, Model, ModelList};
+use super::state::{AppState, ModelCard};
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use std::future::{Ready, ready};
+
+impl From<&ModelCard> for Model {
+    fn from(card: &ModelCard) -> Self {
+        Self {
+            id: card.id.clone(),
+            object: "model",
+            created: card.created,
+            owned_by: card.owned_by.clone(),
+            max_model_len: card.context,
+        }
+    }
+}
+
+/// Lists the served models.
+#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
+pub(super) fn list(State(state): State<AppState>) -> Ready<Json<ModelList>> {
+    ready(Json(ModelList { object: "list", data: vec![Model::from(&*state.model)] }))
+}
+
+/// One served model. The path is a wildcard because ids may contain slashes.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{*id}",
+    tag = "models",
+    params(("id" = String, Path, description = "The model's name")),
+    responses((status = 200, body = Model), (status = 404, body = ErrorBody))
+)]
+pub(super) fn one(
+    State(state): State<AppState>,
+    id: Result<Path<String>, PathRejection>,
+) -> Ready<Result<Json<Model>, ApiError>> {
+    // A path that is not UTF-8 names no model either.
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    ready(if id == state.model.id {
+        Ok(Json(Model::from(&*state.model)))
+    } else {
+        Err(ApiError::Model(id.chars().take(256).collect()))
+    })
+}

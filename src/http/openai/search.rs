@@ -1,0 +1,283 @@
+//! The `search` report and machine-readable progress; our extension.
+
+use crate::plan::Mode;
+use crate::search::event::{Candidate, Progress, Report};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{OneOfBuilder, Schema};
+
+/// The top-level `search` key of a body: a report, or one per choice.
+#[derive(Debug, Clone)]
+pub enum SearchBody {
+    /// Of the only choice.
+    One(Box<SearchReport>),
+    /// Of several.
+    Many(SearchReports),
+}
+
+impl Serialize for SearchBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(report) => report.serialize(serializer),
+            Self::Many(reports) => reports.serialize(serializer),
+        }
+    }
+}
+
+/// Described by hand: the derive knows no enum whose variants carry no tag.
+pub(super) fn body_schema() -> Schema {
+    OneOfBuilder::new()
+        .item(Ref::from_schema_name("SearchReport"))
+        .item(Ref::from_schema_name("SearchReports"))
+        .into()
+}
+
+impl SearchBody {
+    /// The reports of all choices, in their order. `None` where there is none.
+    #[must_use]
+    pub fn of(mut reports: Vec<SearchReport>) -> Option<Self> {
+        if reports.len() == 1 {
+            return reports.pop().map(|report| Self::One(Box::new(report)));
+        }
+        let first = reports.first()?;
+        let (effort, mode, seed) = (first.effort, first.mode, first.seed);
+        let tokens = reports.iter().map(|report| report.spent.tokens).sum();
+        let branches = Branches {
+            made: reports.iter().map(|report| report.branches.made).sum(),
+            kept: reports.iter().map(|report| report.branches.kept).sum(),
+            pruned: reports.iter().map(|report| report.branches.pruned).sum(),
+        };
+        Some(Self::Many(SearchReports {
+            effort,
+            mode,
+            seed,
+            spent: Spent { tokens },
+            branches,
+            choices: reports,
+        }))
+    }
+}
+
+/// Reports of several choices.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SearchReports {
+    /// The effort that chose the mode.
+    pub effort: &'static str,
+    /// The mode that ran.
+    pub mode: &'static str,
+    /// The request's seed.
+    pub seed: i64,
+    /// Over all choices.
+    pub spent: Spent,
+    /// Over all choices.
+    pub branches: Branches,
+    /// One per choice.
+    pub choices: Vec<SearchReport>,
+}
+
+/// What was done to get one choice.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SearchReport {
+    /// Its number.
+    pub index: u32,
+    /// The effort that chose the mode.
+    pub effort: &'static str,
+    /// The mode that ran.
+    pub mode: &'static str,
+    /// The mode's settings.
+    pub parameters: Parameters,
+    /// The choice's bounds.
+    pub budget: BudgetReport,
+    /// What it took.
+    pub spent: Spent,
+    /// Branches by their fate.
+    pub branches: Branches,
+    /// The verifier; null where none took part.
+    pub verifier: Option<String>,
+    /// Unique positions over the sum of the trajectories' lengths.
+    pub sharing_ratio: Option<f64>,
+    /// The request's seed: sent again, it gives the same answer.
+    pub seed: i64,
+    /// Why it stopped.
+    pub stop_reason: &'static str,
+    /// One per trajectory.
+    pub candidates: Vec<CandidateReport>,
+    /// What was lowered, merged or degraded.
+    pub notes: Vec<String>,
+}
+
+/// A mode's settings.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Parameters {
+    /// Branches wanted, of a mode that has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branches: Option<u32>,
+    /// Softmax temperature.
+    pub temperature: Option<f32>,
+}
+
+/// A choice's bounds.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct BudgetReport {
+    /// Tokens generated, at most.
+    pub tokens: u32,
+    /// Part of `tokens` kept for completing an answer.
+    pub answer_reserve: u32,
+    /// Branches made, at most.
+    pub branches: u32,
+}
+
+/// What a search took.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Spent {
+    /// Tokens generated.
+    pub tokens: u64,
+}
+
+/// Branches by their fate.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Branches {
+    /// Made.
+    pub made: u32,
+    /// Ended with a complete trajectory.
+    pub kept: u32,
+    /// Given up.
+    pub pruned: u32,
+}
+
+/// One trajectory.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CandidateReport {
+    /// Its final answer.
+    pub answer: Option<String>,
+    /// Mean log-probability of its tokens.
+    pub mean_logprob: Option<f64>,
+    /// Tokens generated on it.
+    pub tokens: u32,
+    /// Whether it came to its end by itself.
+    pub complete: bool,
+    /// Whether its text is the answer that was given.
+    pub selected: bool,
+}
+
+/// The top-level `search` key of a chunk.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ChunkSearch {
+    /// How far a choice's search has come.
+    Progress(ProgressReport),
+    /// The end of a choice.
+    Report(Box<SearchReport>),
+}
+
+/// How far a search has come.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProgressReport {
+    /// The choice's number.
+    pub index: u32,
+    /// Branches so far.
+    pub branches: ProgressBranches,
+    /// Tokens generated so far.
+    pub tokens: u32,
+    /// The choice's budget, in tokens.
+    pub budget: u32,
+    /// The leading answer.
+    pub leading: Option<Leading>,
+}
+
+/// Branches so far.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct ProgressBranches {
+    /// Made.
+    pub made: u32,
+    /// Ended.
+    pub ended: u32,
+    /// Wanted by the mode.
+    pub planned: u32,
+}
+
+/// The answer that leads a vote.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Leading {
+    /// The answer.
+    pub answer: String,
+    /// Branches that gave it.
+    pub votes: u32,
+}
+
+impl SearchReport {
+    /// The report of the choice with that number.
+    #[must_use]
+    pub fn new(index: u32, report: &Report) -> Self {
+        let branches = match report.mode {
+            Mode::Direct | Mode::ChainOfThought => None,
+            Mode::SelfConsistency { branches } => Some(branches),
+        };
+        Self {
+            index,
+            effort: report.effort.name(),
+            mode: report.mode.name(),
+            parameters: Parameters {
+                branches,
+                temperature: Some(report.temperature).filter(|value| value.is_finite()),
+            },
+            budget: BudgetReport {
+                tokens: report.budget.tokens,
+                answer_reserve: report.budget.reserve,
+                branches: report.budget.branches,
+            },
+            spent: Spent { tokens: report.spent_tokens.into() },
+            branches: Branches {
+                made: report.branches_made,
+                kept: report.branches_kept,
+                pruned: report.branches_pruned,
+            },
+            verifier: None,
+            sharing_ratio: finite(report.sharing_ratio),
+            // The client's seed is an i64: it must read the number that it sent.
+            seed: report.seed.cast_signed(),
+            stop_reason: report.stop_reason.name(),
+            candidates: report.candidates.iter().map(CandidateReport::from).collect(),
+            notes: report.notes.clone(),
+        }
+    }
+}
+
+impl From<&Candidate> for CandidateReport {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            answer: candidate.answer.clone(),
+            mean_logprob: finite(candidate.mean_logprob),
+            tokens: candidate.tokens,
+            complete: candidate.complete,
+            selected: candidate.selected,
+        }
+    }
+}
+
+impl ProgressReport {
+    /// The progress of the choice with that number.
+    #[must_use]
+    pub fn new(index: u32, progress: &Progress) -> Self {
+        Self {
+            index,
+            branches: ProgressBranches {
+                made: progress.branches_made,
+                ended: progress.branches_ended,
+                planned: progress.branches_planned,
+            },
+            tokens: progress.tokens,
+            budget: progress.budget,
+            leading: progress
+                .leading
+                .as_ref()
+                .map(|(answer, votes)| Leading { answer: answer.clone(), votes: *votes }),
+        }
+    }
+}
+
+/// JSON knows neither NaN nor infinity.
+fn finite(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
+}

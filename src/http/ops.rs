@@ -1,0 +1,52 @@
+//! What operators ask: liveness, readiness, metrics.
+
+use super::error::ApiError;
+use super::openai::ErrorBody;
+use super::state::AppState;
+use crate::engine::Health;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::future::{Ready, ready};
+
+/// Whether the server should be left running: its engine thread is alive.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "operation",
+    responses((status = 200, description = "Alive"), (status = 503, body = ErrorBody))
+)]
+pub(super) fn health(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
+    ready(match state.runner.engine().health() {
+        Health::Live | Health::Degraded => Ok(StatusCode::OK),
+        Health::Dead => Err(ApiError::Unavailable),
+    })
+}
+
+/// Whether requests should be sent here: the engine's last step succeeded.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "operation",
+    responses((status = 200, description = "Ready"), (status = 503, body = ErrorBody))
+)]
+pub(super) fn readiness(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
+    ready(match state.runner.engine().health() {
+        Health::Live => Ok(StatusCode::OK),
+        Health::Degraded | Health::Dead => Err(ApiError::Unavailable),
+    })
+}
+
+/// Every series, in Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
+pub(super) fn metrics(State(state): State<AppState>) -> Ready<Response> {
+    ready(match state.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => ApiError::Internal(error.to_string()).into_response(),
+    })
+}

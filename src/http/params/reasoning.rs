@@ -1,0 +1,94 @@
+//! `reasoning_effort` and the `reasoning` object.
+//!
+//! The object is our extension, so nobody else's client fills it with keys of
+//! its own: unknown keys are refused, because they are typing errors.
+
+use super::field::{Field, Object};
+use crate::http::error::FieldError;
+use crate::plan::{BudgetParams, Effort, ModeName};
+use std::num::NonZeroU32;
+
+/// What both fields say together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Reasoning {
+    pub(super) effort: Option<Effort>,
+    pub(super) mode: Option<ModeName>,
+    pub(super) budget: BudgetParams,
+    pub(super) branches: Option<NonZeroU32>,
+    pub(super) exclude: bool,
+}
+
+pub(super) const KEYS: [&str; 7] =
+    ["effort", "mode", "budget", "branches", "exclude", "summary", "max_tokens"];
+pub(super) const BUDGET_KEYS: [&str; 4] = ["tokens", "seconds", "branches", "verifier_tokens"];
+
+pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
+    let top = effort(body, "reasoning_effort")?;
+    let Some(field) = body.optional("reasoning") else {
+        return Ok(Reasoning { effort: top, ..Reasoning::default() });
+    };
+    let object = field.object()?;
+    object.only(&KEYS)?;
+    let inner = effort(&object, "effort")?;
+    if let (Some(top), Some(inner)) = (top, inner)
+        && top != inner
+    {
+        let why = format!("'{inner}' contradicts 'reasoning_effort', which is '{top}'.");
+        return Err(object.required("effort")?.invalid(&why));
+    }
+    let modes = ModeName::ALL.map(ModeName::name);
+    let mode = object.choice("mode", &modes)?.and_then(ModeName::parse);
+    let branches = object.integer("branches", 1, 256)?.and_then(|n| u32::try_from(n).ok());
+    object.choice("summary", &["auto", "concise", "detailed"])?;
+    Ok(Reasoning {
+        effort: top.or(inner),
+        mode,
+        budget: budget(&object)?,
+        branches: branches.and_then(NonZeroU32::new),
+        exclude: object.flag("exclude")?.unwrap_or(false),
+    })
+}
+
+fn effort(object: &Object<'_>, key: &str) -> Result<Option<Effort>, FieldError> {
+    Ok(object.choice(key, &Effort::ALL.map(Effort::name))?.and_then(Effort::parse))
+}
+
+fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {
+    let alias = reasoning.count("max_tokens", 1)?.and_then(NonZeroU32::new);
+    let Some(field) = reasoning.optional("budget") else {
+        return Ok(BudgetParams { tokens: alias, ..BudgetParams::default() });
+    };
+    let object = field.object()?;
+    object.only(&BUDGET_KEYS)?;
+    let tokens = object.count("tokens", 1)?.and_then(NonZeroU32::new);
+    if let (Some(alias), Some(tokens)) = (alias, tokens)
+        && alias != tokens
+    {
+        let why = format!("{alias} contradicts 'reasoning.budget.tokens', which is {tokens}.");
+        return Err(reasoning.required("max_tokens")?.invalid(&why));
+    }
+    // No verifier spends anything yet, so that every bound on it holds.
+    object.count("verifier_tokens", 0)?;
+    Ok(BudgetParams {
+        tokens: tokens.or(alias),
+        seconds: object.optional("seconds").map(|field| seconds(&field)).transpose()?,
+        branches: object.count("branches", 1)?.and_then(NonZeroU32::new),
+    })
+}
+
+/// The longest deadline, in seconds: a year. Clocks cannot add up much more, and
+/// no request runs so long, so a longer one is clamped and not refused.
+const LONGEST: f64 = 31_536_000.0;
+
+/// A positive number; JSON has no infinite ones.
+fn seconds(field: &Field<'_>) -> Result<f64, FieldError> {
+    let seconds = field.decimal(f64::MIN, f64::MAX)?;
+    if seconds > 0.0 {
+        return Ok(seconds.min(LONGEST));
+    }
+    let message = format!(
+        "Invalid '{}': decimal below minimum value. Expected a value > 0, but got {} instead.",
+        field.path, field.value
+    );
+    Err(field.error("decimal_below_min_value", message))
+}

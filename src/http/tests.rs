@@ -1,0 +1,292 @@
+//! The router as a whole, over an engine that does nothing.
+
+use super::render::tests::tokenizer;
+use super::{AppState, Config, ModelCard, layers, router, wrap};
+use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Open, Sampling};
+use crate::metrics::Metrics;
+use crate::plan::{Planner, PlannerParts};
+use crate::prompt::{self, ChatTemplate, TemplateTokens};
+use crate::search::run::Runner;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::routing::get;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// Answers no command; dies of the first one if it is mortal.
+struct Idle {
+    mortal: bool,
+}
+
+impl Engine for Idle {
+    fn caps(&self) -> Caps {
+        Caps { context: 64, vocab: 3, eos: vec![0], block: 16, pool_blocks: 8 }
+    }
+
+    fn apply(&mut self, command: Command) {
+        drop(command);
+        assert!(!self.mortal, "as the test wants it");
+    }
+
+    fn step(&mut self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+}
+
+/// The state comes first: the thread ends only when its handles are gone.
+struct Fixture {
+    state: AppState,
+    _thread: EngineThread,
+}
+
+fn fixture(mortal: bool) -> Fixture {
+    let (thread, handle) = EngineThread::spawn(Idle { mortal }).expect("a thread");
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let row = json!({"mode": "direct", "budget": 16});
+    let plan = json!({"default_effort": "low", "branch_tokens": 8, "efforts": {
+        "none": row, "minimal": row, "low": row, "medium": row, "high": row, "xhigh": row, "max": row
+    }});
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let planner = Planner::new(PlannerParts {
+        config: serde_json::from_value(plan).expect("a table"),
+        prompt: prompt::Config {
+            chain_of_thought: "Think.".to_owned(),
+            answer_marker: None,
+            answer_marker_shown: true,
+            step_separator: "\n\n".to_owned(),
+        },
+        template: ChatTemplate::new(template, TemplateTokens::default()).expect("a template"),
+        tokenizer: tokenizer(),
+        caps: handle.caps().clone(),
+        defaults: Sampling { temperature: 1.0, top_p: 1.0 },
+    })
+    .expect("no marker to encode");
+    let model = ModelCard { id: "org/m".to_owned(), created: 7, owned_by: "us".to_owned(), context: 64 };
+    let state = AppState {
+        planner: Arc::new(planner),
+        runner: Runner::new(handle, Arc::clone(&metrics)),
+        tokenizer: tokenizer(),
+        metrics,
+        model: Arc::new(model),
+        config: Arc::new(Config { body_limit_bytes: 200, keep_alive: Duration::from_secs(10) }),
+    };
+    Fixture { state, _thread: thread }
+}
+
+async fn send(router: Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+    let response = router.oneshot(request).await.expect("infallible");
+    let (head, body) = response.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.expect("a body");
+    (head.status, head.headers, String::from_utf8(bytes.to_vec()).expect("UTF-8"))
+}
+
+fn request(method: &str, path: &str, content_type: &str, body: &str) -> Request<Body> {
+    let builder = Request::builder().method(method).uri(path).header("content-type", content_type);
+    builder.body(Body::from(body.to_owned())).expect("a request")
+}
+
+/// Asserts an envelope with all of its keys, and the headers that every response has.
+async fn refused(request: Request<Body>, status: u16, code: Value, said: &str) -> HeaderMap {
+    let fixture = fixture(false);
+    let (found, headers, body) = send(router(fixture.state.clone()), request).await;
+    assert_eq!(found, status, "{body}");
+    assert_eq!(headers["content-type"], "application/json");
+    assert!(headers.contains_key("x-request-id") && headers.contains_key("openai-processing-ms"));
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let error = body["error"].as_object().expect("an envelope");
+    assert_eq!(error.keys().collect::<Vec<_>>(), ["message", "type", "param", "code"]);
+    assert_eq!(error["code"], code);
+    assert!(error["message"].as_str().is_some_and(|text| text.contains(said)), "{body}");
+    headers
+}
+
+const CHAT: &str = "/v1/chat/completions";
+const JSON: &str = "application/json";
+
+#[tokio::test]
+async fn unknown_urls() {
+    let null = Value::Null;
+    refused(request("POST", "/v1/x?key=secret", JSON, "{}"), 404, null, "Invalid URL (POST /v1/x)").await;
+}
+
+#[tokio::test]
+async fn wrong_methods_learn_the_right_ones() {
+    let code = json!("method_not_supported");
+    let headers = refused(request("GET", CHAT, JSON, ""), 405, code.clone(), "GET").await;
+    assert_eq!(headers["allow"], "POST");
+    let headers = refused(request("POST", "/v1/models", JSON, "{}"), 405, code, "POST").await;
+    assert_eq!(headers["allow"], "GET,HEAD");
+}
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read() {
+    let parse = "We could not parse the JSON body of your request.";
+    refused(request("POST", CHAT, JSON, "{"), 400, Value::Null, parse).await;
+    refused(request("POST", CHAT, JSON, "[]"), 400, Value::Null, parse).await;
+    let code = json!("unsupported_content_type");
+    refused(request("POST", CHAT, "text/plain", "{}"), 415, code, "text/plain").await;
+    let code = json!("request_too_large");
+    refused(request("POST", CHAT, JSON, &" ".repeat(201)), 413, code, "200 bytes").await;
+}
+
+#[tokio::test]
+async fn refused_requests() {
+    let code = json!("missing_required_parameter");
+    refused(request("POST", CHAT, JSON, r#"{"model": "org/m"}"#), 400, code, "'messages'").await;
+    let body = r#"{"model": "x", "messages": [{"role": "user", "content": "hi"}]}"#;
+    let said = "The model `x` does not exist or you do not have access to it.";
+    refused(request("POST", CHAT, JSON, body), 404, json!("model_not_found"), said).await;
+}
+
+#[tokio::test]
+async fn models() {
+    let fixture = fixture(false);
+    let get = |path: &str| send(router(fixture.state.clone()), request("GET", path, JSON, ""));
+    let model =
+        json!({"id": "org/m", "object": "model", "created": 7, "owned_by": "us", "max_model_len": 64});
+    let (status, _, body) = get("/v1/models").await;
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, body), (StatusCode::OK, json!({"object": "list", "data": [model]})));
+    for path in ["/v1/models/org/m", "/v1/models/org%2Fm"] {
+        let (status, _, body) = get(path).await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((status, &body), (StatusCode::OK, &model), "{path}");
+    }
+    for path in ["/v1/models/gpt-9", "/v1/models/%ff"] {
+        refused(request("GET", path, JSON, ""), 404, json!("model_not_found"), "does not exist").await;
+    }
+}
+
+#[tokio::test]
+async fn health_follows_the_engine() {
+    let alive = fixture(false);
+    for path in ["/health", "/ready"] {
+        let (status, ..) = send(router(alive.state.clone()), request("GET", path, JSON, "")).await;
+        assert_eq!(status, 200, "{path}");
+    }
+    let dead = fixture(true);
+    let open = Open { prompt: Arc::from([1]), positions: 2, width: 1 };
+    dead.state.runner.engine().open(open).await.expect_err("it dies of this");
+    for path in ["/health", "/ready"] {
+        let answer = async || send(router(dead.state.clone()), request("GET", path, JSON, "")).await;
+        let mut status = answer().await.0;
+        // The reply's channel closes a moment before the thread is gone.
+        for _ in 0..500 {
+            if status == 503 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            status = answer().await.0;
+        }
+        let (_, headers, body) = answer().await;
+        assert_eq!(status, 503, "{path}");
+        assert_eq!(headers["retry-after"], "5");
+        assert!(body.contains("service_unavailable_error"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn responses_are_counted_by_route_and_never_by_path() {
+    let fixture = fixture(false);
+    for path in ["/health", "/nowhere/1", "/nowhere/2", "/v1/models/x"] {
+        send(router(fixture.state.clone()), request("GET", path, JSON, "")).await;
+    }
+    let (status, headers, text) =
+        send(router(fixture.state.clone()), request("GET", "/metrics", JSON, "")).await;
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (StatusCode::OK, &"text/plain; version=0.0.4".parse().expect("a value"))
+    );
+    let name = "espalier_http_responses_total";
+    for (route, status, count) in [("/health", 200, 1), ("other", 404, 2), ("/v1/models/{*id}", 404, 1)] {
+        let line = format!("{name}{{route=\"{route}\",status=\"{status}\"}} {count}");
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    assert!(!text.contains("nowhere"), "{text}");
+    assert!(text.contains("espalier_http_response_seconds_count 4"), "{text}");
+}
+
+#[tokio::test]
+async fn refusals_are_no_disconnects_and_lost_requests_are() {
+    let fixture = fixture(false);
+    send(router(fixture.state.clone()), request("POST", CHAT, JSON, "{")).await;
+    assert_eq!(fixture.state.metrics.disconnects.get(), 0);
+    // A body that never comes: the future is dropped, as when the client leaves.
+    let body = Body::from_stream(futures_util::stream::pending::<Result<&'static str, std::io::Error>>());
+    let request = Request::builder()
+        .method("POST")
+        .uri(CHAT)
+        .header("content-type", JSON)
+        .body(body)
+        .expect("a request");
+    let answer = router(fixture.state.clone()).oneshot(request);
+    tokio::time::timeout(Duration::from_millis(20), answer).await.expect_err("it waits for the body");
+    assert_eq!(fixture.state.metrics.disconnects.get(), 1);
+}
+
+#[tokio::test]
+async fn request_ids_are_echoed() {
+    let fixture = fixture(false);
+    let mut request = request("GET", "/nowhere", JSON, "");
+    request.headers_mut().insert("x-request-id", "mine-7".parse().expect("a value"));
+    let (_, headers, _) = send(router(fixture.state.clone()), request).await;
+    assert_eq!(headers["x-request-id"], "mine-7");
+    assert!(headers["openai-processing-ms"].to_str().is_ok_and(|ms| ms.parse::<u64>().is_ok()));
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_like_any_other() {
+    async fn boom() -> StatusCode {
+        tokio::task::yield_now().await;
+        panic!("secret")
+    }
+    let fixture = fixture(false);
+    let router = wrap(Router::new().route("/boom", get(boom)), fixture.state.clone());
+    let (status, headers, body) = send(router, request("GET", "/boom", JSON, "")).await;
+    assert_eq!(status, 500);
+    assert!(headers.contains_key("x-request-id"));
+    assert!(body.contains("server_error") && !body.contains("secret"), "{body}");
+    let counted = fixture.state.metrics.http_responses.with_label_values(&["/boom", "500"]).get();
+    assert_eq!(counted, 1);
+}
+
+#[test]
+fn spans_name_route_and_id_only() {
+    let request = request("GET", "/v1/x?api_key=secret", JSON, "prompt");
+    // Without a subscriber a span is disabled and says nothing of itself.
+    tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+        let span = layers::span(&request);
+        let fields = span.metadata().expect("an enabled span").fields();
+        assert_eq!(fields.iter().map(|field| field.name()).collect::<Vec<_>>(), ["method", "route", "id"]);
+    });
+}
+
+#[tokio::test]
+async fn the_document_lists_every_route_and_every_schema_that_it_names() {
+    let fixture = fixture(false);
+    let (status, _, text) =
+        send(router(fixture.state.clone()), request("GET", "/openapi.json", JSON, "")).await;
+    assert_eq!(status, 200);
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let mut paths: Vec<&str> =
+        document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+    paths.sort_unstable();
+    let expected = [
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/ready",
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/models/{id}",
+    ];
+    assert_eq!(paths, expected);
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    for named in text.split("#/components/schemas/").skip(1) {
+        let name = named.split('"').next().expect("a name");
+        assert!(schemas.contains_key(name), "{name} is named and not described");
+    }
+}
