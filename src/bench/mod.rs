@@ -1,0 +1,33 @@
+//! `espalier bench`: what this machine does, measured, printed as a table.
+//!
+//! Every figure comes from the real parts in this process. Nothing here is a
+//! test: figures differ between machines and moments.
+
+pub mod engine;
+pub mod http;
+
+/// Why a benchmark could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The model cannot be had.
+    #[error(transparent)]
+    Model(#[from] crate::app::ModelError),
+    /// The engine cannot be built.
+    #[error(transparent)]
+    Build(#[from] crate::engine::tree::BuildError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    /// A prompt could not be made.
+    #[error(transparent)]
+    Prompt(#[from] crate::prompt::PromptError),
+    /// The server did not answer.
+    #[error(transparent)]
+    Client(#[from] crate::client::ClientError),
+    /// The operating system refused something.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Something that cannot happen did.
+    #[error("{0}")]
+    Broken(String),
+}

@@ -1,0 +1,177 @@
+//! Token bounds are exact, and what was spent is counted three times over: in
+//! the usage, along the candidates, and by the engine's own metrics.
+
+use crate::support::{PROBLEM, PUZZLE, Served, serve};
+use espalier::engine::rng;
+use serde_json::{Value, json};
+
+/// A number below `end`, the `i`th of draw `key`.
+fn draw(key: u64, i: u64, end: u64) -> u64 {
+    rng::derive(rng::derive(0x00b0_d6e7, key), i) % end
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}
+
+/// What the server has counted so far: by the engine, and by the runs.
+async fn counted(server: &Served) -> [u64; 2] {
+    let text = server.get("/metrics").await.text;
+    let [sampled, injected, completed] = [
+        "espalier_engine_sampled_tokens_total",
+        "espalier_engine_injected_tokens_total",
+        "espalier_completion_tokens_total",
+    ]
+    .map(|name| crate::support::counter(&text, name));
+    [sampled + injected, completed]
+}
+
+/// The reports of all choices, in their order.
+fn reports(body: &Value) -> Vec<Value> {
+    let search = &body["search"];
+    search["choices"].as_array().cloned().unwrap_or_else(|| vec![search.clone()])
+}
+
+/// A request by chance. Efforts, bounds and widths of all sizes, so that some
+/// budgets end in the thought, some in the answer and some not at all.
+fn request(key: u64) -> Value {
+    const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+    let pick = |i, end| draw(key, i, end);
+    let mut body = json!({
+        "messages": [{"role": "user", "content": if pick(0, 3) == 0 { PROBLEM } else { PUZZLE }}],
+        "reasoning": {"effort": (EFFORTS[pick(1, 7) as usize]), "budget": {}},
+        "max_completion_tokens": 1 + if pick(2, 2) == 0 { pick(3, 40) } else { pick(3, 400) },
+        "n": ([1, 1, 2, 3][pick(4, 4) as usize]),
+        "seed": pick(5, 1000),
+    });
+    if pick(6, 3) > 0 {
+        body["temperature"] = json!(([0.0, 0.7, 1.0, 1.3][pick(7, 4) as usize]));
+    }
+    if pick(8, 3) == 0 {
+        body["reasoning"]["budget"]["tokens"] = json!(1 + pick(9, 300));
+    }
+    if pick(10, 3) == 0 {
+        body["reasoning"]["budget"]["branches"] = json!(1 + pick(11, 6));
+    }
+    if pick(12, 4) == 0 {
+        body["reasoning"]["mode"] = json!("self_consistency");
+        body["reasoning"]["branches"] = json!(1 + pick(13, 12));
+    }
+    body
+}
+
+#[tokio::test]
+async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
+    let server = serve().await;
+    let mut modes = std::collections::BTreeMap::<String, u32>::new();
+    let mut reasons = std::collections::BTreeMap::<String, u32>::new();
+    let mut refused = 0;
+    for key in 0..150 {
+        let asked = request(key);
+        let n = number(&asked["n"]);
+        let budget = &asked["reasoning"]["budget"];
+        let before = counted(&server).await;
+        let reply = server.post(asked.clone()).await;
+        let too_small = |field: &str| budget[field].as_u64().is_some_and(|bound| bound < n);
+        if too_small("tokens") || too_small("branches") {
+            let field = if too_small("tokens") { "tokens" } else { "branches" };
+            let error = reply.error();
+            assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.budget.{field}"))));
+            assert_eq!(counted(&server).await, before, "a refused request costs nothing");
+            refused += 1;
+            continue;
+        }
+        assert_eq!(reply.status, 200, "{asked}: {}", reply.text);
+        let body = reply.json();
+        let spent = number(&body["usage"]["completion_tokens"]);
+        let each = number(&asked["max_completion_tokens"]);
+        assert!(0 < spent && spent <= n * each, "{asked}: {spent}");
+        if let Some(whole) = budget["tokens"].as_u64() {
+            assert!(spent <= whole, "{asked}: {spent}");
+        }
+        let reasoning = number(&body["usage"]["completion_tokens_details"]["reasoning_tokens"]);
+        assert!(reasoning <= spent, "{asked}: {reasoning} of {spent}");
+
+        let reports = reports(&body);
+        assert_eq!(reports.len() as u64, n);
+        let (mut along, mut made) = (0, 0);
+        for (index, report) in reports.iter().enumerate() {
+            let tokens = number(&report["spent"]["tokens"]);
+            assert!(tokens <= each.min(number(&report["budget"]["tokens"])), "{asked}: {report}");
+            let candidates = report["candidates"].as_array().expect("candidates");
+            let sum: u64 = candidates.iter().map(|candidate| number(&candidate["tokens"])).sum();
+            assert_eq!(sum, tokens, "{asked}: {report}");
+            assert_eq!(candidates.iter().filter(|candidate| candidate["selected"] == true).count(), 1);
+            let complete = candidates.iter().any(|c| c["selected"] == true && c["complete"] == true);
+            let finish = &body["choices"][index]["finish_reason"];
+            assert_eq!(finish, if complete { "stop" } else { "length" }, "{asked}: {report}");
+            along += sum;
+            made += number(&report["branches"]["made"]);
+            *modes.entry(report["mode"].as_str().expect("a mode").to_owned()).or_default() += 1;
+            *reasons.entry(report["stop_reason"].as_str().expect("a reason").to_owned()).or_default() += 1;
+        }
+        assert_eq!(along, spent, "{asked}");
+        if let Some(bound) = budget["branches"].as_u64() {
+            assert!(made <= bound, "{asked}: {made} branches");
+        }
+        let after = counted(&server).await;
+        assert_eq!(after.map(|now| now), before.map(|then| then + spent), "{asked}: engine, runs");
+    }
+    server.idle().await;
+    // The grid is worth something only if it meets everything.
+    assert!(refused > 3, "{refused}");
+    assert_eq!(modes.keys().collect::<Vec<_>>(), ["cot", "direct", "self_consistency"], "{modes:?}");
+    assert!(reasons.contains_key("completed") && reasons.contains_key("budget_tokens"), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_bound_below_what_the_answer_needs_gives_its_beginning_or_uses_the_reserve() {
+    let server = serve().await;
+    // A puzzle whose thought is long enough that a quarter of less is room for an answer.
+    let fields = |bound: Option<u64>| {
+        let messages = json!([{"role": "user", "content": PUZZLE}]);
+        json!({"reasoning_effort": "low", "max_completion_tokens": bound, "messages": messages})
+    };
+    let free = server.chat(fields(None)).await;
+    let needed = number(&free["usage"]["completion_tokens"]);
+    let (mut cut, mut completed) = (0, 0);
+    for bound in (1..needed).step_by(5) {
+        let injected = server.counter("espalier_engine_injected_tokens_total").await;
+        let body = server.chat(fields(Some(bound))).await;
+        let injected = server.counter("espalier_engine_injected_tokens_total").await - injected;
+        assert!(number(&body["usage"]["completion_tokens"]) <= bound);
+        assert_eq!(body["search"]["stop_reason"], "budget_tokens", "{bound}: {body}");
+        let message = &body["choices"][0]["message"];
+        let content = message["content"].as_str().expect("text");
+        match body["choices"][0]["finish_reason"].as_str() {
+            Some("length") => {
+                cut += 1;
+                let thought = message["reasoning"].as_str().unwrap_or_default();
+                assert!(!content.is_empty() || !thought.is_empty(), "{bound}: partial text, never nothing");
+                assert_eq!(body["search"]["candidates"][0]["complete"], false);
+            }
+            Some("stop") => {
+                completed += 1;
+                assert!(injected > 0, "{bound}: the answer was asked for");
+                assert!(content.starts_with("The answer is") && content.contains("boxed"), "{content}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(cut > 0 && completed > 0, "{cut} cut, {completed} completed within the reserve");
+}
+
+#[tokio::test]
+async fn choices_that_cannot_have_a_token_or_branch_each_are_refused() {
+    let server = serve().await;
+    for field in ["tokens", "branches"] {
+        let mut budget = json!({});
+        budget[field] = json!(4);
+        let reply = server.post(json!({"n": 5, "reasoning": {"budget": budget}})).await;
+        let error = reply.error();
+        let message = error["message"].as_str().expect("text");
+        assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.budget.{field}"))));
+        assert_eq!(error["code"], "integer_below_min_value");
+        assert!(message.contains(">= 5") && message.contains("got 4"), "{message}");
+    }
+}

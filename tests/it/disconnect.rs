@@ -1,0 +1,159 @@
+//! Clients that leave: within one step of the engine nothing of their requests
+//! is left, and nobody else notices.
+
+use crate::support::{PUZZLE, Pace, Served, endless, eventually, serve, serve_scripted, words};
+use espalier::metrics::Metrics;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// A slow engine that counts the steps it begins with branches of a client that
+/// the server knows has left.
+struct Watched {
+    server: Served,
+    pace: Pace,
+    late: Arc<AtomicU64>,
+}
+
+/// Long enough for a busy machine to run a task in, short enough for a test.
+const STEP: Duration = Duration::from_millis(60);
+
+async fn watched() -> Watched {
+    let pace = Pace::default();
+    let late = Arc::new(AtomicU64::new(0));
+    // The metrics exist only once the server does.
+    let metrics: Arc<OnceLock<Arc<Metrics>>> = Arc::default();
+    let (seen, steps_late, live) = (Arc::clone(&metrics), Arc::clone(&late), Arc::clone(&pace.live));
+    let before_step = move |_| {
+        let noticed = seen.get().is_some_and(|metrics| metrics.disconnects.get() > 0);
+        if noticed && live.load(Ordering::SeqCst) > 0 {
+            steps_late.fetch_add(1, Ordering::SeqCst);
+        }
+        std::thread::sleep(STEP);
+        Ok(())
+    };
+    let server = serve_scripted(pace.script(|_| endless(), before_step)).await;
+    assert!(metrics.set(Arc::clone(&server.metrics)).is_ok());
+    Watched { server, pace, late }
+}
+
+impl Watched {
+    fn live(&self) -> usize {
+        self.pace.live.load(Ordering::SeqCst)
+    }
+
+    fn steps(&self) -> u64 {
+        self.pace.steps.load(Ordering::SeqCst)
+    }
+
+    /// Starts a request, lets it run for some steps, leaves it, and sees it gone.
+    async fn leave(&self, fields: Value, live: usize) {
+        let stream = self.server.raw(&self.server.raw_chat(fields.clone())).await;
+        eventually("every branch runs", || self.live() == live).await;
+        let steps = self.steps();
+        eventually("the branches have grown", || self.steps() > steps + 2).await;
+        assert_eq!(self.server.metrics.disconnects.get(), 0, "nobody has left yet");
+        drop(stream);
+        eventually("the server notices", || self.server.metrics.disconnects.get() == 1).await;
+        eventually("every branch is gone", || self.live() == 0).await;
+        // The step that was being taken when the client left may have begun late.
+        let late = self.late.load(Ordering::SeqCst);
+        assert!(late <= 1, "{fields}: {late} steps were taken for a client that had left");
+        let steps = self.steps();
+        tokio::time::sleep(STEP * 3).await;
+        assert_eq!(self.steps(), steps, "the engine rests");
+        assert_eq!(self.server.counter("espalier_client_disconnects_total").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn leaving_a_stream_ends_every_branch_within_a_step() {
+    let watched = watched().await;
+    watched.leave(json!({"reasoning_effort": "max", "stream": true}), 65).await;
+}
+
+#[tokio::test]
+async fn leaving_before_the_body_ends_every_branch_within_a_step() {
+    let watched = watched().await;
+    watched.leave(json!({"reasoning_effort": "max"}), 65).await;
+}
+
+#[tokio::test]
+async fn leaving_several_choices_ends_them_all() {
+    let watched = watched().await;
+    watched.leave(json!({"reasoning_effort": "low", "n": 3}), 4).await;
+}
+
+/// Waits until bytes have come in and reads them.
+async fn read(stream: &TcpStream) -> String {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        stream.readable().await.expect("readable");
+        match stream.try_read(&mut buffer) {
+            Ok(n) => return String::from_utf8_lossy(&buffer[..n]).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_to_the_end_is_no_disconnect() {
+    let pace = Pace::default();
+    let server = serve_scripted(pace.script(|_| words("Yes and no."), |_| Ok(()))).await;
+    for stream in [false, true] {
+        let reply = server.post(json!({"reasoning_effort": "none", "stream": stream})).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    eventually("every branch is gone", || pace.live.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(server.metrics.disconnects.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_real_engine_a_whole_search_is_gone_and_others_are_unaffected() {
+    let server = serve().await;
+    let other = json!({
+        "reasoning_effort": "medium", "seed": 4, "temperature": 1,
+        "messages": [{"role": "user", "content": PUZZLE}],
+    });
+    let alone = server.chat(other.clone()).await;
+    for (times, stream) in [(1, true), (2, false)] {
+        let fields = json!({
+            "reasoning_effort": "max", "stream": stream, "temperature": 1.5,
+            "messages": [{"role": "user", "content": PUZZLE}],
+        });
+        let finished = choices(&server).await;
+        let leaver = server.raw(&server.raw_chat(fields)).await;
+        let metrics = Arc::clone(&server.metrics);
+        if stream {
+            let head = read(&leaver).await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        }
+        // As many as half of the pool holds.
+        eventually("the search is wide", || metrics.engine_branches.get() > 20).await;
+        // Begun while the search runs, ended after it is gone.
+        let company = server.chat(other.clone());
+        let watch = async {
+            drop(leaver);
+            let metrics = &server.metrics;
+            eventually("the server notices", || metrics.disconnects.get() == times).await;
+            let steps = metrics.engine_steps.get();
+            // The other request has eight branches and a root.
+            eventually("the search is gone", || metrics.engine_branches.get() <= 9).await;
+            metrics.engine_steps.get() - steps
+        };
+        let (company, steps) = tokio::join!(company, watch);
+        // The step in hand, the one within which it must be gone, and the watcher's own delay.
+        assert!(steps <= 3, "{steps} steps after the server had noticed");
+        assert_eq!(company["choices"], alone["choices"], "nobody else notices");
+        assert_eq!(company["search"], alone["search"]);
+        assert_eq!(choices(&server).await, finished + 1, "the search never came to its end");
+        server.idle().await;
+    }
+}
+
+async fn choices(server: &Served) -> u64 {
+    server.counter("espalier_choices_total").await
+}
