@@ -6,7 +6,7 @@
 //! a pure strategy over leases on an [`engine`], and the events it emits are
 //! rendered by [`http`] again. [`prompt`] turns text into tokens and back,
 //! [`answer`] finds final answers in text. [`metrics`], [`config`] and [`app`]
-//! are the leaves and the composition root; [`client`], [`eval`] and [`bench`]
+//! are the leaves and the composition root; [`client`], [`eval`] and [`mod@bench`]
 //! are the harnesses, which the server never needs.
 
 pub mod token;

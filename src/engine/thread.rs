@@ -3,7 +3,7 @@
 //! Loop: take every command that waits, run a step, repeat; sleep when there is
 //! nothing to run. A step that fails as a whole turns health to `Degraded`
 //! until the next one succeeds; a panic ends the thread, which closes every
-//! channel, so that waiters see [`EngineError::Closed`] and health is `Dead`.
+//! channel, so that waiters see [`super::EngineError::Closed`] and health is `Dead`.
 
 use super::handle::Message;
 use super::{Engine, Handle};
