@@ -337,6 +337,9 @@ impl Choice {
             (_, None) => return Err(expired(&self.plan)),
         };
         let node = self.tree.node(answer.node);
+        if self.expired && !answer.complete && node.visible_text().is_empty() {
+            return Err(expired(&self.plan));
+        }
         let (events, visible) = match self.live.take() {
             Some(mut live) => (live.finish(node), live.visible_tokens(node)),
             None => self.emitter().whole_trajectory(node),

@@ -337,13 +337,31 @@ async fn a_deadline_gives_the_best_answer_so_far() {
     let fixture = sleepy();
     for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 4 }] {
         let mut late = plan(mode, 4_000, 1);
-        late.deadline = Some(Duration::from_millis(60));
+        late.deadline = Some(Duration::from_millis(300));
         let begun = std::time::Instant::now();
         let said = one(&fixture, late, Delivery::Live).await;
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        // All 4,000 tokens would take 12 s.
+        assert!(begun.elapsed() < Duration::from_secs(6));
         assert_eq!(said.done().report.stop_reason, StopReason::Deadline);
         assert_eq!(said.done().finish, Finish::Length);
         assert!(!said.content.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_before_any_text_is_an_error_and_no_empty_answer() {
+    let fixture = engine(
+        |_| vec![String::new(); 5_000],
+        |_| {
+            std::thread::sleep(Duration::from_millis(3));
+            Ok(())
+        },
+    );
+    for mode in [Mode::Direct, Mode::SelfConsistency { branches: 2 }] {
+        let mut late = plan(mode, 4_000, 1);
+        late.deadline = Some(Duration::from_millis(100));
+        let end = run(&fixture, late, Delivery::Whole).await;
+        assert_eq!(end, Err(RunError::Deadline { seconds: 0.1 }));
     }
 }
 
@@ -443,15 +461,18 @@ async fn choices_that_cannot_all_be_alive_take_turns() {
 
 #[tokio::test]
 async fn a_request_that_cannot_wait_for_its_admission_is_refused_in_time() {
+    let (stepping, step) = tokio::sync::oneshot::channel();
+    let mut stepping = Some(stepping);
     let fixture = engine(
         |_| words("a"),
-        |_| {
-            std::thread::sleep(Duration::from_millis(200));
+        move |_| {
+            stepping.take().into_iter().for_each(|stepping| stepping.send(()).expect("the test waits"));
+            std::thread::sleep(Duration::from_millis(500));
             Ok(())
         },
     );
     let busy = fixture.runner.start(plan(Mode::Direct, 10, 1), Delivery::Live).await.expect("admitted");
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    step.await.expect("a step begins");
     let mut late = plan(Mode::Direct, 10, 1);
     late.deadline = Some(Duration::from_millis(10));
     assert_eq!(
