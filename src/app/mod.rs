@@ -107,7 +107,7 @@ pub struct Stack {
     pub state: AppState,
     /// Lines that say what was loaded.
     pub summary: String,
-    /// Joined when dropped, after the last handle.
+    /// Ends the engine when dropped.
     pub thread: EngineThread,
 }
 

@@ -164,12 +164,6 @@ impl Splitter {
         self.content_start
     }
 
-    /// Whether a stop string has ended the content.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.place == Place::Over
-    }
-
     fn think(&mut self, parts: &mut Vec<Part>) {
         let Some((marker, shown)) = self.marker.clone() else { return };
         let Some(at) = self.held.find(&marker) else {
@@ -359,7 +353,6 @@ mod tests {
         assert_eq!(splitter.push("\nyes ST"), [Part::Content("yes ".to_owned())]);
         assert_eq!(splitter.content_start(), Some(12));
         assert_eq!(splitter.push("OP no"), []);
-        assert!(splitter.is_stopped());
         assert_eq!(splitter.finish(), []);
     }
 

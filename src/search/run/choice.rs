@@ -112,6 +112,8 @@ impl Choice {
         deadline: Option<Instant>,
     ) -> Result<(), RunError> {
         let (events, mut inbox) = mpsc::unbounded_channel();
+        let clock = sleep_until(deadline.unwrap_or_else(far_future));
+        tokio::pin!(clock);
         loop {
             self.start_work(root, &events);
             while self.deliver() {
@@ -120,12 +122,11 @@ impl Choice {
             if self.flights.is_empty() {
                 break;
             }
-            let at = deadline.filter(|_| !self.expired).unwrap_or_else(far_future);
             // The clock first, or an engine that always has news would outrun
             // it; the engine's end last, for what it said before that counts.
             tokio::select! {
                 biased;
-                () = sleep_until(at) => {
+                () = &mut clock, if !self.expired => {
                     self.expired = true;
                     self.leases.values().for_each(Branch::abort);
                 }
