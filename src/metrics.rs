@@ -34,6 +34,14 @@ pub struct Metrics {
     pub engine_computed: IntCounter,
     /// Positions computed once more because their logits were needed again.
     pub engine_recomputed: IntCounter,
+    /// Positions of prompts that were looked up in the prefix index.
+    pub engine_looked_up: IntCounter,
+    /// Positions whose KV was found in the prefix index.
+    pub engine_reused: IntCounter,
+    /// KV blocks of prefixes that were given up for others.
+    pub engine_evicted: IntCounter,
+    /// Branches that lost their KV to others for a while.
+    pub engine_preempted: IntCounter,
     /// Steps run.
     pub engine_steps: IntCounter,
     /// Duration of a step, seconds.
@@ -44,6 +52,8 @@ pub struct Metrics {
     pub engine_branches: IntGauge,
     /// KV blocks in use.
     pub engine_blocks_used: IntGauge,
+    /// KV blocks that no branch uses and that hold prefixes for later.
+    pub engine_blocks_idle: IntGauge,
     /// KV blocks in the pool.
     pub engine_blocks: IntGauge,
     /// Requests that wait for admission.
@@ -105,6 +115,26 @@ impl Metrics {
                 "espalier_engine_recomputed_positions_total",
                 "Positions computed once more because their logits were needed again.",
             )?,
+            engine_looked_up: counter(
+                r,
+                "espalier_engine_prefix_queried_positions_total",
+                "Positions of prompts that were looked up in the prefix index.",
+            )?,
+            engine_reused: counter(
+                r,
+                "espalier_engine_prefix_reused_positions_total",
+                "Positions whose KV was found in the prefix index.",
+            )?,
+            engine_evicted: counter(
+                r,
+                "espalier_engine_prefix_evicted_blocks_total",
+                "KV blocks of prefixes that were given up for others.",
+            )?,
+            engine_preempted: counter(
+                r,
+                "espalier_engine_preempted_branches_total",
+                "Branches that lost their KV to others for a while.",
+            )?,
             engine_steps: counter(r, "espalier_engine_steps_total", "Forward passes.")?,
             engine_step_seconds: histogram(
                 r,
@@ -120,6 +150,11 @@ impl Metrics {
             )?,
             engine_branches: gauge(r, "espalier_engine_branches", "Branches alive.")?,
             engine_blocks_used: gauge(r, "espalier_engine_kv_blocks_used", "KV blocks in use.")?,
+            engine_blocks_idle: gauge(
+                r,
+                "espalier_engine_kv_blocks_idle",
+                "KV blocks that no branch uses and that hold prefixes for later.",
+            )?,
             engine_blocks: gauge(r, "espalier_engine_kv_blocks", "KV blocks in the pool.")?,
             engine_waiting: gauge(
                 r,

@@ -24,6 +24,9 @@ pub use model::{BUNDLED_PRM, Loaded, ModelError, load};
 /// Silence on a stream after which a comment is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// Requests that may wait for KV memory.
+const QUEUE: usize = 1024;
+
 /// How long requests may go on after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -192,6 +195,7 @@ pub fn tree_config(args: &EngineArgs) -> tree::Config {
         kv_bytes: args.kv_mib.get().saturating_mul(1 << 20),
         threads: args.threads.map_or(cores, std::num::NonZero::get),
         step_positions: args.step_positions.get(),
+        queue: QUEUE,
     }
 }
 

@@ -72,7 +72,7 @@ async fn decode(
     seed: u64,
 ) -> Result<Duration, EngineError> {
     let positions = PROMPT + NEW as usize;
-    let root = handle.open(Open { prompt: Arc::clone(prompt), positions, width: branches }).await?;
+    let root = handle.open(Open::new(Arc::clone(prompt), positions, branches)).await?;
     root.settle().await?;
     let forks: Vec<Branch> = (0..branches as u64).map(|i| root.fork(seed << 32 | i)).collect();
     let (events, mut inbox) = mpsc::unbounded_channel();

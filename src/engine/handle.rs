@@ -25,6 +25,42 @@ pub type Events = mpsc::UnboundedSender<(u64, SegmentEvent)>;
 /// The answer to a command.
 pub type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
+/// How much a request matters beside others. Its weight is its share of a step;
+/// its handicap is by how many later requests of the highest class it may be
+/// overtaken where memory is short, so that no class starves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// Before others.
+    High,
+    /// As most are.
+    #[default]
+    Normal,
+    /// What can wait.
+    Low,
+}
+
+impl Priority {
+    /// Shares of a step.
+    #[must_use]
+    pub fn weight(self) -> u32 {
+        match self {
+            Priority::High => 4,
+            Priority::Normal => 2,
+            Priority::Low => 1,
+        }
+    }
+
+    /// Later requests of class `High` that may go before it.
+    #[must_use]
+    pub fn handicap(self) -> u64 {
+        match self {
+            Priority::High => 0,
+            Priority::Normal => 64,
+            Priority::Low => 1024,
+        }
+    }
+}
+
 /// What a request asks of the engine before it may start.
 #[derive(Debug, Clone)]
 pub struct Open {
@@ -34,6 +70,22 @@ pub struct Open {
     pub positions: usize,
     /// The most branches alive at once beside the root.
     pub width: usize,
+    /// Branches that must fit at once for the request to get anywhere; it is
+    /// not cut below them while it runs, unless it is preempted as a whole.
+    pub minimum: usize,
+    /// Its class.
+    pub priority: Priority,
+    /// Keeps its prefixes apart from those of requests with another salt.
+    pub salt: Option<Arc<str>>,
+}
+
+impl Open {
+    /// A request of normal priority that needs one branch at a time and shares
+    /// prefixes with all others that name no salt.
+    #[must_use]
+    pub fn new(prompt: Arc<[TokenId]>, positions: usize, width: usize) -> Self {
+        Self { prompt, positions, width, minimum: 1, priority: Priority::Normal, salt: None }
+    }
 }
 
 /// Everything that can be asked of an engine.

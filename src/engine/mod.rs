@@ -18,7 +18,7 @@ use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::sync::Arc;
 
-pub use handle::{Branch, Command, Events, Handle, Open, Reply, RequestId};
+pub use handle::{Branch, Command, Events, Handle, Open, Priority, Reply, RequestId};
 pub use thread::{EngineThread, Health};
 
 /// What an engine can do, fixed for its lifetime.
@@ -136,10 +136,16 @@ pub struct RequestCounts {
     pub injected: u64,
     /// Positions whose KV was computed for the first time.
     pub computed: u64,
-    /// Positions computed once more because their logits were needed again.
+    /// Positions computed once more, because their logits were needed again or
+    /// their branch had been preempted.
     pub recomputed: u64,
+    /// Positions taken from the prefix index, where another request, or another
+    /// branch of this one, had computed them.
+    pub reused: u64,
     /// Branches forked.
     pub branches: u64,
+    /// Branches that lost their KV to others and got it back later.
+    pub preempted: u64,
 }
 
 /// Why the engine refused or lost something.
@@ -166,6 +172,12 @@ pub enum EngineError {
         needed: usize,
         /// Blocks in the pool.
         blocks: usize,
+    },
+    /// Too many requests wait already.
+    #[error("{limit} requests wait for memory already; try again later")]
+    Busy {
+        /// How many may wait.
+        limit: usize,
     },
     /// A command came at a moment at which it has no meaning.
     #[error("misused branch: {0}")]

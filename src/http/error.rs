@@ -206,7 +206,7 @@ impl ApiError {
                 }
             },
             Self::Run(error) => match error {
-                RunError::Engine(EngineError::Closed) => Parts::unavailable(),
+                RunError::Engine(EngineError::Closed | EngineError::Busy { .. }) => Parts::unavailable(),
                 RunError::Engine(EngineError::Context { needed, context }) => {
                     Parts::context(*needed, *context)
                 }

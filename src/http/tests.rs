@@ -168,7 +168,7 @@ async fn health_follows_the_engine() {
         assert_eq!(status, 200, "{path}");
     }
     let dead = fixture(true);
-    let open = Open { prompt: Arc::from([1]), positions: 2, width: 1 };
+    let open = Open::new(Arc::from([1]), 2, 1);
     dead.state.runner.engine().open(open).await.expect_err("it dies of this");
     for path in ["/health", "/ready"] {
         let answer = async || send(router(dead.state.clone()), request("GET", path, JSON, "")).await;

@@ -1,10 +1,10 @@
-//! Tokenizers that the tests of this module share.
+//! Tokenizers that tests share.
 
 use super::Tokenizer;
 use std::sync::{Arc, LazyLock};
 
 /// The bundled policy's byte-level vocabulary.
-pub(super) fn bundled() -> Arc<Tokenizer> {
+pub(crate) fn bundled() -> Arc<Tokenizer> {
     static BUNDLED: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/policy/tokenizer.json");
         let bytes = std::fs::read(path).expect("the bundled model is in the repository");

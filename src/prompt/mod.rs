@@ -3,7 +3,7 @@
 
 mod detokenize;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod stop;
 mod template;
 mod tokenizer;

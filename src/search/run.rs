@@ -83,7 +83,7 @@ impl Runner {
     /// When the engine refuses it, or the deadline passes before it is admitted.
     pub async fn start(&self, plan: Plan, delivery: Delivery) -> Result<Running, RunError> {
         let deadline = plan.deadline.map(|limit| Instant::now() + limit);
-        let open = Open { prompt: Arc::clone(&plan.prompt), positions: plan.positions, width: plan.live };
+        let open = Open::new(Arc::clone(&plan.prompt), plan.positions, plan.live);
         let root = match deadline {
             Some(at) => timeout_at(at, self.engine.open(open)).await.map_err(|_| expired(&plan))?,
             None => self.engine.open(open).await,

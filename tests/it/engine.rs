@@ -38,7 +38,7 @@ fn rig_with(directory: &str, step_positions: usize, kv_bytes: usize) -> Rig {
     let model = checkpoint::load(&config, Cow::Owned(weights)).expect("loads");
     let tokenizer = Tokenizer::from_json(&read(&format!("{directory}/tokenizer.json"))).expect("reads");
     let metrics = Arc::new(Metrics::new().expect("unique names"));
-    let settings = tree::Config { kv_bytes, threads: 2, step_positions };
+    let settings = tree::Config { kv_bytes, threads: 2, step_positions, queue: 64 };
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
         .expect("builds");
     let vocab = engine.caps().vocab;
@@ -70,7 +70,7 @@ fn relative_error(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
 
 impl Rig {
     async fn open(&self, prompt: &[u32], positions: usize, width: usize) -> Branch {
-        let open = Open { prompt: prompt.into(), positions, width };
+        let open = Open::new(prompt.into(), positions, width);
         self.handle.open(open).await.expect("admitted")
     }
 }
@@ -203,9 +203,10 @@ async fn a_seeded_branch_says_the_same_alone_and_among_sixty_three_strangers() {
 
 #[tokio::test]
 async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
-    let rig = rig(POLICY);
-    let (tokens, _) = reference("policy", rig.vocab);
     for at in [31, 32, 33] {
+        // A fresh engine: nothing is known of the prompt yet.
+        let rig = rig(POLICY);
+        let (tokens, _) = reference("policy", rig.vocab);
         let (computed, recomputed, sampled) = (
             rig.metrics.engine_computed.get(),
             rig.metrics.engine_recomputed.get(),
@@ -250,7 +251,7 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
 /// Checks that the engine holds nothing, once it has taken note of the frees
 /// sent so far: a refused open is answered in order.
 async fn settled_to_nothing(rig: &Rig) {
-    let impossible = Open { prompt: [7].into(), positions: 0, width: 1 };
+    let impossible = Open::new([7].into(), 0, 1);
     rig.handle.open(impossible).await.expect_err("no room for the prompt");
     assert_eq!(rig.metrics.engine_blocks_used.get(), 0, "blocks left behind");
     assert_eq!(rig.metrics.engine_branches.get(), 0, "branches left behind");

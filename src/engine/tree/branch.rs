@@ -2,6 +2,7 @@
 //! is busy with.
 
 use super::kv::Table;
+use super::prefix::NodeId;
 use crate::engine::handle::Events;
 use crate::engine::{End, EngineError, Reply, RequestId, Segment, SegmentEvent, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
@@ -19,6 +20,13 @@ pub(super) struct BranchState {
     pub tokens: Vec<TokenId>,
     /// Blocks of the positions computed so far.
     pub table: Table,
+    /// The prefix up to which the table's blocks are listed in the index.
+    pub node: NodeId,
+    /// Blocks of the table that are listed in the index.
+    pub listed: usize,
+    /// Whether its KV was taken for others; it is computed again once blocks
+    /// are free.
+    pub parked: bool,
     /// Logits of the last position, kept by a settle so that forks share them.
     pub logits: Option<Arc<[f32]>>,
     /// What it is doing.
@@ -93,13 +101,21 @@ impl Job {
 impl BranchState {
     /// A root branch over a prompt.
     #[must_use]
-    pub(super) fn root(request: RequestId, prompt: &[TokenId], detokenizer: Detokenizer) -> Self {
+    pub(super) fn root(
+        request: RequestId,
+        prompt: &[TokenId],
+        detokenizer: Detokenizer,
+        node: NodeId,
+    ) -> Self {
         let text = Text { detokenizer, matcher: StopMatcher::default(), text: String::new() };
         Self {
             request,
             key: 0,
             tokens: prompt.to_vec(),
             table: Table::default(),
+            node,
+            listed: 0,
+            parked: false,
             logits: None,
             job: None,
             fault: None,
@@ -116,6 +132,9 @@ impl BranchState {
             key,
             tokens: self.tokens.clone(),
             table,
+            node: self.node,
+            listed: self.listed,
+            parked: self.parked,
             logits: self.logits.clone(),
             job: None,
             fault,
@@ -130,10 +149,22 @@ impl BranchState {
         self.tokens.len() - self.table.len()
     }
 
-    /// Whether nothing is pending and nobody works on it.
+    /// Whether nothing is pending, but for what a preemption has taken, and
+    /// nobody works on it.
     #[must_use]
     pub(super) fn settled(&self) -> bool {
-        self.pending() == 0 && self.job.is_none() && self.fault.is_none()
+        (self.pending() == 0 || self.parked) && self.job.is_none() && self.fault.is_none()
+    }
+
+    /// Whether its job has asked for the logits at a position and not got them.
+    #[must_use]
+    pub(super) fn wants_logits(&self, position: usize) -> bool {
+        match &self.job {
+            Some(Job::Logits { positions, rows, .. }) => {
+                positions[rows.len()..].binary_search(&position).is_ok()
+            }
+            Some(Job::Decode(_) | Job::Settle(_)) | None => position + 1 == self.tokens.len(),
+        }
     }
 
     /// Adds a token to the branch and to its text.

@@ -6,7 +6,10 @@
 //! - its count equals the number of tables that list it;
 //! - a block is written only while its count is one: [`Pool::extend`] gives a
 //!   shared tail a copy of its own first, so sharing is exact to the position;
-//! - equal prefixes made by [`Pool::fork`] are stored once.
+//! - equal prefixes made by [`Pool::fork`] are stored once;
+//! - a block that the prefix index ([`super::prefix`]) has listed counts one
+//!   reference more; where that is the only one, the block is *idle*: its
+//!   contents may be reused, and it is given up when blocks are needed.
 //!
 //! Only numbers live here. The KV itself is in [`super::store`], which carries
 //! out the copies that this module asks for.
@@ -70,6 +73,10 @@ pub struct OutOfBlocks {
 pub struct Pool {
     free: Vec<BlockId>,
     references: Vec<u32>,
+    /// Whether the prefix index lists a block.
+    listed: Vec<bool>,
+    /// Listed blocks that no table lists.
+    idle: usize,
     block: usize,
 }
 
@@ -78,26 +85,93 @@ impl Pool {
     #[must_use]
     pub fn new(blocks: u32, block: usize) -> Self {
         // Popped from the end, so low blocks are used first and stay warm.
-        Self { free: (0..blocks).rev().collect(), references: vec![0; blocks as usize], block }
+        let n = blocks as usize;
+        Self {
+            free: (0..blocks).rev().collect(),
+            references: vec![0; n],
+            listed: vec![false; n],
+            idle: 0,
+            block,
+        }
     }
 
-    /// Blocks that no table lists.
+    /// Blocks that nothing lists.
     #[must_use]
     pub fn free(&self) -> usize {
         self.free.len()
     }
 
+    /// Blocks that only the prefix index lists.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle
+    }
+
     /// Blocks that some table lists.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.references.len() - self.free.len()
+        self.references.len() - self.free.len() - self.idle
+    }
+
+    /// Whether only the prefix index lists a block.
+    #[must_use]
+    pub fn is_idle(&self, block: BlockId) -> bool {
+        self.listed[block as usize] && self.references[block as usize] == 1
+    }
+
+    /// The prefix index lists a block that a table lists.
+    pub fn list(&mut self, block: BlockId) {
+        self.listed[block as usize] = true;
+        self.references[block as usize] += 1;
+    }
+
+    /// The prefix index gives up an idle block, which becomes free.
+    pub fn unlist(&mut self, block: BlockId) {
+        self.listed[block as usize] = false;
+        self.references[block as usize] = 0;
+        self.idle -= 1;
+        self.free.push(block);
+    }
+
+    /// Puts a listed, full block at the end of `table`, which ends at a border.
+    pub fn adopt(&mut self, table: &mut Table, block: BlockId) {
+        self.reference(block);
+        table.blocks.push(block);
+        table.len += self.block;
+    }
+
+    /// Lists `block` in the place of the `index`-th block of `table`; both hold
+    /// the same positions of the same tokens.
+    pub fn replace(&mut self, table: &mut Table, index: usize, block: BlockId) {
+        self.reference(block);
+        let old = std::mem::replace(&mut table.blocks[index], block);
+        self.give_back(old);
+    }
+
+    /// Fresh blocks that the next `positions` positions of `table` take.
+    #[must_use]
+    pub fn needed(&self, table: &Table, positions: usize) -> usize {
+        let fresh = (table.len + positions).div_ceil(self.block) - table.blocks.len();
+        fresh + usize::from(self.shared_tail(table, positions).is_some())
+    }
+
+    /// The partial tail, where others list it as well and it is to be written.
+    fn shared_tail(&self, table: &Table, positions: usize) -> Option<BlockId> {
+        let partial = !table.len.is_multiple_of(self.block) && positions > 0;
+        let tail = table.blocks.last().copied().filter(|_| partial);
+        tail.filter(|&tail| self.references[tail as usize] > 1)
+    }
+
+    fn reference(&mut self, block: BlockId) {
+        self.idle -= usize::from(self.is_idle(block));
+        self.references[block as usize] += 1;
     }
 
     /// A table that shares every block of `table`, the partial tail included.
     #[must_use]
     pub fn fork(&mut self, table: &Table) -> Table {
         for &block in &table.blocks {
-            self.references[block as usize] += 1;
+            self.reference(block);
         }
         Table { blocks: table.blocks.clone(), len: table.len }
     }
@@ -110,17 +184,16 @@ impl Pool {
     /// [`OutOfBlocks`], with nothing changed.
     pub fn extend(&mut self, table: &mut Table, positions: usize) -> Result<Option<BlockCopy>, OutOfBlocks> {
         let filled = table.len % self.block;
-        let tail = table.blocks.last().copied().filter(|_| filled > 0 && positions > 0);
-        let shared = tail.filter(|&tail| self.references[tail as usize] > 1);
-        let fresh = (table.len + positions).div_ceil(self.block) - table.blocks.len();
-        let needed = fresh + usize::from(shared.is_some());
+        let needed = self.needed(table, positions);
         if needed > self.free.len() {
             return Err(OutOfBlocks { needed, free: self.free.len() });
         }
+        let shared = self.shared_tail(table, positions);
+        let fresh = needed - usize::from(shared.is_some());
         let mut copy = None;
         if let Some(from) = shared {
             table.blocks.pop();
-            self.references[from as usize] -= 1;
+            self.give_back(from);
             let to = self.take(table);
             copy = Some(BlockCopy { from, to, positions: filled });
         }
@@ -135,7 +208,7 @@ impl Pool {
     pub fn truncate(&mut self, table: &mut Table, len: usize) {
         table.len = table.len.min(len);
         for block in table.blocks.drain(table.len.div_ceil(self.block)..).rev() {
-            Self::give_back(&mut self.references, &mut self.free, block);
+            self.give_back(block);
         }
     }
 
@@ -151,11 +224,13 @@ impl Pool {
         block
     }
 
-    fn give_back(references: &mut [u32], free: &mut Vec<BlockId>, block: BlockId) {
-        let count = &mut references[block as usize];
+    fn give_back(&mut self, block: BlockId) {
+        let count = &mut self.references[block as usize];
         *count -= 1;
-        if *count == 0 {
-            free.push(block);
+        match *count {
+            0 => self.free.push(block),
+            1 if self.listed[block as usize] => self.idle += 1,
+            _ => {}
         }
     }
 }

@@ -1,209 +1,326 @@
 //! One step: which rows run, and what becomes of their logits.
 
-use super::TreeEngine;
 use super::branch::Job;
+use super::fair::{self, Claim};
+use super::forward::Forward;
+use super::kernel::Kernels;
 use super::model::Row;
 use super::sample::{Drawn, draw};
-use crate::engine::{End, EngineError, SegmentEvent, rng};
+use super::store::Store;
+use super::{Forest, TreeEngine};
+use crate::engine::{End, EngineError, RequestId, SegmentEvent, rng};
+use crate::token::TokenId;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A branch's share of a step: `rows` pending positions from `start` on.
 #[derive(Debug, Clone, Copy)]
 struct Share {
+    request: RequestId,
     branch: u64,
     start: usize,
     rows: usize,
 }
 
-impl TreeEngine {
+/// What drawing a token needs beside the branch.
+struct Dice<'a> {
+    kernels: Kernels,
+    eos: &'a [TokenId],
+    scratch: &'a mut Vec<f32>,
+}
+
+impl<M: Forward> TreeEngine<M> {
     /// Runs one step over whatever is runnable.
     pub(super) fn run_step(&mut self) -> Result<(), EngineError> {
-        self.serve_kept_logits();
-        let shares = self.schedule();
+        let mut dice = Dice { kernels: self.model.kernels(), eos: &self.eos, scratch: &mut self.draws };
+        self.forest.serve_kept_logits(&mut dice);
+        let shares = self.forest.schedule(self.step_positions, self.costs.overhead(), &mut self.store);
         if shares.is_empty() {
             return Ok(());
         }
-        let begun = Instant::now();
-        let outcome = self.forward(&shares);
-        let positions: usize = shares.iter().map(|share| share.rows).sum();
-        self.metrics.engine_steps.inc();
-        self.metrics.engine_step_seconds.observe(begun.elapsed().as_secs_f64());
-        self.metrics.engine_step_positions.observe(positions as f64);
-        match outcome {
-            Ok(()) => {
-                self.advance(&shares);
-                Ok(())
-            }
-            Err(message) => {
-                self.abandon(&shares, &EngineError::Forward(message.clone()));
-                Err(EngineError::Forward(message))
-            }
-        }
+        let begun = (self.clock)();
+        let outcome = self.compute(&shares);
+        let seconds = (self.clock)() - begun;
+        let rows: usize = shares.iter().map(|share| share.rows).sum();
+        let metrics = &self.forest.metrics;
+        metrics.engine_steps.inc();
+        metrics.engine_step_seconds.observe(seconds);
+        metrics.engine_step_positions.observe(rows as f64);
+        let Err(message) = outcome else {
+            self.costs.observe(rows, seconds);
+            self.advance(&shares);
+            return Ok(());
+        };
+        tracing::error!(message, rows, "a forward pass failed");
+        self.retry(&shares)
     }
 
+    /// After a failed pass, runs each request's rows alone: one request that
+    /// the model cannot take must not end the others.
+    fn retry(&mut self, shares: &[Share]) -> Result<(), EngineError> {
+        let mut outcome = Err(EngineError::Forward("every request of the step failed".to_owned()));
+        for alone in shares.chunk_by(|a, b| a.request == b.request) {
+            let whole = alone.len() == shares.len();
+            match if whole { Err("it failed alone".to_owned()) } else { self.compute(alone) } {
+                Ok(()) => {
+                    self.advance(alone);
+                    outcome = Ok(());
+                }
+                Err(message) => self.forest.abandon(alone, &EngineError::Forward(message)),
+            }
+        }
+        outcome
+    }
+
+    fn compute(&mut self, shares: &[Share]) -> Result<(), String> {
+        let rows = self.forest.rows(shares);
+        let (model, store) = (&mut self.model, &mut self.store);
+        // What a panic leaves behind is the KV of these rows, which nobody reads
+        // before it is written again, and scratch memory, which every pass
+        // writes first.
+        catch_unwind(AssertUnwindSafe(|| self.threads.install(|| model.run(&rows, store))))
+            .unwrap_or_else(|_| Err("the forward pass panicked".to_owned()))
+    }
+
+    /// Counts a pass's positions and hands every branch its logits.
+    fn advance(&mut self, shares: &[Share]) {
+        let mut dice = Dice { kernels: self.model.kernels(), eos: &self.eos, scratch: &mut self.draws };
+        let mut logits = self.model.logits();
+        for share in shares {
+            self.forest.advance(share, &mut logits, &mut dice);
+        }
+    }
+}
+
+impl Forest {
     /// Jobs that need no forward pass: the branch's last logits were kept.
-    fn serve_kept_logits(&mut self) {
-        let ready: Vec<u64> = self
-            .queue
-            .iter()
-            .copied()
-            .filter(|id| self.branches.get(id).is_some_and(|state| state.logits.is_some()))
-            .collect();
+    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>) {
+        let kept = |id: &u64| self.branches.get(id).is_some_and(|state| state.logits.is_some());
+        let queues = self.requests.values().flat_map(|request| &request.ready);
+        let ready: Vec<u64> = queues.copied().filter(kept).collect();
         for id in ready {
             let Some(state) = self.branches.get_mut(&id) else { continue };
             let Some(logits) = state.logits.clone() else { continue };
-            if let Some(Job::Settle(_)) = &state.job {
-                if let Some(Job::Settle(reply)) = state.job.take() {
-                    drop(reply.send(Ok(())));
-                }
-                self.queue.retain(|queued| *queued != id);
+            if let Some(Job::Settle(reply)) = state.job.take_if(|job| matches!(job, Job::Settle(_))) {
+                drop(reply.send(Ok(())));
+                self.retire(id);
             } else {
-                self.take_logits(id, &logits);
+                self.take_logits(id, &logits, dice);
             }
         }
     }
 
-    /// Chooses the step's rows and makes their slots writable: first every
-    /// branch with one row, then chunks of the longer ones until the step is
-    /// full. The queue turns, so that a full step starts elsewhere next time.
-    fn schedule(&mut self) -> Vec<Share> {
-        for id in &self.queue {
-            if let Some(state) = self.branches.get_mut(id)
+    /// Chooses the step's rows and makes their slots writable.
+    fn schedule(&mut self, most: usize, overhead: f64, store: &mut Store) -> Vec<Share> {
+        let order: Vec<RequestId> = self.order.iter().map(|&(_, id)| id).collect();
+        let mut claims = Vec::new();
+        let mut claimants = Vec::new();
+        let waiting = self.prepare(&order);
+        for &id in &order {
+            let Some(request) = self.requests.get(&id) else { continue };
+            let able = request.ready.iter().filter(|branch| !waiting.contains(branch));
+            let rows = able.filter_map(|branch| Some(self.branches.get(branch)?.pending())).sum();
+            if rows > 0 {
+                claims.push(Claim { weight: request.weight, rows, served: request.served });
+                claimants.push(id);
+            }
+        }
+        let room = fair::room(&claims, overhead, most);
+        let granted = fair::allot(&claims, room);
+        let mut shares = Vec::new();
+        for (&id, &rows) in claimants.iter().zip(&granted) {
+            let first = shares.len();
+            self.share_out(id, rows, &waiting, (store, &mut shares));
+            let given: usize = shares[first..].iter().map(|share: &Share| share.rows).sum();
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.served += fair::ticks(given, request.weight);
+            }
+        }
+        // A branch that was scheduled may have been preempted for a later one.
+        shares.retain(|share| self.branches.get(&share.branch).is_some_and(|state| !state.parked));
+        shares
+    }
+
+    /// Takes known prefixes and puts back positions whose logits are needed
+    /// again. Returns the branches that wait for a block which another one is
+    /// about to compute.
+    fn prepare(&mut self, order: &[RequestId]) -> HashSet<u64> {
+        let ready: Vec<u64> = order
+            .iter()
+            .filter_map(|id| self.requests.get(id))
+            .flat_map(|r| r.ready.iter().copied())
+            .collect();
+        let mut prefills = Vec::new();
+        for &id in &ready {
+            if self.branches.get(&id).is_some_and(|state| state.pending() > 1) {
+                self.reuse(id);
+                prefills.extend(self.next_block(id).map(|(name, begun)| (id, name, begun)));
+            }
+            if let Some(state) = self.branches.get_mut(&id)
                 && state.pending() == 0
             {
                 // The last position's logits are needed again.
                 let len = state.table.len() - 1;
-                self.pool.truncate(&mut state.table, len);
                 state.computed_before = state.computed_before.max(len + 1);
+                self.cut(id, len);
             }
         }
-        let mut room = self.step_positions;
-        let mut shares = Vec::new();
+        // Those inside a block go on with it; of the others, one begins it.
+        let mut claimed: HashSet<_> = prefills.iter().filter(|p| p.2).map(|p| p.1).collect();
+        prefills.iter().filter(|p| !p.2 && !claimed.insert(p.1)).map(|p| p.0).collect()
+    }
+
+    /// Gives a request's rows to its branches: first one to each that is a
+    /// single row away from its logits, then chunks to the others. The queue
+    /// turns, so that who was left out comes first next time.
+    fn share_out(
+        &mut self,
+        id: RequestId,
+        rows: usize,
+        waiting: &HashSet<u64>,
+        (store, shares): (&mut Store, &mut Vec<Share>),
+    ) {
+        let Some(queue) = self.requests.get(&id).map(|request| request.ready.clone()) else { return };
+        let mut room = rows;
+        let mut served = HashSet::new();
         for single in [true, false] {
-            for &id in &self.queue {
-                let Some(state) = self.branches.get_mut(&id) else { continue };
+            for &branch in &queue {
+                let Some(state) = self.branches.get(&branch) else { continue };
+                // Nothing is pending any more on those that the first round has
+                // served.
                 let pending = state.pending();
-                // The second round skips those that the first has served.
-                if room == 0 || pending == 0 || (pending == 1) != single {
+                let mine = pending > 0 && (pending == 1) == single;
+                if room == 0 || !mine || state.parked || waiting.contains(&branch) {
                     continue;
                 }
-                let rows = pending.min(room);
-                let start = state.table.len();
-                match self.pool.extend(&mut state.table, rows) {
-                    Ok(copy) => {
-                        if let Some(copy) = copy {
-                            self.store.copy(copy);
-                        }
-                        room -= rows;
-                        shares.push(Share { branch: id, start, rows });
-                    }
-                    Err(error) => {
-                        // Admission reserves every block that a branch can
-                        // need, so this is a defect; it costs one branch.
-                        tracing::error!(%error, "a reserved block was missing");
-                        if let Some(job) = state.job.take() {
-                            job.fail(EngineError::Forward(error.to_string()));
-                        }
-                    }
+                if let Some((start, rows)) = self.extend(branch, pending.min(room), store) {
+                    room -= rows;
+                    served.insert(branch);
+                    shares.push(Share { request: id, branch, start, rows });
                 }
             }
         }
         if room == 0
-            && let Some(first) = self.queue.pop_front()
+            && let Some(request) = self.requests.get_mut(&id)
         {
-            self.queue.push_back(first);
+            request.ready.make_contiguous().sort_by_key(|branch| served.contains(branch));
         }
-        let branches = &self.branches;
-        self.queue.retain(|id| branches.get(id).is_some_and(|state| state.job.is_some()));
-        shares
     }
 
-    fn forward(&mut self, shares: &[Share]) -> Result<(), String> {
+    /// Makes up to `rows` positions of a branch writable, as many as blocks can
+    /// be had for; says from where and how many.
+    fn extend(&mut self, id: u64, mut rows: usize, store: &mut Store) -> Option<(usize, usize)> {
+        loop {
+            let needed = self.pool.needed(&self.branches.get(&id)?.table, rows);
+            if needed <= self.pool.free() {
+                break;
+            }
+            let standing = self.standing(id)?;
+            if self.make_room(needed, standing) {
+                break;
+            }
+            if rows == 1 {
+                return None;
+            }
+            rows /= 2;
+        }
+        let state = self.branches.get_mut(&id)?;
+        let start = state.table.len();
+        match self.pool.extend(&mut state.table, rows) {
+            Ok(Some(copy)) => store.copy(copy),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "blocks that were free have gone");
+                return None;
+            }
+        }
+        Some((start, rows))
+    }
+
+    fn rows(&self, shares: &[Share]) -> Vec<Row<'_>> {
         let mut rows = Vec::with_capacity(shares.iter().map(|share| share.rows).sum());
         for share in shares {
             let Some(state) = self.branches.get(&share.branch) else { continue };
             for position in share.start..share.start + share.rows {
-                let last = position + 1 == state.tokens.len();
-                let logits = match &state.job {
-                    Some(Job::Logits { positions, .. }) => positions.binary_search(&position).is_ok(),
-                    Some(Job::Decode(_) | Job::Settle(_)) | None => last,
-                };
                 rows.push(Row {
                     token: state.tokens[position],
                     position,
                     blocks: state.table.blocks(),
-                    logits,
+                    logits: state.wants_logits(position),
                 });
             }
         }
-        let (model, store, scratch) = (&self.model, &mut self.store, &mut self.scratch);
-        self.threads.install(|| model.forward(&rows, store, scratch))
+        rows
     }
 
-    /// Counts the step's positions and hands every branch its logits.
-    fn advance(&mut self, shares: &[Share]) {
-        let scratch = std::mem::take(&mut self.scratch);
-        let mut logits = scratch.logits(self.model.config().vocab);
-        for share in shares {
-            let Some(state) = self.branches.get_mut(&share.branch) else { continue };
-            let end = share.start + share.rows;
-            let again = state.computed_before.clamp(share.start, end) - share.start;
-            state.computed_before = state.computed_before.max(end);
-            if let Some(request) = self.requests.get_mut(&state.request) {
-                request.counts.computed += (share.rows - again) as u64;
-                request.counts.recomputed += again as u64;
-            }
-            self.metrics.engine_computed.inc_by((share.rows - again) as u64);
-            self.metrics.engine_recomputed.inc_by(again as u64);
-            let done = state.pending() == 0;
-            match &mut state.job {
-                Some(Job::Logits { positions, ids, rows, .. }) => {
-                    let wanted = positions.iter().filter(|p| (share.start..end).contains(*p)).count();
-                    rows.extend(logits.by_ref().take(wanted).map(|row| match ids.as_slice() {
-                        [] => row.to_vec(),
-                        ids => ids.iter().map(|id| row[*id as usize]).collect(),
-                    }));
-                    if done {
-                        if let Some(Job::Logits { rows, reply, .. }) = state.job.take() {
-                            drop(reply.send(Ok(rows)));
-                        }
-                        self.queue.retain(|queued| *queued != share.branch);
-                    }
-                }
-                Some(Job::Settle(_)) if done => {
-                    state.logits = logits.next().map(Arc::from);
-                    if let Some(Job::Settle(reply)) = state.job.take() {
-                        drop(reply.send(Ok(())));
-                    }
-                    self.queue.retain(|queued| *queued != share.branch);
-                }
-                Some(Job::Decode(_)) if done => {
-                    if let Some(row) = logits.next() {
-                        self.take_logits(share.branch, row);
-                    }
-                }
-                Some(Job::Settle(_) | Job::Decode(_)) | None => {}
-            }
+    /// Counts a share's positions, lists what it has filled, and does with its
+    /// logits what its job asks for.
+    fn advance(&mut self, share: &Share, logits: &mut dyn Iterator<Item = &[f32]>, dice: &mut Dice<'_>) {
+        self.list(share.branch);
+        let Some(state) = self.branches.get_mut(&share.branch) else { return };
+        let end = share.start + share.rows;
+        let again = state.computed_before.clamp(share.start, end) - share.start;
+        state.computed_before = state.computed_before.max(end);
+        if let Some(request) = self.requests.get_mut(&state.request) {
+            request.counts.computed += (share.rows - again) as u64;
+            request.counts.recomputed += again as u64;
         }
-        drop(logits);
-        self.scratch = scratch;
+        self.metrics.engine_computed.inc_by((share.rows - again) as u64);
+        self.metrics.engine_recomputed.inc_by(again as u64);
+        let done = state.pending() == 0;
+        match &mut state.job {
+            Some(Job::Logits { positions, ids, rows, .. }) => {
+                let wanted =
+                    positions[rows.len()..].iter().filter(|p| (share.start..end).contains(*p)).count();
+                rows.extend(logits.take(wanted).map(|row| match ids.as_slice() {
+                    [] => row.to_vec(),
+                    ids => ids.iter().map(|id| row[*id as usize]).collect(),
+                }));
+                if done {
+                    if let Some(Job::Logits { rows, reply, .. }) = state.job.take() {
+                        drop(reply.send(Ok(rows)));
+                    }
+                    self.retire(share.branch);
+                }
+            }
+            Some(Job::Settle(_)) if done => {
+                state.logits = logits.next().map(Arc::from);
+                if let Some(Job::Settle(reply)) = state.job.take() {
+                    drop(reply.send(Ok(())));
+                }
+                self.retire(share.branch);
+            }
+            Some(Job::Decode(_)) if done => {
+                if let Some(row) = logits.next() {
+                    self.take_logits(share.branch, row, dice);
+                }
+            }
+            Some(Job::Settle(_) | Job::Decode(_)) | None => {}
+        }
+    }
+
+    /// A branch has no job any more.
+    fn retire(&mut self, id: u64) {
+        let request = self.branches.get(&id).map(|state| state.request);
+        if let Some(request) = request.and_then(|request| self.requests.get_mut(&request)) {
+            request.retire(id);
+        }
     }
 
     /// Draws a decoding branch's next token from its logits.
-    fn take_logits(&mut self, id: u64, logits: &[f32]) {
+    fn take_logits(&mut self, id: u64, logits: &[f32], dice: &mut Dice<'_>) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(Job::Decode(decode)) = &state.job else { return };
         let sampling = decode.segment.sampling;
         let uniform = rng::uniform(state.key, state.tokens.len() as u64);
         let top = usize::from(decode.segment.top_logprobs);
-        let drawn = draw(self.model.kernels(), logits, (sampling, uniform), top, &mut self.draws);
+        let drawn = draw(dice.kernels, logits, (sampling, uniform), top, dice.scratch);
         let Some(Drawn { id: token, logprob, top }) = drawn else {
             if let Some(job) = state.job.take() {
                 job.fail(EngineError::Forward("the model's logits are not finite".to_owned()));
             }
-            self.queue.retain(|queued| *queued != id);
-            return;
+            return self.retire(id);
         };
         self.metrics.engine_sampled.inc();
         let positions = match self.requests.get_mut(&state.request) {
@@ -216,7 +333,7 @@ impl TreeEngine {
         let token = state.push(token, logprob, top);
         let Some(Job::Decode(mut decode)) = state.job.take() else { return };
         decode.left -= 1;
-        let eos = self.eos.contains(&token.id);
+        let eos = dice.eos.contains(&token.id);
         decode.report(SegmentEvent::Token(token));
         let cut = if eos { None } else { state.stopped(&decode.segment) };
         let full = decode.left == 0 || state.tokens.len() >= positions;
@@ -232,12 +349,12 @@ impl TreeEngine {
     /// A failed pass: its branches fail, and their KV goes back to what it was.
     fn abandon(&mut self, shares: &[Share], error: &EngineError) {
         for share in shares {
+            self.cut(share.branch, share.start);
             let Some(state) = self.branches.get_mut(&share.branch) else { continue };
-            self.pool.truncate(&mut state.table, share.start);
             if let Some(job) = state.job.take() {
                 job.fail(error.clone());
             }
-            self.queue.retain(|queued| *queued != share.branch);
+            self.retire(share.branch);
         }
     }
 }

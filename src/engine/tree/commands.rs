@@ -1,0 +1,228 @@
+//! What each command does to the engine's state; nothing here computes.
+//!
+//! A command that makes no sense at its moment fails its own reply or segment,
+//! or marks the branch, whose next job then fails; it never touches others.
+
+use super::branch::{BranchState, Decode, Job};
+use super::forward::Forward;
+use super::kv::Table;
+use super::memory::Standing;
+use super::request::{Request, Waiting};
+use super::store::BLOCK;
+use super::{Forest, TreeEngine};
+use crate::engine::{End, Engine, EngineError, Open, Reply, RequestId, SegmentEvent};
+use crate::token::TokenId;
+
+impl<M: Forward> TreeEngine<M> {
+    pub(super) fn open(&mut self, root: RequestId, open: Open, reply: Reply<()>) {
+        let caps = self.caps();
+        let refusal = if open.prompt.is_empty() {
+            Some(EngineError::Misuse("a prompt needs at least one token"))
+        } else if open.prompt.iter().any(|&id| id as usize >= caps.vocab) {
+            Some(EngineError::Misuse("a token lies outside the vocabulary"))
+        } else if open.positions > caps.context || open.prompt.len() > open.positions {
+            let needed = open.positions.max(open.prompt.len());
+            Some(EngineError::Context { needed, context: caps.context.min(open.positions) })
+        } else if self.waiting.len() >= self.most_waiting {
+            Some(EngineError::Busy { limit: self.most_waiting })
+        } else {
+            let blocks = self.forest.blocks;
+            let needed = caps.blocks_for(open.prompt.len(), open.positions, open.minimum.max(1));
+            (needed > blocks).then_some(EngineError::Pool { needed, blocks })
+        };
+        match refusal {
+            Some(error) => drop(reply.send(Err(error))),
+            None => self.waiting.push(root, open, reply),
+        }
+    }
+
+    /// Lets requests in, in order of rank, while their smallest set fits.
+    pub(super) fn admit(&mut self) {
+        let forest = &mut self.forest;
+        while let Some((rank, open)) = self.waiting.first() {
+            // The prompt, and room for each branch to begin, beside what those
+            // that run are about to take.
+            let begin = open.prompt.len().div_ceil(BLOCK) + open.minimum.max(1);
+            let standing = Standing::newcomer(rank);
+            if !forest.make_room(begin + forest.wanted(standing), standing) {
+                break;
+            }
+            let Some(((rank, root), Waiting { open, reply })) = self.waiting.pop() else { break };
+            let node = forest.index.enter(&open.salt);
+            let state = BranchState::root(root, &open.prompt, self.tokenizer.detokenizer(), node);
+            // A newcomer starts level with those that run: it is owed nothing
+            // for the time before it came.
+            let served = forest.requests.values().map(|request| request.served).min().unwrap_or(0);
+            forest.requests.insert(root, Request::new(rank, (root, &open), node, served));
+            forest.branches.insert(root, state);
+            forest.order.insert((rank, root));
+            forest.metrics.engine_looked_up.inc_by(open.prompt.len() as u64);
+            // If the asker has gone by now, its lease's free is on its way.
+            drop(reply.send(Ok(())));
+        }
+        forest.metrics.engine_waiting.set(self.waiting.len() as i64);
+    }
+
+    pub(super) fn fork(&mut self, parent: u64, child: u64, key: u64) {
+        let forest = &mut self.forest;
+        let Some(state) = forest.branches.get(&parent) else { return };
+        let Some(request) = forest.requests.get_mut(&state.request) else { return };
+        let fault = if !state.settled() {
+            Some(EngineError::Misuse("only a settled branch can be forked"))
+        } else if request.members.len() > request.width {
+            Some(EngineError::Misuse("more branches than the request was admitted with"))
+        } else {
+            None
+        };
+        let table = if fault.is_none() { forest.pool.fork(&state.table) } else { Table::default() };
+        request.members.insert(child);
+        request.counts.branches += 1;
+        let child_state = state.child(key, table, fault);
+        forest.branches.insert(child, child_state);
+    }
+
+    pub(super) fn free(&mut self, id: u64) {
+        self.waiting.remove(id);
+        let forest = &mut self.forest;
+        let Some(state) = forest.branches.remove(&id) else { return };
+        forest.index.touch(state.node);
+        forest.pool.release(state.table);
+        if let Some(request) = forest.requests.get_mut(&state.request) {
+            request.members.remove(&id);
+            request.retire(id);
+            if request.members.is_empty() {
+                forest.index.leave(&request.salt);
+                forest.order.remove(&(request.rank, state.request));
+                forest.requests.remove(&state.request);
+            }
+        }
+        forest.publish_sizes();
+    }
+
+    /// Gives a branch a job, if it is fit for one; else the job fails.
+    pub(super) fn begin(&mut self, id: u64, job: Job) -> bool {
+        let forest = &mut self.forest;
+        let fault = match forest.branches.get_mut(&id) {
+            None => EngineError::Misuse("the branch is not admitted"),
+            Some(BranchState { fault: Some(fault), .. }) => fault.clone(),
+            Some(BranchState { job: Some(_), .. }) => EngineError::Misuse("the branch is busy"),
+            Some(state) => match forest.requests.get_mut(&state.request) {
+                None => EngineError::Misuse("the request is not admitted"),
+                Some(request) => {
+                    state.job = Some(job);
+                    if state.parked {
+                        request.parked.insert(id);
+                    } else {
+                        request.ready.push_back(id);
+                    }
+                    return true;
+                }
+            },
+        };
+        job.fail(fault);
+        false
+    }
+
+    pub(super) fn decode(&mut self, id: u64, decode: Decode) {
+        let vocab = self.model.shape().vocab;
+        if decode.segment.inject.iter().any(|&id| id as usize >= vocab) {
+            let fault = EngineError::Misuse("a token lies outside the vocabulary");
+            return decode.report(SegmentEvent::Failed(fault));
+        }
+        if !self.begin(id, Job::Decode(decode)) {
+            return;
+        }
+        let forest = &mut self.forest;
+        let Some(state) = forest.branches.get_mut(&id) else { return };
+        let Some(request) = forest.requests.get_mut(&state.request) else { return };
+        let Some(Job::Decode(mut decode)) = state.job.take() else { return };
+        let inject = std::mem::take(&mut decode.segment.inject);
+        let room = request.positions.saturating_sub(state.tokens.len()).min(decode.left as usize);
+        for &token in inject.iter().take(room) {
+            let token = state.push(token, 0.0, Vec::new());
+            decode.left -= 1;
+            request.counts.injected += 1;
+            forest.metrics.engine_injected.inc();
+            decode.report(SegmentEvent::Token(token));
+        }
+        let cut = state.stopped(&decode.segment);
+        let full = decode.left == 0 || state.tokens.len() >= request.positions;
+        state.job = Some(Job::Decode(decode));
+        if let Some(cut) = cut {
+            forest.finish(id, End::Stop { cut });
+        } else if full {
+            forest.finish(id, End::Length);
+        }
+    }
+
+    fn idle(&mut self, id: u64) -> Option<&mut BranchState> {
+        let state = self.forest.branches.get_mut(&id)?;
+        if state.job.is_some() {
+            state.fault = Some(EngineError::Misuse("the branch was changed while it was busy"));
+            return None;
+        }
+        Some(state)
+    }
+
+    pub(super) fn append(&mut self, id: u64, tokens: &[TokenId]) {
+        let vocab = self.model.shape().vocab;
+        let forest = &self.forest;
+        let positions = forest.branches.get(&id).and_then(|state| forest.requests.get(&state.request));
+        let positions = positions.map_or(0, |request| request.positions);
+        let Some(state) = self.idle(id) else { return };
+        if state.tokens.len() + tokens.len() > positions {
+            let needed = state.tokens.len() + tokens.len();
+            state.fault = Some(EngineError::Context { needed, context: positions });
+        } else if tokens.iter().any(|&token| token as usize >= vocab) {
+            state.fault = Some(EngineError::Misuse("a token lies outside the vocabulary"));
+        } else if !tokens.is_empty() {
+            state.tokens.extend_from_slice(tokens);
+            state.logits = None;
+        }
+    }
+
+    pub(super) fn truncate(&mut self, id: u64, len: usize) {
+        let Some(state) = self.idle(id) else { return };
+        let len = len.max(1);
+        if len < state.tokens.len() {
+            state.tokens.truncate(len);
+            state.logits = None;
+            state.computed_before = state.computed_before.min(len);
+            self.forest.cut(id, len);
+        }
+    }
+
+    pub(super) fn logits(&mut self, id: u64, job: Job) {
+        let pending = self.forest.branches.get(&id).map(|state| state.table.len()..state.tokens.len());
+        if let (Some(pending), Job::Logits { positions, ids, .. }) = (pending, &job) {
+            let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
+            let vocab = self.model.shape().vocab;
+            if positions.is_empty() || !ascending || !positions.iter().all(|p| pending.contains(p)) {
+                return job.fail(EngineError::Misuse("logits need ascending, pending positions"));
+            }
+            if ids.iter().any(|&id| id as usize >= vocab) {
+                return job.fail(EngineError::Misuse("a token lies outside the vocabulary"));
+            }
+        }
+        self.begin(id, job);
+    }
+}
+
+impl Forest {
+    /// Ends a branch's segment.
+    pub(super) fn finish(&mut self, id: u64, end: End) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        state.end(end);
+        if state.job.is_none()
+            && let Some(request) = self.requests.get_mut(&state.request)
+        {
+            request.retire(id);
+        }
+    }
+
+    pub(super) fn publish_sizes(&self) {
+        self.metrics.engine_branches.set(self.branches.len() as i64);
+        self.metrics.engine_blocks_used.set(self.pool.used() as i64);
+        self.metrics.engine_blocks_idle.set(self.pool.idle() as i64);
+    }
+}

@@ -1,0 +1,213 @@
+//! Who gets how many of a step's rows: pure arithmetic, no engine.
+//!
+//! The unit of fairness is the request. Rows are shared out max-min fairly by
+//! weight (Bertsekas and Gallager, "Data Networks", 6.5.2): nobody gets more
+//! while somebody who got less still wants some. Who is behind comes first
+//! where rows cannot be split, by the virtual time of weighted fair queueing.
+//!
+//! A fair share of a long step is still a long step: a chat that asks for one
+//! row waits for the 256 of a search beside it. So where requests compete, the
+//! step is kept short enough that the one that asks for least is at most
+//! [`SLOWDOWN`] times slower than it would be if all asked for as little. What a
+//! row and a step cost is learnt from the steps themselves. Durations decide
+//! only how work is cut into steps, never what a branch says.
+
+/// How much longer a step may get through those that ask for more.
+const SLOWDOWN: f64 = 2.0;
+
+/// Virtual time of one row at weight 1; weights divide it without remainder.
+const TICK: u64 = 16;
+
+/// What one request could compute in the next step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    /// Its share against others, at least 1.
+    pub weight: u32,
+    /// Rows that it could use, at least 1.
+    pub rows: usize,
+    /// Its virtual time.
+    pub served: u64,
+}
+
+/// The virtual time that `rows` take at a weight.
+pub(super) fn ticks(rows: usize, weight: u32) -> u64 {
+    rows as u64 * TICK / u64::from(weight.max(1))
+}
+
+/// Rows that the next step should hold at most.
+pub(super) fn room(claims: &[Claim], overhead: f64, most: usize) -> usize {
+    let least = claims.iter().map(|claim| claim.rows as f64 / f64::from(claim.weight)).min_by(f64::total_cmp);
+    let Some(least) = least.filter(|_| claims.len() > 1) else { return most };
+    // The step in which everybody asks for as little as the one that asks least.
+    let small: f64 = claims.iter().map(|claim| (least * f64::from(claim.weight)).max(1.0)).sum();
+    let rows = SLOWDOWN * small + (SLOWDOWN - 1.0) * overhead;
+    (rows as usize).max(claims.len()).min(most)
+}
+
+/// Shares `room` rows out: as many per claim, in the order of `claims`.
+pub(super) fn allot(claims: &[Claim], room: usize) -> Vec<usize> {
+    let mut granted = vec![0; claims.len()];
+    let mut left = room;
+    // Who is behind gets a row first, so that everybody is in every step that
+    // has rows enough.
+    let mut behind: Vec<usize> = (0..claims.len()).collect();
+    behind.sort_by_key(|&i| claims[i].served);
+    for &i in behind.iter().take(room) {
+        granted[i] = 1;
+        left -= 1;
+    }
+    // Those that want least per weight are filled first; what they leave is
+    // shared by the others.
+    let mut order: Vec<usize> = (0..claims.len()).filter(|&i| granted[i] == 1).collect();
+    order.sort_by(|&a, &b| {
+        let wanted = |i: usize| (claims[i].rows - 1) as u64;
+        let by_weight =
+            (wanted(a) * u64::from(claims[b].weight)).cmp(&(wanted(b) * u64::from(claims[a].weight)));
+        // The last one gets what the divisions have left over.
+        by_weight.then(claims[b].served.cmp(&claims[a].served))
+    });
+    let mut weights: u64 = order.iter().map(|&i| u64::from(claims[i].weight)).sum();
+    for &i in &order {
+        let share = (left as u64 * u64::from(claims[i].weight) / weights.max(1)) as usize;
+        let more = share.min(claims[i].rows - 1);
+        granted[i] += more;
+        left -= more;
+        weights -= u64::from(claims[i].weight);
+    }
+    // Remainders of the divisions, again to those that are behind.
+    while left > 0 {
+        let mut given = false;
+        for &i in &behind {
+            if left > 0 && granted[i] < claims[i].rows {
+                granted[i] += 1;
+                left -= 1;
+                given = true;
+            }
+        }
+        if !given {
+            break;
+        }
+    }
+    granted
+}
+
+/// What steps cost: a line `fixed + row * rows` fitted to the steps seen, the
+/// older the less they count.
+#[derive(Debug)]
+pub(super) struct Costs {
+    weight: f64,
+    rows: f64,
+    seconds: f64,
+    rows_rows: f64,
+    rows_seconds: f64,
+    overhead: f64,
+}
+
+/// How much of its weight a step keeps when the next one is seen.
+const MEMORY: f64 = 0.99;
+
+/// What is assumed until steps of different sizes were seen.
+const FIRST_GUESS: f64 = 4.0;
+
+impl Default for Costs {
+    fn default() -> Self {
+        let (weight, rows, seconds, rows_rows, rows_seconds) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        Self { weight, rows, seconds, rows_rows, rows_seconds, overhead: FIRST_GUESS }
+    }
+}
+
+impl Costs {
+    /// Takes note of a step.
+    pub(super) fn observe(&mut self, rows: usize, seconds: f64) {
+        let n = rows as f64;
+        let sums = [
+            (&mut self.weight, 1.0),
+            (&mut self.rows, n),
+            (&mut self.seconds, seconds),
+            (&mut self.rows_rows, n * n),
+            (&mut self.rows_seconds, n * seconds),
+        ];
+        for (sum, value) in sums {
+            *sum = *sum * MEMORY + value;
+        }
+        let spread = self.weight * self.rows_rows - self.rows * self.rows;
+        let row = (self.weight * self.rows_seconds - self.rows * self.seconds) / spread;
+        let fixed = (self.seconds - row * self.rows) / self.weight;
+        // Steps of one size tell nothing about the slope.
+        if spread > 0.01 * self.rows * self.rows && row > 0.0 {
+            self.overhead = (fixed / row).clamp(0.0, 1e6);
+        }
+    }
+
+    /// What a step costs beside its rows, in rows.
+    pub(super) fn overhead(&self) -> f64 {
+        self.overhead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claim(weight: u32, rows: usize, served: u64) -> Claim {
+        Claim { weight, rows, served }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_max_min_fair(
+            wants in proptest::collection::vec((1..5u32, 1..300usize, 0..100u64), 1..20),
+            room in 1..600usize
+        ) {
+            let claims: Vec<Claim> = wants.iter().map(|&(w, r, s)| claim(w, r, s)).collect();
+            let granted = allot(&claims, room);
+            let all: usize = claims.iter().map(|c| c.rows).sum();
+            prop_assert_eq!(granted.iter().sum::<usize>(), room.min(all), "no row is wasted or made up");
+            for (a, &ga) in claims.iter().zip(&granted) {
+                prop_assert!(ga <= a.rows);
+                prop_assert!(room < claims.len() || ga >= 1, "everybody is in a step that has rows enough");
+                for (b, &gb) in claims.iter().zip(&granted) {
+                    // Nobody has more than its weight's part beside one who
+                    // wants more, but for a row that cannot be split.
+                    let even = (ga as f64 - 1.0) / f64::from(a.weight) <= gb as f64 / f64::from(b.weight) + 1.0;
+                    prop_assert!(gb == b.rows || even || ga == 1, "{claims:?} {granted:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn those_that_are_behind_come_first_where_rows_are_few() {
+        let claims = [claim(1, 9, 30), claim(1, 9, 10), claim(1, 9, 20)];
+        assert_eq!(allot(&claims, 1), [0, 1, 0]);
+        assert_eq!(allot(&claims, 2), [0, 1, 1]);
+        assert_eq!(allot(&claims, 4), [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_step_is_short_only_where_somebody_asks_for_little() {
+        let search = claim(1, 256, 0);
+        assert_eq!(room(&[search], 10.0, 512), 512);
+        assert_eq!(room(&[search, search], 10.0, 512), 512);
+        // Two rows are the small step, so four and the overhead once more.
+        assert_eq!(room(&[search, claim(1, 1, 0)], 10.0, 512), 14);
+        // Where a step costs much and a row little, all of them fit.
+        assert_eq!(room(&[search, claim(1, 1, 0)], 1e4, 512), 512);
+        assert_eq!(room(&[claim(1, 1, 0); 40], 0.0, 8), 8);
+    }
+
+    #[test]
+    fn costs_are_learnt_from_steps_of_different_sizes() {
+        let mut costs = Costs::default();
+        for _ in 0..50 {
+            costs.observe(64, 64.0 * 0.5 + 6.0);
+        }
+        assert_eq!(costs.overhead(), FIRST_GUESS, "equal steps tell no slope");
+        for step in 0..200 {
+            let rows = 1 + step * 7 % 64;
+            costs.observe(rows, rows as f64 * 0.5 + 6.0);
+        }
+        assert!((costs.overhead() - 12.0).abs() < 0.1, "{}", costs.overhead());
+    }
+}

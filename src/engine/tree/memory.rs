@@ -1,0 +1,239 @@
+//! Who gets KV blocks when there are not enough: preemption, and reuse of
+//! prefixes.
+//!
+//! Nothing is reserved ahead. A request is admitted when its smallest set of
+//! branches fits; when blocks run out, idle prefixes are given up first and then
+//! branches lose their KV, to be computed again later. Branches are totally
+//! ordered by [`Standing`], and one takes blocks only from those behind it. So
+//! the first branch that has work can take the whole pool, which holds at least
+//! one branch of any admitted request: something always advances, and since
+//! ranks of waiting work only improve, everything ends.
+
+use super::Forest;
+use super::branch::Job;
+use super::kv::BlockId;
+use super::prefix::Name;
+use super::store::BLOCK;
+use std::collections::HashSet;
+
+/// How well a branch is protected; the greater gives way to the smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    need: Need,
+    rank: u64,
+    branch: u64,
+}
+
+/// Why a branch needs its KV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// It has work, or was just admitted, and belongs to the smallest set of
+    /// its request.
+    Core,
+    /// It has work.
+    Surplus,
+    /// It is kept for later.
+    Later,
+}
+
+impl Standing {
+    /// Where a request stands that has no branch yet.
+    pub(super) fn newcomer(rank: u64) -> Self {
+        Self { need: Need::Core, rank, branch: 0 }
+    }
+
+    /// Whether the branch belongs to its request's smallest set.
+    pub(super) fn is_core(self) -> bool {
+        self.need == Need::Core
+    }
+}
+
+impl Forest {
+    /// How well a branch is protected; `None` when there is none.
+    pub(super) fn standing(&self, id: u64) -> Option<Standing> {
+        let request = self.branches.get(&id)?.request;
+        self.standings(request).find(|standing| standing.branch == id)
+    }
+
+    /// How well each branch of a request is protected.
+    fn standings(&self, request: u64) -> impl Iterator<Item = Standing> {
+        let request = self.requests.get(&request);
+        let mut core = request.map_or(0, |request| request.minimum);
+        request.into_iter().flat_map(move |request| {
+            request.members.iter().map(move |&branch| {
+                let state = self.branches.get(&branch);
+                // A root that has computed nothing yet is about to: its request
+                // was promised the blocks.
+                let busy = state.is_some_and(|state| state.job.is_some() || state.computed_before == 0);
+                let need = match (busy, core) {
+                    (false, _) => Need::Later,
+                    (true, 0) => Need::Surplus,
+                    (true, _) => Need::Core,
+                };
+                core -= usize::from(need == Need::Core);
+                Standing { need, rank: request.rank, branch }
+            })
+        })
+    }
+
+    /// Blocks that branches ahead of `standing` will take soon: for what they
+    /// have pending, and one more where they decode.
+    pub(super) fn wanted(&self, standing: Standing) -> usize {
+        let all = self.order.iter().flat_map(|&(_, request)| self.standings(request));
+        all.filter(|other| *other < standing)
+            .filter_map(|other| self.branches.get(&other.branch).filter(|state| !state.parked))
+            .map(|state| {
+                let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
+                self.pool.needed(&state.table, state.pending() + next)
+            })
+            .sum()
+    }
+
+    /// Frees blocks until `need` are free, by giving up idle prefixes and then
+    /// the KV of branches that stand behind `standing`, the last first. Takes
+    /// nobody's KV where that would not be enough.
+    pub(super) fn make_room(&mut self, need: usize, standing: Standing) -> bool {
+        if self.pool.free() + self.pool.idle() < need {
+            let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
+                .order
+                .iter()
+                .flat_map(|&(_, request)| self.standings(request))
+                .filter(|other| !self.branches[&other.branch].table.is_empty())
+                .partition(|other| *other > standing);
+            let kept: HashSet<BlockId> =
+                ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks().iter().copied()).collect();
+            if self.blocks - kept.len() < need {
+                return false;
+            }
+            behind.sort_unstable();
+            while self.pool.free() + self.pool.idle() < need
+                && let Some(last) = behind.pop()
+            {
+                self.park(last.branch);
+            }
+        }
+        while self.pool.free() < need {
+            if !self.index.evict(&mut self.pool) {
+                return false;
+            }
+            self.metrics.engine_evicted.inc();
+        }
+        true
+    }
+
+    /// Takes a branch's KV. Its tokens stay, and its job waits.
+    fn park(&mut self, id: u64) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        let Some(request) = self.requests.get_mut(&state.request) else { return };
+        state.computed_before = state.computed_before.max(state.table.len());
+        self.pool.truncate(&mut state.table, 0);
+        (state.node, state.listed, state.parked) = (request.root, 0, true);
+        request.counts.preempted += 1;
+        self.metrics.engine_preempted.inc();
+        request.retire(id);
+        if state.job.is_some() {
+            request.parked.insert(id);
+        }
+    }
+
+    /// Takes the blocks that are known already for what a branch has pending,
+    /// as far as no logits are wanted inside them.
+    pub(super) fn reuse(&mut self, id: u64) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        let mut taken = 0;
+        while state.table.len() == state.listed * BLOCK
+            && let Some((node, block)) = self.index.find(state.node, &state.tokens[state.table.len()..])
+        {
+            let range = state.table.len()..state.table.len() + BLOCK;
+            let inside = range.clone().any(|p| state.wants_logits(p) && p + 1 < state.tokens.len());
+            let last = matches!(state.job, Some(Job::Logits { .. })) && range.end == state.tokens.len();
+            if inside || last {
+                break;
+            }
+            self.pool.adopt(&mut state.table, block);
+            self.index.touch(node);
+            (state.node, state.listed) = (node, state.listed + 1);
+            taken += range.end.saturating_sub(range.start.max(state.computed_before));
+            state.computed_before = state.computed_before.max(range.end);
+        }
+        self.metrics.engine_reused.inc_by(taken as u64);
+        if let Some(request) = self.requests.get_mut(&state.request) {
+            request.counts.reused += taken as u64;
+        }
+    }
+
+    /// Lists the blocks that a branch has filled. Where an equal prefix is
+    /// listed already, the branch takes that one's block.
+    pub(super) fn list(&mut self, id: u64) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        while (state.listed + 1) * BLOCK <= state.table.len() {
+            let tokens = &state.tokens[state.listed * BLOCK..];
+            let block = state.table.blocks()[state.listed];
+            state.node = match self.index.find(state.node, tokens) {
+                Some((node, known)) => {
+                    if known != block {
+                        self.pool.replace(&mut state.table, state.listed, known);
+                    }
+                    node
+                }
+                None => {
+                    self.pool.list(block);
+                    self.index.insert(state.node, tokens, block)
+                }
+            };
+            state.listed += 1;
+        }
+    }
+
+    /// Keeps the first `len` positions of a branch.
+    pub(super) fn cut(&mut self, id: u64, len: usize) {
+        let Some(state) = self.branches.get_mut(&id) else { return };
+        self.pool.truncate(&mut state.table, len);
+        while state.listed > state.table.len() / BLOCK {
+            state.node = self.index.parent(state.node);
+            state.listed -= 1;
+        }
+    }
+
+    /// Gives preempted branches their turn again where blocks allow it.
+    pub(super) fn unpark(&mut self) {
+        if self.requests.values().all(|request| request.parked.is_empty()) {
+            return;
+        }
+        let order: Vec<u64> = self.order.iter().map(|&(_, id)| id).collect();
+        for request in order {
+            let parked = self.requests.get(&request).map(|request| request.parked.clone());
+            for id in parked.into_iter().flatten() {
+                let (Some(state), Some(standing)) = (self.branches.get(&id), self.standing(id)) else {
+                    continue;
+                };
+                let need = (state.tokens.len() + 1).div_ceil(BLOCK);
+                // Surplus comes back only into what is left over, and where the
+                // others can go on for a while as well.
+                let fits = if standing.is_core() {
+                    self.make_room(need, standing)
+                } else {
+                    self.pool.free() + self.pool.idle() >= need + 2 * self.wanted(standing)
+                };
+                if !fits {
+                    break;
+                }
+                if let Some(state) = self.branches.get_mut(&id) {
+                    state.parked = false;
+                }
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.parked.remove(&id);
+                    request.ready.push_back(id);
+                }
+            }
+        }
+    }
+
+    /// The block that a branch with a prefill has to fill next, where its tokens
+    /// fill one, and whether it has computed part of it already.
+    pub(super) fn next_block(&self, id: u64) -> Option<(Name, bool)> {
+        let state = self.branches.get(&id).filter(|state| state.pending() > 1)?;
+        let at = state.listed * BLOCK;
+        Some((Name::of(state.node, &state.tokens[at..])?, state.table.len() > at))
+    }
+}
