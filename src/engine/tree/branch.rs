@@ -17,6 +17,8 @@ pub(super) struct BranchState {
     pub key: u64,
     /// Every token, prompt included.
     pub tokens: Vec<TokenId>,
+    /// How many of them are the prompt.
+    pub prompt: usize,
     /// Blocks of the positions computed so far.
     pub table: Table,
     /// Logits of the last position, kept by a settle so that forks share them.
@@ -99,6 +101,7 @@ impl BranchState {
             request,
             key: 0,
             tokens: prompt.to_vec(),
+            prompt: prompt.len(),
             table: Table::default(),
             logits: None,
             job: None,
@@ -115,6 +118,7 @@ impl BranchState {
             request: self.request,
             key,
             tokens: self.tokens.clone(),
+            prompt: self.prompt,
             table,
             logits: self.logits.clone(),
             job: None,

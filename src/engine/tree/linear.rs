@@ -1,14 +1,15 @@
-//! Linear layers: loaded by `mistralrs-quant`, multiplied by our own kernel
-//! where the weights are plain floats and by the library where they are
-//! quantised.
+//! Linear layers: multiplied by our own kernel where the weights are plain
+//! floats, loaded and multiplied by `mistralrs-quant` where they are quantised.
 //!
 //! Our own product exists because the library's result for a row depends on how
 //! many rows there are (one row takes a different path), which would make a
 //! seeded request depend on its neighbours.
 
+use super::checkpoint::Reader;
+use super::config::LoadError;
 use super::kernel::{Kernels, Packed};
 use candle_core::{Device, Tensor};
-use mistralrs_quant::{QuantMethod, QuantizedConfig, ShardedVarBuilder};
+use mistralrs_quant::{QuantMethod, QuantizedConfig};
 use std::sync::Arc;
 
 /// `y = x · wᵀ + b`.
@@ -26,24 +27,26 @@ enum Weight {
 }
 
 impl Linear {
-    /// Loads `weight` (and `bias`) at the builder's prefix, `[n, k]`.
+    /// Reads `weight` (and `bias`) under `name`, `[n, k]`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
     pub(super) fn load(
+        name: &str,
         (k, n): (usize, usize),
         bias: bool,
         quantisation: &Option<QuantizedConfig>,
-        builder: ShardedVarBuilder,
-    ) -> candle_core::Result<Self> {
-        let plain = quantisation.is_none();
-        for tensor in [Some("weight"), bias.then_some("bias")].into_iter().flatten() {
-            // The library makes a layer without tensors into a silent dummy.
-            if plain && !builder.contains_tensor(tensor) {
-                candle_core::bail!("cannot find tensor {}.{tensor}", builder.prefix());
-            }
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, LoadError> {
+        if quantisation.is_some() {
+            let layer = mistralrs_quant::linear_b(k, n, bias, quantisation, reader.library(name));
+            return layer
+                .and_then(|layer| Self::new(layer, (k, n)))
+                .map_err(|cause| LoadError::Weights(format!("{name}: {cause}")));
         }
-        Self::new(mistralrs_quant::linear_b(k, n, bias, quantisation, builder)?, (k, n))
+        let weight = Weight::Packed(reader.packed(&format!("{name}.weight"), (n, k))?);
+        let bias = if bias { Some(reader.floats(&format!("{name}.bias"))?) } else { None };
+        Ok(Self { weight, bias })
     }
 
     /// Wraps a layer of the library.

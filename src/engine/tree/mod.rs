@@ -16,11 +16,13 @@
 mod branch;
 pub mod checkpoint;
 pub mod config;
+pub mod generation;
 mod kernel;
 mod kernel_lanes;
 pub mod kv;
 mod linear;
 pub mod model;
+pub mod rope;
 mod sample;
 mod schedule;
 mod store;
@@ -76,7 +78,7 @@ pub struct TreeEngine {
     blocks: usize,
     store: Store,
     scratch: Scratch,
-    draws: Vec<f32>,
+    draws: sample::Scratch,
     branches: HashMap<u64, BranchState>,
     /// Branches with a job, in the order in which they are served.
     queue: VecDeque<u64>,
@@ -130,7 +132,7 @@ impl TreeEngine {
             threads,
             step_positions: config.step_positions.max(1),
             scratch: Scratch::default(),
-            draws: Vec::new(),
+            draws: sample::Scratch::default(),
             branches: HashMap::new(),
             queue: VecDeque::new(),
             requests: HashMap::new(),

@@ -3,7 +3,7 @@
 use super::TreeEngine;
 use super::branch::Job;
 use super::model::Row;
-use super::sample::{Drawn, draw};
+use super::sample::{Ask, Drawn, draw};
 use crate::engine::{End, EngineError, SegmentEvent, rng};
 use std::sync::Arc;
 use std::time::Instant;
@@ -194,10 +194,14 @@ impl TreeEngine {
     fn take_logits(&mut self, id: u64, logits: &[f32]) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(Job::Decode(decode)) = &state.job else { return };
-        let sampling = decode.segment.sampling;
-        let uniform = rng::uniform(state.key, state.tokens.len() as u64);
-        let top = usize::from(decode.segment.top_logprobs);
-        let drawn = draw(self.model.kernels(), logits, (sampling, uniform), top, &mut self.draws);
+        let ask = Ask {
+            sampling: &decode.segment.sampling,
+            tokens: &state.tokens,
+            prompt: state.prompt,
+            uniform: rng::uniform(state.key, state.tokens.len() as u64),
+            top: usize::from(decode.segment.top_logprobs),
+        };
+        let drawn = draw(self.model.kernels(), logits, ask, &mut self.draws);
         let Some(Drawn { id: token, logprob, top }) = drawn else {
             if let Some(job) = state.job.take() {
                 job.fail(EngineError::Forward("the model's logits are not finite".to_owned()));
