@@ -3,8 +3,9 @@
 
 use crate::config::{BUNDLED, ModelConfig};
 use crate::engine::Sampling;
-use crate::engine::tree::checkpoint;
+use crate::engine::tree::checkpoint::{INDEX, SINGLE, Weights};
 use crate::engine::tree::config::{LoadError, ModelConfig as Shape, SUPPORTED};
+use crate::engine::tree::generation::{self, Generation};
 use crate::engine::tree::model::Model;
 use crate::prompt::{ChatTemplate, PromptError, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
@@ -125,15 +126,9 @@ struct Files {
     generation: Option<Cow<'static, [u8]>>,
     tokenizer: Cow<'static, [u8]>,
     tokenizer_config: Cow<'static, [u8]>,
-    weights: Cow<'static, [u8]>,
+    template: Option<String>,
+    weights: Result<Weights, LoadError>,
     settings: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct Generation {
-    eos_token_id: Option<Value>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
 }
 
 macro_rules! bundled {
@@ -153,7 +148,8 @@ macro_rules! bundled {
                 $directory,
                 "/tokenizer_config.json"
             ))),
-            weights: Cow::Borrowed(include_bytes!(concat!(
+            template: None,
+            weights: Weights::embedded(include_bytes!(concat!(
                 "../../models/",
                 $directory,
                 "/model.safetensors"
@@ -200,24 +196,29 @@ fn read(path: &str) -> Result<Files, ModelError> {
             Err(cause) => Err(failed(&file, cause)),
         }
     };
-    let needed = |name: &'static str| match optional(name)? {
-        Some(bytes) => Ok(Cow::Owned(bytes)),
-        None => {
-            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-            Err(ModelError::Incomplete { directory: directory.to_owned(), found, missing: name })
-        }
+    let incomplete = |missing| {
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        ModelError::Incomplete { directory: directory.to_owned(), found, missing }
     };
+    let needed = |name| optional(name)?.map(Cow::Owned).ok_or_else(|| incomplete(name));
     let name = directory.canonicalize().map_err(|cause| failed(directory, cause))?;
-    let settings = optional("espalier.toml")?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let config = needed("config.json")?;
+    let tokenizer = needed("tokenizer.json")?;
+    let tokenizer_config = needed("tokenizer_config.json")?;
+    if ![SINGLE, INDEX].into_iter().any(|file| directory.join(file).exists()) {
+        return Err(incomplete(SINGLE));
+    }
     Ok(Files {
         name: name.file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned()),
         origin: path.to_owned(),
-        config: needed("config.json")?,
+        config,
         generation: optional("generation_config.json")?.map(Cow::Owned),
-        tokenizer: needed("tokenizer.json")?,
-        tokenizer_config: needed("tokenizer_config.json")?,
-        weights: needed("model.safetensors")?,
-        settings,
+        tokenizer,
+        tokenizer_config,
+        template: optional("chat_template.jinja")?.map(text),
+        weights: Weights::open(directory),
+        settings: optional("espalier.toml")?.map(text),
     })
 }
 
@@ -232,30 +233,40 @@ impl Files {
         // The cheap checks come first: a wrong architecture is told at once.
         let shape = Shape::from_json(&self.config).map_err(load)?;
         let config: Value = json(&self.name, "config.json", &self.config)?;
-        let generation: Generation = match &self.generation {
-            Some(bytes) => json(&self.name, "generation_config.json", bytes)?,
+        let generation = match &self.generation {
+            Some(bytes) => Generation::from_json(bytes).map_err(load)?,
             None => Generation::default(),
         };
         let tokenizer_config: Value = json(&self.name, "tokenizer_config.json", &self.tokenizer_config)?;
-        let tokenizer = Tokenizer::from_json(&self.tokenizer).map_err(prompt("tokenizer.json"))?;
+        let mut tokenizer = Tokenizer::from_json(&self.tokenizer).map_err(prompt("tokenizer.json"))?;
+        tokenizer.configure(&tokenizer_config);
         let tokens = tokenizer.vocab_size();
         if tokens > shape.vocab {
             return Err(ModelError::Vocabulary { model: model(), tokens, vocab: shape.vocab });
         }
-        let template =
-            ChatTemplate::from_config(&tokenizer_config).map_err(prompt("tokenizer_config.json"))?;
-        let eos = ends(generation.eos_token_id.as_ref())
-            .or_else(|| ends(config.get("eos_token_id")))
-            .or_else(|| Some(vec![tokenizer.token_id(&TemplateTokens::from_config(&tokenizer_config).eos?)?]))
-            .ok_or_else(|| ModelError::NoEnd(model()))?;
-        let source = tokenizer_config.get("chat_template").map(Value::to_string).unwrap_or_default();
+        let source = ChatTemplate::source(&tokenizer_config, self.template.as_deref());
+        let source = source.map_err(prompt("tokenizer_config.json"))?;
+        let tokens = TemplateTokens::from_config(&tokenizer_config);
+        // The model's own list, and the token that ends a turn of its template.
+        let mut eos = generation.eos;
+        if eos.is_empty() {
+            eos = config.get("eos_token_id").map(generation::ids).unwrap_or_default();
+        }
+        eos.extend(tokens.eos.as_deref().and_then(|name| tokenizer.token_id(name)));
+        let mut seen = std::collections::HashSet::new();
+        eos.retain(|id| seen.insert(*id));
+        if eos.is_empty() {
+            return Err(ModelError::NoEnd(model()));
+        }
+        let file = if self.template.is_some() { "chat_template.jinja" } else { "tokenizer_config.json" };
+        let template = ChatTemplate::new(&source, tokens).map_err(prompt(file))?;
         let settings = match &self.settings {
             Some(text) => ModelConfig::from_toml(text),
             None => ModelConfig::general(&source),
         };
         let settings = settings.map_err(|cause| ModelError::Settings { model: model(), cause })?;
-        let weights = checkpoint::load(&self.config, self.weights)
-            .map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
+        let weights = self.weights.and_then(|weights| weights.load(shape, &mut |_, _| {}));
+        let weights = weights.map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
         Ok(Loaded {
             name: self.name,
             origin: self.origin,
@@ -263,10 +274,7 @@ impl Files {
             eos,
             tokenizer,
             template,
-            sampling: Sampling {
-                temperature: generation.temperature.unwrap_or(1.0),
-                top_p: generation.top_p.unwrap_or(1.0),
-            },
+            sampling: generation.sampling,
             config: settings,
         })
     }
@@ -274,13 +282,4 @@ impl Files {
 
 fn json<T: for<'a> Deserialize<'a>>(model: &str, file: &'static str, bytes: &[u8]) -> Result<T, ModelError> {
     serde_json::from_slice(bytes).map_err(|cause| ModelError::Json { model: model.to_owned(), file, cause })
-}
-
-/// `eos_token_id` as one id or a list of them.
-fn ends(value: Option<&Value>) -> Option<Vec<TokenId>> {
-    let id = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    match value? {
-        Value::Array(ids) => Some(ids.iter().filter_map(id).collect()),
-        value => Some(vec![id(value)?]),
-    }
 }

@@ -79,7 +79,7 @@ async fn decode(
     let segment = Segment {
         inject: Vec::new(),
         max_tokens: NEW,
-        sampling: Sampling { temperature: 0.8, top_p: 1.0 },
+        sampling: Sampling { temperature: 0.8, ..Sampling::default() },
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
     };

@@ -10,6 +10,7 @@
 
 mod handle;
 pub mod rng;
+mod sampling;
 pub mod scripted;
 mod thread;
 pub mod tree;
@@ -19,6 +20,7 @@ use crate::token::TokenId;
 use std::sync::Arc;
 
 pub use handle::{Branch, Command, Events, Handle, Open, Priority, Reply, RequestId};
+pub use sampling::Sampling;
 pub use thread::{EngineThread, Health};
 
 /// What an engine can do, fixed for its lifetime.
@@ -52,15 +54,6 @@ impl Caps {
         let private = positions.div_ceil(self.block) - prompt / self.block;
         self.pool_blocks.saturating_sub(prompt.div_ceil(self.block)) / private.max(1)
     }
-}
-
-/// How the next token is drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Softmax temperature; 0 takes the likeliest token.
-    pub temperature: f32,
-    /// Nucleus mass in (0, 1]; 1 keeps the whole vocabulary.
-    pub top_p: f32,
 }
 
 /// One piece of decoding on a branch, until EOS, a stop string or the cap.

@@ -196,6 +196,14 @@ impl ApiError {
                     ),
                 ),
                 PlanError::Pool { needed, blocks } => Parts::pool(*needed, *blocks),
+                PlanError::Vocabulary { id, vocab } => Parts::invalid(
+                    "logit_bias",
+                    "invalid_value",
+                    format!(
+                        "Invalid key in 'logit_bias': {id}. Expected a token id below {vocab}, the size of the \
+                         vocabulary."
+                    ),
+                ),
                 PlanError::Prompt(PromptError::Refused(why)) => Parts::invalid(
                     "messages",
                     "invalid_value",

@@ -8,6 +8,7 @@
 mod field;
 mod messages;
 mod reasoning;
+mod sampling;
 
 use super::error::{ApiError, FieldError};
 use crate::plan::Params;
@@ -33,7 +34,7 @@ pub struct Parsed {
 }
 
 /// Top-level keys that mean something here, in the order of the contract.
-pub(super) const KNOWN: [&str; 38] = [
+pub(super) const KNOWN: [&str; 41] = [
     "model",
     "messages",
     "reasoning_effort",
@@ -43,6 +44,8 @@ pub(super) const KNOWN: [&str; 38] = [
     "n",
     "temperature",
     "top_p",
+    "top_k",
+    "min_p",
     "seed",
     "stop",
     "logprobs",
@@ -51,6 +54,7 @@ pub(super) const KNOWN: [&str; 38] = [
     "stream_options",
     "frequency_penalty",
     "presence_penalty",
+    "repetition_penalty",
     "logit_bias",
     "response_format",
     "modalities",
@@ -114,6 +118,7 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         temperature: body.decimal("temperature", 0.0, 2.0)?.map(single),
         // No mass at all leaves the likeliest token, which the smallest mass leaves as well.
         top_p: body.decimal("top_p", 0.0, 1.0)?.map(|mass| single(mass).max(f32::MIN_POSITIVE)),
+        sampling: sampling::sampling(&body)?,
         seed: body.integer("seed", i64::MIN, i64::MAX)?,
         stop: stop(&body)?,
         logprobs: logprobs(&body)?,
@@ -185,18 +190,6 @@ fn refuse_unserved(body: &Object<'_>) -> Result<(), FieldError> {
         {
             return Err(field.unserved(" but as 'none' or 'auto'"));
         }
-    }
-    for key in ["frequency_penalty", "presence_penalty"] {
-        if let Some(field) = body.optional(key)
-            && field.decimal(-2.0, 2.0)? != 0.0
-        {
-            return Err(field.unserved(" but as 0"));
-        }
-    }
-    if let Some(field) = body.optional("logit_bias")
-        && !field.object()?.map.is_empty()
-    {
-        return Err(field.unserved(" but as an empty object"));
     }
     if let Some(field) = body.optional("modalities") {
         let texts = field.array(usize::MAX, "an array of strings")?;

@@ -61,7 +61,7 @@ fn fixture(mortal: bool) -> Fixture {
         template: ChatTemplate::new(template, TemplateTokens::default()).expect("a template"),
         tokenizer: tokenizer(),
         caps: handle.caps().clone(),
-        defaults: Sampling { temperature: 1.0, top_p: 1.0 },
+        defaults: Sampling::default(),
     })
     .expect("no marker to encode");
     let model = ModelCard { id: "org/m".to_owned(), created: 7, owned_by: "us".to_owned(), context: 64 };

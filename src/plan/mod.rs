@@ -42,12 +42,31 @@ pub struct Params {
     pub temperature: Option<f32>,
     /// 0 to 1.
     pub top_p: Option<f32>,
+    /// The rest of how tokens are drawn.
+    pub sampling: SamplingParams,
     /// Any 64-bit integer.
     pub seed: Option<i64>,
     /// Up to four stop strings, none empty.
     pub stop: Vec<String>,
     /// `Some(k)` when `logprobs` is true, with `top_logprobs` = k (0 to 20).
     pub logprobs: Option<u8>,
+}
+
+/// How tokens are drawn, beyond temperature and nucleus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingParams {
+    /// 0 keeps all tokens.
+    pub top_k: Option<u32>,
+    /// 0 to 1.
+    pub min_p: Option<f32>,
+    /// Above 0, at most 10.
+    pub repetition_penalty: Option<f32>,
+    /// -2 to 2.
+    pub frequency_penalty: f32,
+    /// -2 to 2.
+    pub presence_penalty: f32,
+    /// Ids, each once, with -100 to 100.
+    pub logit_bias: Vec<(TokenId, f32)>,
 }
 
 /// `reasoning.budget`.
@@ -172,6 +191,14 @@ pub enum PlanError {
         needed: usize,
         /// Blocks in the pool.
         blocks: usize,
+    },
+    /// `logit_bias` names an id that the model does not have.
+    #[error("logit_bias names the token {id}, and the vocabulary has {vocab}")]
+    Vocabulary {
+        /// The id.
+        id: TokenId,
+        /// Tokens of the vocabulary.
+        vocab: usize,
     },
     /// The conversation could not be turned into a prompt.
     #[error(transparent)]

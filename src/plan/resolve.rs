@@ -65,7 +65,7 @@ impl Planner {
         let effort = params.effort.unwrap_or(self.parts.config.default_effort);
         let row = self.row(effort, params.mode);
         let temperature = params.temperature.or(row.temperature).unwrap_or(self.parts.defaults.temperature);
-        let top_p = params.top_p.unwrap_or(self.parts.defaults.top_p).max(f32::MIN_POSITIVE);
+        let sampling = self.sampling(params, temperature)?;
         let prompt = self.prompt(params, row)?;
         let context = self.parts.caps.context;
         let room = match context.checked_sub(prompt.len()) {
@@ -104,7 +104,7 @@ impl Planner {
             prompt: prompt.into(),
             effort,
             mode,
-            sampling: Sampling { temperature, top_p },
+            sampling,
             seed: params.seed.map_or(drawn_seed, i64::cast_unsigned),
             choices,
             live,
@@ -117,6 +117,25 @@ impl Planner {
             logprobs: params.logprobs,
             deadline: params.budget.seconds.map(deadline),
             notes,
+        })
+    }
+
+    /// How tokens are drawn: as the request says, else as the model likes it.
+    fn sampling(&self, params: &Params, temperature: f32) -> Result<Sampling, PlanError> {
+        let (asked, own) = (&params.sampling, &self.parts.defaults);
+        let vocab = self.parts.caps.vocab;
+        if let Some(&(id, _)) = asked.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+            return Err(PlanError::Vocabulary { id, vocab });
+        }
+        Ok(Sampling {
+            temperature,
+            top_p: params.top_p.unwrap_or(own.top_p).max(f32::MIN_POSITIVE),
+            top_k: asked.top_k.unwrap_or(own.top_k),
+            min_p: asked.min_p.unwrap_or(own.min_p),
+            repetition_penalty: asked.repetition_penalty.unwrap_or(own.repetition_penalty),
+            frequency_penalty: asked.frequency_penalty,
+            presence_penalty: asked.presence_penalty,
+            bias: asked.logit_bias.as_slice().into(),
         })
     }
 
@@ -145,7 +164,7 @@ impl Planner {
             let messages = with_instruction(&params.messages, &self.parts.prompt.chain_of_thought);
             self.parts.template.render(&messages)?
         };
-        self.parts.tokenizer.encode(&rendered)
+        self.parts.tokenizer.encode_prompt(&rendered)
     }
 
     /// Tokens of each choice: its own bound and its part of the request's; the

@@ -40,6 +40,11 @@ pub(super) fn others() -> Vec<Arc<Tokenizer>> {
 }
 
 fn small(decoder: serde_json::Value) -> Arc<Tokenizer> {
+    Arc::new(small_with(decoder, serde_json::Value::Null))
+}
+
+/// The vocabulary under a decoder and a post-processor.
+pub(super) fn small_with(decoder: serde_json::Value, processor: serde_json::Value) -> Tokenizer {
     let names = [
         "<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>",
         "<0x41>", "<0xFF>", "▁", "a", "b", "▁a", "▁▁b", "é", "€", "\u{FFFD}", "<tool>",
@@ -53,12 +58,12 @@ fn small(decoder: serde_json::Value) -> Arc<Tokenizer> {
     let json = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [added(0, true), added(1, true), added(2, true), added(20, false)],
-        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "normalizer": null, "pre_tokenizer": null, "post_processor": processor,
         "decoder": decoder,
         "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
             "vocab": vocab, "merges": []},
     });
     let bytes = serde_json::to_vec(&json).expect("a JSON value can be written");
-    Arc::new(Tokenizer::from_json(&bytes).expect("the tokenizer above is valid"))
+    Tokenizer::from_json(&bytes).expect("the tokenizer above is valid")
 }

@@ -65,12 +65,16 @@ impl ChatTemplate {
         Ok(Self { environment, tokens })
     }
 
-    /// Compiles the template of a parsed `tokenizer_config.json`: `chat_template`
-    /// as a string, or the one called `default` in a list of named ones.
+    /// The source of a model's template: the text of `chat_template.jinja`
+    /// where there is one, else `chat_template` of `tokenizer_config.json`, as a
+    /// string or as the one called `default` in a list of named ones.
     ///
     /// # Errors
-    /// When there is none, or it is not valid Jinja.
-    pub fn from_config(tokenizer_config: &serde_json::Value) -> Result<Self, PromptError> {
+    /// When there is none.
+    pub fn source(tokenizer_config: &serde_json::Value, file: Option<&str>) -> Result<String, PromptError> {
+        if let Some(source) = file {
+            return Ok(source.to_owned());
+        }
         let entry = tokenizer_config.get("chat_template");
         let named_default = |list: &Vec<serde_json::Value>| {
             let default = list.iter().find(|t| t.get("name").and_then(|n| n.as_str()) == Some("default"))?;
@@ -81,10 +85,11 @@ impl ChatTemplate {
             serde_json::Value::Array(list) => named_default(list),
             _ => None,
         });
-        let source = source.ok_or_else(|| {
-            PromptError::Template("tokenizer_config.json has no default chat_template".to_owned())
-        })?;
-        Self::new(&source, TemplateTokens::from_config(tokenizer_config))
+        source.ok_or_else(|| {
+            let why =
+                "there is no chat_template.jinja, and tokenizer_config.json has no default chat_template";
+            PromptError::Template(why.to_owned())
+        })
     }
 
     /// Renders a conversation with the generation prompt at its end.

@@ -2,11 +2,12 @@
 //!
 //! Nothing is added to a text and nothing is cut from it: templates spell their
 //! special tokens out, and truncation or padding that a file asks for is
-//! switched off. The bytes of every token are laid out once, at loading, so that
+//! switched off. The one exception is the beginning of a prompt
+//! ([`Tokenizer::encode_prompt`]). The bytes of every token are laid out once, at loading, so that
 //! detokenisation needs no library call per token where the vocabulary is
 //! byte-level. Training and batches are deliberately absent.
 
-use super::{Detokenizer, PromptError};
+use super::{Detokenizer, PromptError, TemplateTokens};
 use crate::token::TokenId;
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Tokenizer {
     ends: Vec<usize>,
     /// What each id is to the decoder.
     kinds: Vec<Kind>,
+    /// What a text begins with by the tokenizer's own rules: BOS, or nothing.
+    beginning: Vec<TokenId>,
 }
 
 /// What a token is to the decoder.
@@ -65,10 +68,39 @@ impl Tokenizer {
         };
         let byte_fallback = chain.iter().any(|d| matches!(d, DecoderWrapper::ByteFallback(_)));
         let spelling = Spelling::of(&chain);
-        let mut tokenizer =
-            Self { inner, spelling, byte_fallback, bytes: Vec::new(), ends: Vec::new(), kinds: Vec::new() };
+        // A tokenizer that refuses the probe has no rule that it could show.
+        let beginning = beginning(&inner).unwrap_or_default();
+        let (bytes, ends, kinds) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tokenizer = Self { inner, spelling, byte_fallback, bytes, ends, kinds, beginning };
         tokenizer.lay_out();
         Ok(tokenizer)
+    }
+
+    /// Takes note of `add_bos_token` in a parsed `tokenizer_config.json`, which
+    /// rules over the post-processor of `tokenizer.json`.
+    pub fn configure(&mut self, tokenizer_config: &serde_json::Value) {
+        let bos = TemplateTokens::from_config(tokenizer_config).bos;
+        match tokenizer_config.get("add_bos_token").and_then(serde_json::Value::as_bool) {
+            Some(false) => self.beginning.clear(),
+            Some(true) if self.beginning.is_empty() => {
+                self.beginning.extend(bos.and_then(|name| self.token_id(&name)));
+            }
+            Some(true) | None => {}
+        }
+    }
+
+    /// Encodes a rendered conversation. Where the tokenizer's own rules begin a
+    /// text with BOS and the template has not written it, it is added; it is
+    /// never doubled.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses it.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<TokenId>, PromptError> {
+        let mut ids = self.encode(text)?;
+        if !ids.first().is_some_and(|first| self.beginning.contains(first)) {
+            ids.splice(..0, self.beginning.iter().copied());
+        }
+        Ok(ids)
     }
 
     /// Encodes text whose special tokens are spelled out, as rendered templates are: nothing is added.
@@ -212,6 +244,19 @@ impl Spelling {
     }
 }
 
+/// What the post-processor puts before a text. What it puts behind one, EOS as a
+/// rule, would end the prompt before its answer and is left out.
+fn beginning(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<TokenId>> {
+    let plain = inner.encode_fast("a", false)?;
+    let whole = inner.encode_fast("a", true)?;
+    let (plain, whole) = (plain.get_ids(), whole.get_ids());
+    if plain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let at = whole.windows(plain.len()).position(|window| window == plain);
+    Ok(whole[..at.unwrap_or(0)].to_vec())
+}
+
 /// The byte that a character of GPT-2's byte alphabet stands for: printable
 /// Latin-1 characters are themselves, the other 68 bytes are U+0100 onwards
 /// (openai/gpt-2, `src/encoder.py`, `bytes_to_unicode`).
@@ -238,7 +283,7 @@ fn refused(error: &tokenizers::Error) -> PromptError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bundled, pieces};
+    use super::super::fixtures::{bundled, pieces, small_with};
     use super::*;
 
     #[test]
@@ -280,6 +325,47 @@ mod tests {
         assert_eq!(bytes("▁a"), b" a");
         assert_eq!(bytes("<0xE2>"), [0xE2]);
         assert_eq!(bytes("<s>"), b"<s>");
+    }
+
+    /// The vocabulary of `pieces` under a post-processor that frames a text.
+    fn framed() -> Tokenizer {
+        let special = |name: &str, id: u32| serde_json::json!({"id": name, "ids": [id], "tokens": [name]});
+        let token = |name: &str| serde_json::json!({"SpecialToken": {"id": name, "type_id": 0}});
+        let text = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});
+        small_with(
+            serde_json::Value::Null,
+            serde_json::json!({"type": "Sequence", "processors": [{
+                "type": "TemplateProcessing", "single": [token("<s>"), text("A"), token("</s>")],
+                "pair": [text("A"), text("B")],
+                "special_tokens": {"<s>": special("<s>", 1), "</s>": special("</s>", 2)}
+            }]}),
+        )
+    }
+
+    #[test]
+    fn the_beginning_of_a_text_is_added_to_a_prompt_once_and_its_end_never() {
+        let tokenizer = framed();
+        assert_eq!(tokenizer.encode("ab").unwrap(), [13, 14], "nothing but a prompt gets it");
+        assert_eq!(tokenizer.encode_prompt("ab").unwrap(), [1, 13, 14]);
+        assert_eq!(tokenizer.encode_prompt("<s>ab").unwrap(), [1, 13, 14]);
+        assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
+        assert_eq!(bundled().encode_prompt("1").unwrap(), bundled().encode("1").unwrap());
+    }
+
+    #[test]
+    fn the_configuration_rules_over_the_post_processor() {
+        let mut without = framed();
+        without.configure(&serde_json::json!({"bos_token": "<s>", "add_bos_token": false}));
+        assert_eq!(without.encode_prompt("ab").unwrap(), [13, 14]);
+        let mut with = small_with(serde_json::Value::Null, serde_json::Value::Null);
+        assert_eq!(with.encode_prompt("ab").unwrap(), [13, 14]);
+        with.configure(&serde_json::json!({"bos_token": {"content": "<s>"}, "add_bos_token": true}));
+        assert_eq!(with.encode_prompt("ab").unwrap(), [1, 13, 14]);
+        assert_eq!(with.encode_prompt("<s>ab").unwrap(), [1, 13, 14]);
+        let mut same = framed();
+        same.configure(&serde_json::json!({"bos_token": "<s>", "add_bos_token": true}));
+        same.configure(&serde_json::json!({"bos_token": "<s>"}));
+        assert_eq!(same.encode_prompt("ab").unwrap(), [1, 13, 14]);
     }
 
     #[test]

@@ -2,41 +2,57 @@
 //! sharing, counting and reproducibility, on real weights.
 
 use candle_core::{Device, safetensors};
-use espalier::engine::tree::{self, TreeEngine, checkpoint};
+use espalier::engine::tree::checkpoint::Weights;
+use espalier::engine::tree::config::ModelConfig;
+use espalier::engine::tree::model::Model;
+use espalier::engine::tree::{self, TreeEngine};
 use espalier::engine::{
     Branch, End, Engine, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent, Token,
 };
 use espalier::metrics::Metrics;
 use espalier::prompt::{StopRule, Tokenizer};
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// A checkpoint on an engine thread.
-struct Rig {
+pub(crate) struct Rig {
     handle: Handle,
     metrics: Arc<Metrics>,
-    vocab: usize,
+    pub(crate) vocab: usize,
     _thread: EngineThread,
 }
 
 const POLICY: &str = "models/seedling/policy";
 const GQA: &str = "tests/fixtures/llama-gqa";
 
-fn path(relative: &str) -> PathBuf {
+pub(crate) fn path(relative: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
 
-fn read(relative: &str) -> Vec<u8> {
+pub(crate) fn read(relative: &str) -> Vec<u8> {
     std::fs::read(path(relative)).expect("a file of the repository")
 }
 
+/// The weights of one directory under the configuration of a file.
+pub(crate) fn model(config: &str, weights: &str) -> Model {
+    let config = ModelConfig::from_json(&read(config)).expect("reads");
+    let weights = Weights::open(&path(weights)).expect("opens");
+    weights.load(config, &mut |_, _| {}).expect("loads")
+}
+
 fn rig_with(directory: &str, step_positions: usize, kv_bytes: usize) -> Rig {
-    let config = read(&format!("{directory}/config.json"));
-    let weights = read(&format!("{directory}/model.safetensors"));
-    let model = checkpoint::load(&config, Cow::Owned(weights)).expect("loads");
+    let model = model(&format!("{directory}/config.json"), directory);
     let tokenizer = Tokenizer::from_json(&read(&format!("{directory}/tokenizer.json"))).expect("reads");
+    rig_over(model, tokenizer, (step_positions, kv_bytes))
+}
+
+/// An engine over a model.
+pub(crate) fn rig_over(
+    model: Model,
+    tokenizer: Tokenizer,
+    (step_positions, kv_bytes): (usize, usize),
+) -> Rig {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let settings = tree::Config { kv_bytes, threads: 2, step_positions, queue: 64 };
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
@@ -46,7 +62,7 @@ fn rig_with(directory: &str, step_positions: usize, kv_bytes: usize) -> Rig {
     Rig { handle, metrics, vocab, _thread }
 }
 
-fn rig(directory: &str) -> Rig {
+pub(crate) fn rig(directory: &str) -> Rig {
     rig_with(directory, 512, 64 << 20)
 }
 
@@ -61,7 +77,7 @@ fn reference(name: &str, vocab: usize) -> (Vec<u32>, Vec<Vec<f32>>) {
 }
 
 /// Largest difference over the largest logit.
-fn relative_error(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
+pub(crate) fn relative_error(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     let largest = theirs.iter().flatten().fold(0f32, |m, v| m.max(v.abs()));
     let pairs = ours.iter().flatten().zip(theirs.iter().flatten());
@@ -69,13 +85,13 @@ fn relative_error(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
 }
 
 impl Rig {
-    async fn open(&self, prompt: &[u32], positions: usize, width: usize) -> Branch {
+    pub(crate) async fn open(&self, prompt: &[u32], positions: usize, width: usize) -> Branch {
         let open = Open::new(prompt.into(), positions, width);
         self.handle.open(open).await.expect("admitted")
     }
 }
 
-async fn logits(branch: &Branch, positions: std::ops::Range<usize>) -> Vec<Vec<f32>> {
+pub(crate) async fn logits(branch: &Branch, positions: std::ops::Range<usize>) -> Vec<Vec<f32>> {
     branch.logits(positions.collect(), Vec::new()).await.expect("logits")
 }
 
@@ -152,17 +168,17 @@ fn hard_prompt() -> Vec<u32> {
     tokenizer.encode(&text).expect("encodes")
 }
 
-fn segment(max_tokens: u32, temperature: f32) -> Segment {
+pub(crate) fn segment(max_tokens: u32, temperature: f32) -> Segment {
     Segment {
         inject: Vec::new(),
         max_tokens,
-        sampling: Sampling { temperature, top_p: 1.0 },
+        sampling: Sampling { temperature, ..Sampling::default() },
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
     }
 }
 
-async fn decode(branch: &Branch, segment: Segment) -> (Vec<Token>, End) {
+pub(crate) async fn decode(branch: &Branch, segment: Segment) -> (Vec<Token>, End) {
     let (events, mut inbox) = mpsc::unbounded_channel();
     branch.decode(segment, 9, &events);
     let mut tokens = Vec::new();
@@ -175,7 +191,7 @@ async fn decode(branch: &Branch, segment: Segment) -> (Vec<Token>, End) {
     }
 }
 
-fn ids(tokens: &[Token]) -> Vec<u32> {
+pub(crate) fn ids(tokens: &[Token]) -> Vec<u32> {
     tokens.iter().map(|token| token.id).collect()
 }
 

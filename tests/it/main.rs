@@ -8,8 +8,10 @@ mod budget; // token bounds, and the independent counts of what was spent
 mod chat; // what a good request gets, whole and streamed
 mod disconnect; // clients that leave
 mod engine; // the tree engine against transformers, and its promises about sharing
+mod families; // every model family and configuration key against transformers
 mod faults; // engines that fail, and deadlines
 mod models; // checkpoints that cannot be served, and the binary that refuses them
 mod reproducible; // equal seeds, whatever else is going on
+mod sampling; // the sampling fields of requests and of a model's own defaults
 mod sdk; // the official clients of OpenAI against a server
 mod support; // servers and clients for the modules above

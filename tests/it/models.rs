@@ -107,8 +107,8 @@ fn weights_that_do_not_fit_the_configuration() {
     says(renamed.path(), &["weights:", "model.norm.weight"]);
     says(configured("intermediate_size", json!(128)).path(), &["weights:", "mlp", "shape"]);
     says(configured("num_hidden_layers", json!(4)).path(), &["weights:", "model.layers.3."]);
-    let lists = configured("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e6}));
-    says(lists.path(), &["rope_parameters", "yarn", "default"]);
+    let lists = configured("rope_parameters", json!({"rope_type": "dynamic", "rope_theta": 1e6}));
+    says(lists.path(), &["rope_parameters.rope_type = dynamic", "default"]);
 }
 
 #[test]

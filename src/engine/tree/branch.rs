@@ -18,6 +18,8 @@ pub(super) struct BranchState {
     pub key: u64,
     /// Every token, prompt included.
     pub tokens: Vec<TokenId>,
+    /// How many of them are the prompt.
+    pub prompt: usize,
     /// Blocks of the positions computed so far.
     pub table: Table,
     /// The prefix up to which the table's blocks are listed in the index.
@@ -112,6 +114,7 @@ impl BranchState {
             request,
             key: 0,
             tokens: prompt.to_vec(),
+            prompt: prompt.len(),
             table: Table::default(),
             node,
             listed: 0,
@@ -131,6 +134,7 @@ impl BranchState {
             request: self.request,
             key,
             tokens: self.tokens.clone(),
+            prompt: self.prompt,
             table,
             node: self.node,
             listed: self.listed,

@@ -1,25 +1,221 @@
-//! From the bytes of a checkpoint to a model.
+//! The weights of a checkpoint: found, checked, and only then read.
 //!
-//! Reading files is the composition root's business; here are only bytes, so an
-//! embedded checkpoint and one from a directory take the same path.
+//! [`Weights::open`] reads headers alone, so a truncated download or a missing
+//! shard is told within milliseconds; [`Weights::check`] compares them with a
+//! configuration; [`Weights::load`] then reads one piece of one tensor after the
+//! other, converts it to f32 and packs it for the kernels, so that beside the
+//! model itself only a few megabytes are held. Files are read and not mapped: a
+//! file that shrinks under a mapping ends the process, a failed read is an
+//! error, and the page cache serves both alike.
+
+mod shard;
 
 use super::config::{LoadError, ModelConfig};
+use super::kernel::Packed;
 use super::model::Model;
-use candle_core::safetensors::{BufferedSafetensors, SliceSafetensors};
-use candle_nn::var_builder::SimpleBackend;
-use std::borrow::Cow;
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+use shard::{Entry, Shard};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
-/// Loads a model from the bytes of `config.json` and of one safetensors file.
-///
-/// # Errors
-/// When the configuration is not supported, or the weights are truncated or do
-/// not fit it.
-pub fn load(config: &[u8], weights: Cow<'static, [u8]>) -> Result<Model, LoadError> {
-    let config = ModelConfig::from_json(config)?;
-    let unreadable = |error: candle_core::Error| LoadError::Weights(error.to_string());
-    let backend: Box<dyn SimpleBackend> = match weights {
-        Cow::Borrowed(bytes) => Box::new(SliceSafetensors::new(bytes).map_err(unreadable)?),
-        Cow::Owned(bytes) => Box::new(BufferedSafetensors::new(bytes).map_err(unreadable)?),
-    };
-    Model::load(config, backend)
+/// The file of a checkpoint that is not sharded.
+pub const SINGLE: &str = "model.safetensors";
+/// The list of a sharded checkpoint's files.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The most bytes of one tensor that are converted at once, about.
+const PIECE: usize = 8 << 20;
+
+/// The weights of a checkpoint: headers in memory, tensors on disk.
+#[derive(Debug)]
+pub struct Weights {
+    shards: Vec<Shard>,
+    /// Which shard holds each tensor.
+    tensors: HashMap<String, (usize, Entry)>,
 }
+
+/// A sharded checkpoint's index.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// The weights of one safetensors file that is part of the program.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn embedded(bytes: &'static [u8]) -> Result<Self, LoadError> {
+        Self::new(vec![Shard::embedded(bytes)?])
+    }
+
+    /// The weights of a directory: `model.safetensors`, or the files that
+    /// `model.safetensors.index.json` lists. Reads their headers alone.
+    ///
+    /// # Errors
+    /// Naming the file that is missing, unreadable, cut off or no safetensors
+    /// file.
+    pub fn open(directory: &Path) -> Result<Self, LoadError> {
+        let single = directory.join(SINGLE);
+        if single.exists() {
+            return Self::new(vec![Shard::open(directory, SINGLE)?]);
+        }
+        let json = std::fs::read(directory.join(INDEX)).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => {
+                LoadError::Weights(format!("neither {SINGLE} nor {INDEX} is there"))
+            }
+            _ => LoadError::Weights(format!("{INDEX} cannot be read: {cause}")),
+        })?;
+        let index: Index = serde_json::from_slice(&json)
+            .map_err(|cause| LoadError::Json { file: INDEX.to_owned(), cause: cause.to_string() })?;
+        let files: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        for file in &files {
+            // A name, not a path: an index must not lead out of its directory.
+            if Path::new(file).file_name() != Some(file.as_ref()) {
+                return Err(LoadError::Weights(format!("{INDEX} names '{file}', which is no file name")));
+            }
+            if !directory.join(file).exists() {
+                let (count, missing) = (files.len(), file);
+                return Err(LoadError::Weights(format!(
+                    "{missing} is missing, one of {count} files that {INDEX} lists; download the checkpoint again"
+                )));
+            }
+        }
+        let shards: Result<Vec<Shard>, LoadError> =
+            files.iter().map(|file| Shard::open(directory, file)).collect();
+        let weights = Self::new(shards?)?;
+        for (tensor, file) in &index.weight_map {
+            let found = weights.tensors.get(tensor);
+            if found.is_none_or(|(shard, _)| weights.shards[*shard].name() != file) {
+                return Err(LoadError::Weights(format!(
+                    "{INDEX} puts {tensor} into {file}, where it is not"
+                )));
+            }
+        }
+        Ok(weights)
+    }
+
+    fn new(mut shards: Vec<Shard>) -> Result<Self, LoadError> {
+        let mut tensors = HashMap::new();
+        for (index, shard) in shards.iter_mut().enumerate() {
+            for (name, entry) in shard.take_entries() {
+                if tensors.contains_key(&name) {
+                    let file = shard.name();
+                    return Err(LoadError::Weights(format!("{name} stands in {file} and in another file")));
+                }
+                tensors.insert(name, (index, entry));
+            }
+        }
+        Ok(Self { shards, tensors })
+    }
+
+    /// Bytes of all tensors, as they lie on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|(_, entry)| entry.bytes()).sum()
+    }
+
+    /// Checks that every tensor that the model needs is there, in the right
+    /// shape and in a type that can be read.
+    ///
+    /// # Errors
+    /// Naming the first tensor that is not.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), LoadError> {
+        for (name, shape) in Model::tensors(config) {
+            let Some((shard, entry)) = self.tensors.get(&name) else {
+                return Err(LoadError::Weights(format!("cannot find tensor {name}")));
+            };
+            let file = self.shards[*shard].name();
+            if entry.shape != shape {
+                let found = &entry.shape;
+                return Err(LoadError::Weights(format!(
+                    "{name} in {file} has the shape {found:?}, and config.json asks for {shape:?}"
+                )));
+            }
+            entry.dtype().ok_or_else(|| {
+                let found = &entry.kind;
+                LoadError::Weights(format!("{name} in {file} is {found}; supported are F32, F16 and BF16"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the weights into a model, telling `progress` how many bytes of how
+    /// many are done.
+    ///
+    /// # Errors
+    /// When they do not fit the configuration, or a file cannot be read.
+    pub fn load(self, config: ModelConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, LoadError> {
+        self.check(&config)?;
+        let total = self.bytes();
+        progress(0, total);
+        let model = Model::load(config, &mut Reader::new(self, progress))?;
+        progress(total, total);
+        Ok(model)
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &Entry), LoadError> {
+        match self.tensors.get(name) {
+            Some((shard, entry)) => Ok((&self.shards[*shard], entry)),
+            None => Err(LoadError::Weights(format!("cannot find tensor {name}"))),
+        }
+    }
+}
+
+/// Reads tensors for the model that is being built.
+pub(super) struct Reader<'a> {
+    weights: Weights,
+    progress: &'a mut dyn FnMut(u64, u64),
+    done: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(weights: Weights, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
+        Self { weights, progress, done: 0 }
+    }
+
+    /// The numbers of a small tensor.
+    pub(super) fn floats(&mut self, name: &str) -> Result<Vec<f32>, LoadError> {
+        let (_, entry) = self.weights.find(name)?;
+        let rows = entry.shape.first().copied().unwrap_or(1);
+        self.rows(name, 0..rows)
+    }
+
+    /// A matrix `[n, k]`, packed for the kernels piece by piece.
+    pub(super) fn packed(&mut self, name: &str, (n, k): (usize, usize)) -> Result<Packed, LoadError> {
+        let mut packed = Packed::zeros(n, k);
+        let step = Packed::aligned(PIECE / (size_of::<f32>() * k.max(1)));
+        let mut row = 0;
+        while row < n {
+            let end = n.min(row + step);
+            packed.set_rows(row, &self.rows(name, row..end)?);
+            row = end;
+        }
+        Ok(packed)
+    }
+
+    /// Some rows of a tensor, in f32.
+    fn rows(&mut self, name: &str, rows: std::ops::Range<usize>) -> Result<Vec<f32>, LoadError> {
+        let (shard, entry) = self.weights.find(name)?;
+        let row = entry.bytes() / entry.shape.first().copied().unwrap_or(1).max(1) as u64;
+        let bytes = shard.read(entry, rows.start as u64 * row..rows.end as u64 * row)?;
+        let dtype = entry
+            .dtype()
+            .ok_or_else(|| LoadError::Weights(format!("{name} is {}, not a float", entry.kind)))?;
+        let count = bytes.len() / dtype.size_in_bytes();
+        let floats = Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)
+            .and_then(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
+            .map_err(|cause| failed(&cause))?;
+        self.done += bytes.len() as u64;
+        (self.progress)(self.done, self.weights.bytes());
+        Ok(floats)
+    }
+}
+
+fn failed(cause: &candle_core::Error) -> LoadError {
+    LoadError::Weights(cause.to_string())
+}
+
+#[cfg(test)]
+mod tests;

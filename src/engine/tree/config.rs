@@ -1,17 +1,35 @@
-//! `config.json` of a LlamaForCausalLM, with what is supported checked.
+//! `config.json` of the dense decoders, with what is supported checked.
+//!
+//! Every key that changes what a model computes is read here or in
+//! [`super::rope`]; a value that is not supported is refused with its key, and
+//! keys that change nothing are ignored. Where a key is absent, the default is
+//! that of the family's configuration class in transformers 5.
 
-use mistralrs_quant::QuantizedConfig;
-use serde::Deserialize;
+mod keys;
+
+use super::rope::Rope;
+use serde_json::{Map, Value};
+
+pub(crate) use keys::Keys;
 
 /// The architectures that the tree engine runs.
-pub const SUPPORTED: &[&str] = &["LlamaForCausalLM"];
+pub const SUPPORTED: &[&str] =
+    &["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+
+/// Far more layers than any model has; what is allocated per layer stays small.
+const MOST_LAYERS: usize = 10_000;
 
 /// Why a checkpoint cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// `config.json` is no JSON, or lacks a key.
-    #[error("config.json: {0}")]
-    Config(#[from] serde_json::Error),
+    /// A JSON file is no JSON, or no object.
+    #[error("{file}: {cause}")]
+    Json {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The architecture is another one.
     #[error("architecture {found} is not supported; supported: {}", SUPPORTED.join(", "))]
     Architecture {
@@ -22,15 +40,34 @@ pub enum LoadError {
     #[error("config.json: {key} = {found} is not supported; supported: {supported}")]
     Unsupported {
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value.
         found: String,
         /// What would be.
         supported: &'static str,
     },
+    /// A default of `generation_config.json` lies out of bounds.
+    #[error("generation_config.json: {key} = {found} is out of bounds; it must be {bounds}")]
+    Default {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        bounds: &'static str,
+    },
     /// The weights are unreadable, incomplete or of other shapes.
     #[error("weights: {0}")]
     Weights(String),
+}
+
+/// A family of architectures: what they do beyond the common decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
 }
 
 /// What the forward pass needs to know.
@@ -50,51 +87,25 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Vocabulary.
     pub vocab: usize,
-    /// Longest sequence.
+    /// Longest sequence, in tokens.
     pub context: usize,
     /// Epsilon of RMSNorm.
     pub epsilon: f32,
-    /// Base of the rotary embedding.
-    pub rope_theta: f64,
+    /// The rotary embedding.
+    pub rope: Rope,
+    /// For each layer, how many positions a row sees, its own included; `None`
+    /// for all.
+    pub windows: Vec<Option<usize>>,
     /// Whether the head is the embedding matrix.
     pub tied: bool,
-    /// Biases on q, k, v and o.
-    pub attention_bias: bool,
+    /// Biases on q, k and v.
+    pub qkv_bias: bool,
+    /// Bias on o.
+    pub output_bias: bool,
     /// Biases in the MLP.
     pub mlp_bias: bool,
-    /// How linear layers are quantised in the file, if they are.
-    pub quantisation: Option<QuantizedConfig>,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    #[serde(default)]
-    architectures: Vec<String>,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<serde_json::Value>,
-    rope_parameters: Option<serde_json::Value>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default = "silu")]
-    hidden_act: String,
-    quantization_config: Option<QuantizedConfig>,
-}
-
-fn silu() -> String {
-    "silu".to_owned()
+    /// Whether each head of q and k is normalised before it is turned.
+    pub qk_norm: bool,
 }
 
 impl ModelConfig {
@@ -103,121 +114,161 @@ impl ModelConfig {
     /// # Errors
     /// When it is unreadable or asks for something that is not supported.
     pub fn from_json(json: &[u8]) -> Result<Self, LoadError> {
-        #[derive(Deserialize)]
-        struct Architectures {
-            #[serde(default)]
-            architectures: Vec<String>,
-        }
+        let map: Map<String, Value> = serde_json::from_slice(json)
+            .map_err(|cause| LoadError::Json { file: "config.json".to_owned(), cause: cause.to_string() })?;
+        let keys = Keys::new("", &map);
         // The architecture first: another one may lack the keys below, and the
         // useful message is then the architecture's name.
-        let named: Architectures = serde_json::from_slice(json)?;
-        if !named.architectures.iter().any(|name| SUPPORTED.contains(&name.as_str())) {
-            let found = match named.architectures.as_slice() {
-                [] => "(none named)".to_owned(),
-                names => names.join(", "),
-            };
-            return Err(LoadError::Architecture { found });
+        let family = Family::of(&keys)?;
+        if !matches!(keys.text("hidden_act", "silu")?, None | Some("silu" | "swish")) {
+            return Err(keys.unsupported("hidden_act", "silu"));
         }
-        serde_json::from_slice::<Raw>(json)?.check()
+        if keys.flag("is_causal")? == Some(false) {
+            return Err(keys.unsupported("is_causal", "true"));
+        }
+        let hidden = keys.needed("hidden_size")?;
+        let heads = keys.needed("num_attention_heads")?;
+        let layers = keys.needed("num_hidden_layers")?;
+        if layers > MOST_LAYERS {
+            return Err(keys.unsupported("num_hidden_layers", "at most 10000"));
+        }
+        let kv_heads = match (keys.count("num_key_value_heads", 1)?, keys.has("num_key_value_heads")) {
+            (Some(kv_heads), _) => kv_heads,
+            (None, true) => heads,
+            (None, false) => family.kv_heads(heads),
+        };
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(keys.unsupported("num_key_value_heads", "a divisor of num_attention_heads"));
+        }
+        let head_dim = match (keys.count("head_dim", 1)?, family) {
+            (Some(head_dim), _) => head_dim,
+            (None, Family::Qwen3) if !keys.has("head_dim") => 128,
+            (None, _) => hidden / heads,
+        };
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(keys.unsupported("head_dim", "an even number above 0"));
+        }
+        let epsilon = keys.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32;
+        let positions = keys.count("max_position_embeddings", 1)?.unwrap_or(family.context());
+        let rope = Rope::read(&keys, positions)?;
+        let attention_bias = keys.flag("attention_bias")?.unwrap_or(false);
+        let mlp_bias = keys.flag("mlp_bias")?.unwrap_or(false);
+        if attention_bias && family == Family::Mistral {
+            return Err(keys.unsupported("attention_bias", "false in this architecture"));
+        }
+        if mlp_bias && family != Family::Llama {
+            return Err(keys.unsupported("mlp_bias", "false in this architecture"));
+        }
+        const PLAIN: &str = "none: weights in f32, f16 or bf16";
+        match keys.get("quantization_config") {
+            None => {}
+            Some(Value::Object(map)) => {
+                return Err(Keys::new("quantization_config.", map).unsupported("quant_method", PLAIN));
+            }
+            Some(_) => return Err(keys.unsupported("quantization_config", PLAIN)),
+        }
+        Ok(ModelConfig {
+            hidden,
+            intermediate: keys.needed("intermediate_size")?,
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+            vocab: keys.needed("vocab_size")?,
+            context: rope.context(positions),
+            epsilon,
+            rope,
+            windows: family.windows(&keys, layers)?,
+            tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+            // Qwen2 has these three always and the fourth never, whatever its
+            // configuration says.
+            qkv_bias: attention_bias || family == Family::Qwen2,
+            output_bias: attention_bias && family != Family::Qwen2,
+            mlp_bias,
+            qk_norm: family == Family::Qwen3,
+        })
     }
 }
 
-impl Raw {
-    fn check(self) -> Result<ModelConfig, LoadError> {
-        debug_assert!(!self.architectures.is_empty(), "from_json has looked");
-        let unsupported =
-            |key, found: String, supported| Err(LoadError::Unsupported { key, found, supported });
-        if self.hidden_act != "silu" {
-            return unsupported("hidden_act", self.hidden_act, "silu");
-        }
-        for (key, rope) in [("rope_scaling", &self.rope_scaling), ("rope_parameters", &self.rope_parameters)]
-        {
-            let kind = rope.as_ref().and_then(|rope| rope.get("rope_type").or_else(|| rope.get("type")));
-            if let Some(kind) = kind
-                && kind != "default"
-            {
-                return unsupported(key, kind.to_string(), "rope_type default");
-            }
-        }
-        let kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        if kv_heads == 0 || !self.num_attention_heads.is_multiple_of(kv_heads) {
-            let found = kv_heads.to_string();
-            return unsupported("num_key_value_heads", found, "a divisor of num_attention_heads");
-        }
-        let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads);
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return unsupported("head_dim", head_dim.to_string(), "an even number above 0");
-        }
-        for (key, value) in [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("vocab_size", self.vocab_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if value == 0 {
-                return unsupported(key, value.to_string(), "a number above 0");
-            }
-        }
-        let nested = self.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta")?.as_f64());
-        Ok(ModelConfig {
-            hidden: self.hidden_size,
-            intermediate: self.intermediate_size,
-            layers: self.num_hidden_layers,
-            heads: self.num_attention_heads,
-            kv_heads,
-            head_dim,
-            vocab: self.vocab_size,
-            context: self.max_position_embeddings,
-            epsilon: self.rms_norm_eps,
-            rope_theta: self.rope_theta.or(nested).unwrap_or(10_000.0),
-            tied: self.tie_word_embeddings,
-            attention_bias: self.attention_bias,
-            mlp_bias: self.mlp_bias,
-            quantisation: self.quantization_config,
+impl Family {
+    fn of(keys: &Keys<'_>) -> Result<Self, LoadError> {
+        let named: Vec<&str> = match keys.get("architectures") {
+            None => Vec::new(),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+            Some(_) => return Err(keys.unsupported("architectures", "a list of names")),
+        };
+        let known = named.iter().find_map(|name| match *name {
+            "LlamaForCausalLM" => Some(Family::Llama),
+            "MistralForCausalLM" => Some(Family::Mistral),
+            "Qwen2ForCausalLM" => Some(Family::Qwen2),
+            "Qwen3ForCausalLM" => Some(Family::Qwen3),
+            _ => None,
+        });
+        known.ok_or_else(|| LoadError::Architecture {
+            found: if named.is_empty() { "(none named)".to_owned() } else { named.join(", ") },
         })
+    }
+
+    /// KV heads where the configuration says nothing about them.
+    fn kv_heads(self, heads: usize) -> usize {
+        match self {
+            Family::Llama => heads,
+            Family::Mistral => 8,
+            Family::Qwen2 | Family::Qwen3 => 32,
+        }
+    }
+
+    /// The context where the configuration says nothing about it.
+    fn context(self) -> usize {
+        match self {
+            Family::Llama => 2_048,
+            Family::Mistral => 131_072,
+            Family::Qwen2 | Family::Qwen3 => 32_768,
+        }
+    }
+
+    /// The sliding window of each layer.
+    fn windows(self, keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>, LoadError> {
+        let window = match self {
+            // transformers ignores the key in this family.
+            Family::Llama => None,
+            Family::Mistral if !keys.has("sliding_window") => Some(4_096),
+            Family::Mistral => keys.count("sliding_window", 1)?,
+            Family::Qwen2 | Family::Qwen3 if keys.flag("use_sliding_window")?.unwrap_or(false) => {
+                if keys.has("sliding_window") { keys.count("sliding_window", 1)? } else { Some(4_096) }
+            }
+            Family::Qwen2 | Family::Qwen3 => None,
+        };
+        let Some(types) = keys.get("layer_types") else {
+            let first = match self {
+                Family::Llama | Family::Mistral => 0,
+                Family::Qwen2 | Family::Qwen3 => keys.count("max_window_layers", 0)?.unwrap_or(28),
+            };
+            return Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect());
+        };
+        let types = types.as_array().filter(|types| types.len() == layers);
+        let types = types.ok_or_else(|| keys.unsupported("layer_types", "one entry for each layer"))?;
+        let mut windows = Vec::with_capacity(layers);
+        for name in types {
+            windows.push(match name.as_str() {
+                Some("full_attention") => None,
+                Some("sliding_attention") if window.is_some() => window,
+                Some("sliding_attention") => {
+                    return Err(keys.unsupported(
+                        "layer_types",
+                        "full_attention, and sliding_attention where a sliding window is in use",
+                    ));
+                }
+                _ => return Err(keys.unsupported("layer_types", "full_attention and sliding_attention")),
+            });
+        }
+        // This family has one kind of layer; transformers ignores the list.
+        if self == Family::Mistral && windows.iter().any(|layer| *layer != window) {
+            return Err(keys.unsupported("layer_types", "sliding_attention alone in this architecture"));
+        }
+        Ok(windows)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn base() -> Value {
-        json!({
-            "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
-            "max_position_embeddings": 128, "rms_norm_eps": 1e-5
-        })
-    }
-
-    fn read(change: Value) -> Result<ModelConfig, String> {
-        let mut config = base();
-        for (key, value) in change.as_object().expect("an object") {
-            config[key] = value.clone();
-        }
-        ModelConfig::from_json(config.to_string().as_bytes()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn both_spellings_of_the_rotary_base_are_read() {
-        assert_eq!(read(json!({})).expect("plain").rope_theta, 10_000.0);
-        assert_eq!(read(json!({"rope_theta": 5e5})).expect("v4").rope_theta, 5e5);
-        let v5 = json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}});
-        assert_eq!(read(v5).expect("v5").rope_theta, 1e6);
-        assert_eq!(read(json!({})).expect("plain").head_dim, 16);
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_refused_by_name() {
-        let refused = |change: Value| read(change).expect_err("must be refused");
-        let error = refused(json!({"architectures": ["GPT2LMHeadModel"]}));
-        assert!(error.contains("GPT2LMHeadModel") && error.contains("LlamaForCausalLM"), "{error}");
-        assert!(refused(json!({"hidden_act": "gelu"})).contains("hidden_act = gelu"));
-        let error = refused(json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}));
-        assert!(error.contains("rope_scaling") && error.contains("yarn"), "{error}");
-        assert!(refused(json!({"num_key_value_heads": 3})).contains("num_key_value_heads = 3"));
-        assert!(refused(json!({"vocab_size": 0})).contains("vocab_size"));
-        assert!(refused(json!({"hidden_size": "x"})).contains("config.json"));
-    }
-}
+mod tests;

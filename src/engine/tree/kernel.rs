@@ -21,6 +21,7 @@ use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES, Lanes};
 use super::kv::BlockId;
 use super::store::{BLOCK, LayerStore};
+use rayon::prelude::*;
 
 /// Output columns that one panel of a packed matrix holds.
 const PANEL: usize = 32;
@@ -56,14 +57,36 @@ impl Packed {
     #[must_use]
     pub fn new(weight: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(weight.len(), n * k, "the loader has checked the shape");
-        let mut panels = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
-        for (row, weights) in weight.chunks_exact(k.max(1)).enumerate() {
-            let panel = &mut panels[row / PANEL * PANEL * k..];
-            for (i, &w) in weights.iter().enumerate() {
-                panel[i * PANEL + row % PANEL] = w;
+        let mut packed = Self::zeros(n, k);
+        packed.set_rows(0, weight);
+        packed
+    }
+
+    /// A matrix of zeros, to be filled by [`Packed::set_rows`].
+    #[must_use]
+    pub(super) fn zeros(n: usize, k: usize) -> Self {
+        Self { n, k, panels: vec![0.0; n.div_ceil(PANEL) * PANEL * k] }
+    }
+
+    /// The largest whole number of panels within `rows` rows, at least one, in
+    /// rows: where a matrix that is packed in pieces may be cut.
+    #[must_use]
+    pub(super) fn aligned(rows: usize) -> usize {
+        (rows / PANEL).max(1) * PANEL
+    }
+
+    /// Packs whole rows from `first` on, which begins a panel.
+    pub(super) fn set_rows(&mut self, first: usize, rows: &[f32]) {
+        let k = self.k.max(1);
+        assert!(first.is_multiple_of(PANEL) && rows.len().is_multiple_of(k), "whole rows from a panel on");
+        let panels = self.panels[first * self.k..].par_chunks_mut(PANEL * k);
+        panels.zip(rows.par_chunks(PANEL * k)).for_each(|(panel, rows)| {
+            for (row, weights) in rows.chunks_exact(k).enumerate() {
+                for (out, &w) in panel[row..].iter_mut().step_by(PANEL).zip(weights) {
+                    *out = w;
+                }
             }
-        }
-        Self { n, k, panels }
+        });
     }
 
     /// Appends row `row` of the matrix as it was before packing, `k` floats.
@@ -88,7 +111,9 @@ pub struct Attend<'a> {
     pub layer: &'a LayerStore,
     /// The branch's blocks.
     pub blocks: &'a [BlockId],
-    /// Positions to attend to, the row's own included.
+    /// The first position to attend to: 0, but in a layer with a sliding window.
+    pub start: usize,
+    /// The end of the positions to attend to, the row's own included.
     pub len: usize,
     /// KV heads.
     pub kv_heads: usize,
@@ -164,7 +189,7 @@ impl Kernels {
     /// Scaled dot-product attention of one row; `out` is `[head][head dim]`,
     /// `scores` is scratch. Heads share KV heads in equal groups.
     pub fn attend(self, row: Attend<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        assert!(row.len > 0 && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
+        assert!(row.start < row.len && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
         assert!(row.query.len() == out.len() && out.len().is_multiple_of(row.kv_heads * row.head_dim));
         dispatch!(self.isa, attention, row, scores, out);
     }
@@ -182,11 +207,26 @@ impl Kernels {
 
 /// `x / rms(x) * weight` for one row (Zhang and Sennrich, arXiv 1910.07467).
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let square = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / x.len().max(1) as f64;
-    let scale = (1.0 / (square + f64::from(epsilon)).sqrt()) as f32;
+    let scale = inverse_rms(x, epsilon);
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
     }
+}
+
+/// The same for every head of one row, in place: `weight` has one number per
+/// float of a head.
+pub(super) fn rms_norm_heads(heads: &mut [f32], weight: &[f32], epsilon: f32) {
+    for head in heads.chunks_exact_mut(weight.len()) {
+        let scale = inverse_rms(head, epsilon);
+        for (x, weight) in head.iter_mut().zip(weight) {
+            *x = *x * scale * weight;
+        }
+    }
+}
+
+fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+    let square = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / x.len().max(1) as f64;
+    (1.0 / (square + f64::from(epsilon)).sqrt()) as f32
 }
 
 /// Rotates the heads of one row in place; `turns` holds (cos, sin) per pair,
@@ -286,9 +326,13 @@ fn attend_dim<V: Lanes, const FMA: bool>(
     out: &mut [f32],
     dim: usize,
 ) {
-    let Attend { query, layer, blocks, len, kv_heads, .. } = row;
+    let Attend { query, layer, blocks, start, len, kv_heads, .. } = row;
     let group = query.len() / (dim * kv_heads);
-    let blocks = &blocks[..len.div_ceil(BLOCK)];
+    // Whole blocks before the window are skipped; what is left of it in the
+    // first block gets the weight 0.
+    let first = start / BLOCK;
+    let blocks = &blocks[first..len.div_ceil(BLOCK)];
+    let (start, len) = (start - first * BLOCK, len - first * BLOCK);
     let span = blocks.len() * BLOCK;
     let scale = 1.0 / (dim as f32).sqrt();
     scores.resize(span * group, 0.0);
@@ -313,9 +357,11 @@ fn attend_dim<V: Lanes, const FMA: bool>(
         }
         for g in 0..group {
             let scores = &mut scores[g * span..g * span + len];
-            let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            exponentials_body::<V, 1, FMA>(scores, highest);
-            let total: f32 = scores.iter().sum();
+            let (outside, seen) = scores.split_at_mut(start);
+            outside.fill(0.0);
+            let highest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            exponentials_body::<V, 1, FMA>(seen, highest);
+            let total: f32 = seen.iter().sum();
             let head = (kv_head * group + g) * dim;
             let out = &mut out[head..head + dim];
             weighted_values::<V, FMA>(layer, blocks, (kv_heads, kv_head, dim), scores, out);
@@ -478,9 +524,18 @@ mod tests {
     #[test]
     fn attention_agrees_with_the_textbook_over_scattered_blocks() {
         for kernels in every_isa() {
-            for (dim, kv_heads, group, len) in
-                [(32usize, 2usize, 2usize, 37usize), (16, 1, 3, 16), (40, 2, 1, 5), (128, 1, 4, 50)]
-            {
+            for (dim, kv_heads, group, (start, len)) in [
+                (32usize, 2usize, 2usize, (0usize, 37usize)),
+                (16, 1, 3, (0, 16)),
+                (40, 2, 1, (0, 5)),
+                (128, 1, 4, (0, 50)),
+                // Windows that begin with a block, beside one and inside one,
+                // and one that is the row's own position alone.
+                (32, 2, 2, (16, 37)),
+                (32, 1, 2, (17, 60)),
+                (16, 2, 1, (31, 50)),
+                (40, 1, 3, (47, 48)),
+            ] {
                 let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 7 - i).collect();
                 let mut store = Store::new(1, kv_heads, dim, 8);
                 let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));
@@ -494,6 +549,7 @@ mod tests {
                     query: &query,
                     layer: store.layer(0),
                     blocks: &blocks,
+                    start,
                     len,
                     kv_heads,
                     head_dim: dim,
@@ -507,10 +563,11 @@ mod tests {
                             .sum::<f64>()
                             / (dim as f64).sqrt()
                     };
-                    let total: f64 = (0..len).map(|p| score(p).exp()).sum();
+                    let total: f64 = (start..len).map(|p| score(p).exp()).sum();
                     for i in 0..dim {
-                        let exact: f64 =
-                            (0..len).map(|p| score(p).exp() / total * f64::from(values[at(p)][kv + i])).sum();
+                        let exact: f64 = (start..len)
+                            .map(|p| score(p).exp() / total * f64::from(values[at(p)][kv + i]))
+                            .sum();
                         assert!(
                             (f64::from(out[head * dim + i]) - exact).abs() < 1e-5,
                             "{kernels:?} dim {dim}"

@@ -20,6 +20,7 @@ mod commands;
 pub mod config;
 mod fair;
 pub mod forward;
+pub mod generation;
 mod kernel;
 mod kernel_lanes;
 pub mod kv;
@@ -28,6 +29,7 @@ mod memory;
 pub mod model;
 pub mod prefix;
 mod request;
+pub mod rope;
 mod sample;
 mod schedule;
 mod store;
@@ -89,7 +91,7 @@ pub struct TreeEngine<M = Cpu> {
     /// Seconds since some moment; what steps take is measured by it.
     clock: Box<dyn Fn() -> f64 + Send>,
     store: Store,
-    draws: Vec<f32>,
+    draws: sample::Scratch,
     waiting: Queue,
     forest: Forest,
 }
@@ -157,7 +159,7 @@ impl<M: Forward> TreeEngine<M> {
             most_waiting: config.queue,
             costs: Costs::default(),
             clock: Box::new(move || start.elapsed().as_secs_f64()),
-            draws: Vec::new(),
+            draws: sample::Scratch::default(),
             waiting: Queue::default(),
             forest: Forest {
                 pool: Pool::new(blocks as u32, BLOCK),

@@ -7,15 +7,13 @@
 //! them lies the one point where all workers meet, because a prefill row
 //! attends to rows that other workers may hold.
 
+use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
-use super::kernel::{Attend, Kernels, Packed, rms_norm, rotate};
+use super::kernel::{Attend, Kernels, Packed, rms_norm, rms_norm_heads, rotate};
 use super::kv::BlockId;
 use super::linear::Linear;
 use super::store::{BLOCK, Store};
 use crate::token::TokenId;
-use candle_core::{DType, Device, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use rayon::prelude::*;
 
 /// One position to compute.
@@ -32,7 +30,7 @@ pub struct Row<'a> {
     pub logits: bool,
 }
 
-/// A LlamaForCausalLM with its weights, in f32.
+/// A dense decoder with its weights, in f32.
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,
@@ -43,6 +41,7 @@ pub struct Model {
     /// `None` where the head is the embedding matrix.
     head: Option<Linear>,
     turns: Vec<f32>,
+    parameters: usize,
 }
 
 #[derive(Debug)]
@@ -51,6 +50,8 @@ struct Layer {
     q: Linear,
     k: Linear,
     v: Linear,
+    /// Norms of each head of q and k, where the family has them.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
     o: Linear,
     mlp_norm: Vec<f32>,
     gate: Linear,
@@ -94,51 +95,76 @@ impl Scratch {
 const WORTH_A_THREAD: usize = 4_000_000;
 
 impl Model {
-    /// Loads weights from a safetensors backend.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another shape than the configuration
-    /// says.
-    pub fn load(config: ModelConfig, weights: Box<dyn SimpleBackend>) -> Result<Self, LoadError> {
-        let builder = ShardedSafeTensors::wrap(weights, DType::F32, Device::Cpu);
-        Self::build(config, builder).map_err(|error| LoadError::Weights(error.to_string()))
+    /// The tensors of a model, with their shapes.
+    pub(super) fn tensors(c: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let (queries, kvs) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let (hidden, inner, dim) = (c.hidden, c.intermediate, c.head_dim);
+        // Name, shape, whether it has a bias.
+        let linear = [
+            ("self_attn.q_proj", [queries, hidden], c.qkv_bias),
+            ("self_attn.k_proj", [kvs, hidden], c.qkv_bias),
+            ("self_attn.v_proj", [kvs, hidden], c.qkv_bias),
+            ("self_attn.o_proj", [hidden, queries], c.output_bias),
+            ("mlp.gate_proj", [inner, hidden], c.mlp_bias),
+            ("mlp.up_proj", [inner, hidden], c.mlp_bias),
+            ("mlp.down_proj", [hidden, inner], c.mlp_bias),
+        ];
+        let mut norms = vec![("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
+        if c.qk_norm {
+            norms.extend([("self_attn.q_norm", dim), ("self_attn.k_norm", dim)]);
+        }
+        let layer = move |index: usize| {
+            let named = move |name: &str, end: &str| format!("model.layers.{index}.{name}.{end}");
+            let norms =
+                norms.clone().into_iter().map(move |(name, width)| (named(name, "weight"), vec![width]));
+            let weights =
+                linear.into_iter().map(move |(name, shape, _)| (named(name, "weight"), shape.to_vec()));
+            let biased = linear.into_iter().filter(|(_, _, bias)| *bias);
+            let biases = biased.map(move |(name, shape, _)| (named(name, "bias"), vec![shape[0]]));
+            norms.chain(weights).chain(biases)
+        };
+        let ends =
+            [("model.embed_tokens.weight", vec![c.vocab, hidden]), ("model.norm.weight", vec![hidden])];
+        let head = (!c.tied).then(|| ("lm_head.weight", vec![c.vocab, hidden]));
+        let outer = ends.into_iter().chain(head).map(|(name, shape)| (name.to_owned(), shape));
+        outer.chain((0..c.layers).flat_map(layer))
     }
 
-    fn build(config: ModelConfig, builder: ShardedVarBuilder) -> candle_core::Result<Self> {
+    /// Reads the weights.
+    pub(super) fn load(config: ModelConfig, reader: &mut Reader<'_>) -> Result<Self, LoadError> {
         let c = &config;
         let (queries, kvs) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let body = builder.pp("model");
-        let embedding = floats(&body.pp("embed_tokens").get((c.vocab, c.hidden), "weight")?)?;
         // Packed, so that a tied head needs no second copy.
-        let embedding = Packed::new(&embedding, c.vocab, c.hidden);
+        let embedding = reader.packed("model.embed_tokens.weight", (c.vocab, c.hidden))?;
         let mut layers = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
-            let layer = body.pp("layers").pp(index);
-            let (attention, mlp) = (layer.pp("self_attn"), layer.pp("mlp"));
-            let linear = |shape, bias, builder| Linear::load(shape, bias, &c.quantisation, builder);
-            layers.push(Layer {
-                attention_norm: floats(&layer.pp("input_layernorm").get(c.hidden, "weight")?)?,
-                q: linear((c.hidden, queries), c.attention_bias, attention.pp("q_proj"))?,
-                k: linear((c.hidden, kvs), c.attention_bias, attention.pp("k_proj"))?,
-                v: linear((c.hidden, kvs), c.attention_bias, attention.pp("v_proj"))?,
-                o: linear((queries, c.hidden), c.attention_bias, attention.pp("o_proj"))?,
-                mlp_norm: floats(&layer.pp("post_attention_layernorm").get(c.hidden, "weight")?)?,
-                gate: linear((c.hidden, c.intermediate), c.mlp_bias, mlp.pp("gate_proj"))?,
-                up: linear((c.hidden, c.intermediate), c.mlp_bias, mlp.pp("up_proj"))?,
-                down: linear((c.intermediate, c.hidden), c.mlp_bias, mlp.pp("down_proj"))?,
-            });
+            let name = |part: &str| format!("model.layers.{index}.{part}");
+            let mut linear = |part, shape, bias| Linear::load(&name(part), shape, bias, reader);
+            let q = linear("self_attn.q_proj", (c.hidden, queries), c.qkv_bias)?;
+            let k = linear("self_attn.k_proj", (c.hidden, kvs), c.qkv_bias)?;
+            let v = linear("self_attn.v_proj", (c.hidden, kvs), c.qkv_bias)?;
+            let o = linear("self_attn.o_proj", (queries, c.hidden), c.output_bias)?;
+            let gate = linear("mlp.gate_proj", (c.hidden, c.intermediate), c.mlp_bias)?;
+            let up = linear("mlp.up_proj", (c.hidden, c.intermediate), c.mlp_bias)?;
+            let down = linear("mlp.down_proj", (c.intermediate, c.hidden), c.mlp_bias)?;
+            let mut norm = |part| reader.floats(&name(part));
+            let head_norms = match c.qk_norm {
+                true => Some((norm("self_attn.q_norm.weight")?, norm("self_attn.k_norm.weight")?)),
+                false => None,
+            };
+            let attention_norm = norm("input_layernorm.weight")?;
+            let mlp_norm = norm("post_attention_layernorm.weight")?;
+            layers.push(Layer { attention_norm, q, k, v, head_norms, o, mlp_norm, gate, up, down });
         }
-        let head = |builder: &ShardedVarBuilder| {
-            Linear::load((c.hidden, c.vocab), false, &None, builder.pp("lm_head"))
+        let norm = reader.floats("model.norm.weight")?;
+        let head = match c.tied {
+            true => None,
+            false => Some(Linear::load("lm_head", (c.hidden, c.vocab), false, reader)?),
         };
-        let head = if c.tied { None } else { Some(head(&builder)?) };
-        let norm = floats(&body.pp("norm").get(c.hidden, "weight")?)?;
-        // In f32 like the reference, so that long positions round alike.
-        let pairs = c.head_dim / 2;
-        let turns = (0..pairs)
-            .map(|i| 1.0 / (c.rope_theta as f32).powf((2 * i) as f32 / c.head_dim as f32))
-            .collect();
-        Ok(Self { kernels: Kernels::detect(), embedding, layers, norm, head, turns, config })
+        let turns = c.rope.frequencies(c.head_dim);
+        let parameters = Self::tensors(c).map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let kernels = Kernels::detect();
+        Ok(Self { kernels, embedding, layers, norm, head, turns, parameters, config })
     }
 
     /// The model's shape.
@@ -156,27 +182,24 @@ impl Model {
     /// Weights, counted once where they are tied.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        let c = &self.config;
-        let (queries, kvs) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let layer = 2 * c.hidden * (queries + kvs) + 3 * c.hidden * c.intermediate + 2 * c.hidden;
-        c.layers * layer + c.hidden + c.vocab * c.hidden * if c.tied { 1 } else { 2 }
+        self.parameters
     }
 
     /// Computes all rows, writes their KV into `store`, and leaves the wanted
     /// logits in `scratch`. Runs on the current rayon pool.
     ///
     /// # Errors
-    /// When a library product fails; the KV of these rows is then undefined.
+    /// None on the CPU; a device's pass can fail, and the scheduler copes.
     pub fn forward(&self, rows: &[Row<'_>], store: &mut Store, scratch: &mut Scratch) -> Result<(), String> {
         self.deal(rows, scratch);
         let workers = &mut scratch.workers;
         for index in 0..self.layers.len() {
             each(workers, |worker| {
                 if index > 0 {
-                    self.after_keys(index - 1, rows, store, worker)?;
+                    self.after_keys(index - 1, rows, store, worker);
                 }
-                self.keys(index, worker)
-            })?;
+                self.keys(index, worker);
+            });
             let kvs = self.config.kv_heads * self.config.head_dim;
             for worker in workers.iter() {
                 let pairs = worker.k.chunks_exact(kvs).zip(worker.v.chunks_exact(kvs));
@@ -187,17 +210,19 @@ impl Model {
         }
         each(workers, |worker| {
             if let Some(last) = self.layers.len().checked_sub(1) {
-                self.after_keys(last, rows, store, worker)?;
+                self.after_keys(last, rows, store, worker);
             }
-            self.head(rows, worker)
-        })
+            self.head(rows, worker);
+        });
+        Ok(())
     }
 
     /// Gives every worker an equal share of rows and their embeddings.
     fn deal(&self, rows: &[Row<'_>], scratch: &mut Scratch) {
-        let work = 2 * self.parameters() * rows.len();
+        let work = 2 * self.parameters * rows.len();
         let n = (work / WORTH_A_THREAD).clamp(1, rayon::current_num_threads()).min(rows.len().max(1));
         scratch.workers.resize_with(n, Worker::default);
+        let attention = self.config.rope.attention();
         let mut first = 0;
         for (index, worker) in scratch.workers.iter_mut().enumerate() {
             let share = rows.len() / n + usize::from(index < rows.len() % n);
@@ -208,7 +233,7 @@ impl Model {
                 self.embedding.unpack(row.token as usize, &mut worker.x);
                 worker.turns.extend(self.turns.iter().map(|turn| {
                     let (sin, cos) = (row.position as f32 * turn).sin_cos();
-                    (cos, sin)
+                    (cos * attention, sin * attention)
                 }));
             }
             first += share;
@@ -216,59 +241,57 @@ impl Model {
     }
 
     /// Norm, queries, keys and values of one layer for a worker's rows.
-    fn keys(&self, index: usize, worker: &mut Worker) -> Result<(), String> {
+    fn keys(&self, index: usize, worker: &mut Worker) {
         let layer = &self.layers[index];
         let dim = self.config.head_dim;
         let Worker { rows, turns, x, normed, q, k, v, .. } = worker;
         self.norm_rows(x, &layer.attention_norm, normed);
-        self.apply(&layer.q, normed, *rows, q)?;
-        self.apply(&layer.k, normed, *rows, k)?;
-        self.apply(&layer.v, normed, *rows, v)?;
+        layer.q.forward(self.kernels, normed, *rows, q);
+        layer.k.forward(self.kernels, normed, *rows, k);
+        layer.v.forward(self.kernels, normed, *rows, v);
+        if let Some((q_norm, k_norm)) = &layer.head_norms {
+            rms_norm_heads(q, q_norm, self.config.epsilon);
+            rms_norm_heads(k, k_norm, self.config.epsilon);
+        }
         for (row, turns) in turns.chunks_exact(dim / 2).enumerate() {
             let (queries, kvs) = (q.len() / *rows, k.len() / *rows);
             rotate(&mut q[row * queries..(row + 1) * queries], dim, turns);
             rotate(&mut k[row * kvs..(row + 1) * kvs], dim, turns);
         }
-        Ok(())
     }
 
     /// Attention and MLP of one layer for a worker's rows.
-    fn after_keys(
-        &self,
-        index: usize,
-        rows: &[Row<'_>],
-        store: &Store,
-        worker: &mut Worker,
-    ) -> Result<(), String> {
+    fn after_keys(&self, index: usize, rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
         let layer = &self.layers[index];
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let Worker { first, rows: n, x, normed, q, attended, gate, up, scores, .. } = worker;
         attended.resize(q.len(), 0.0);
         let width = self.config.heads * head_dim;
+        let window = self.config.windows[index];
         for (i, row) in rows[*first..][..*n].iter().enumerate() {
             let attend = Attend {
                 query: &q[i * width..(i + 1) * width],
                 layer: store.layer(index),
                 blocks: row.blocks,
+                start: window.map_or(0, |window| (row.position + 1).saturating_sub(window)),
                 len: row.position + 1,
                 kv_heads,
                 head_dim,
             };
             self.kernels.attend(attend, scores, &mut attended[i * width..(i + 1) * width]);
         }
-        self.apply(&layer.o, attended, *n, normed)?;
+        layer.o.forward(self.kernels, attended, *n, normed);
         add(x, normed);
         self.norm_rows(x, &layer.mlp_norm, normed);
-        self.apply(&layer.gate, normed, *n, gate)?;
-        self.apply(&layer.up, normed, *n, up)?;
+        layer.gate.forward(self.kernels, normed, *n, gate);
+        layer.up.forward(self.kernels, normed, *n, up);
         self.kernels.silu_gate(gate, up);
-        self.apply(&layer.down, gate, *n, normed)?;
+        layer.down.forward(self.kernels, gate, *n, normed);
         add(x, normed);
-        Ok(())
     }
 
     /// Logits of the rows that want them.
-    fn head(&self, rows: &[Row<'_>], worker: &mut Worker) -> Result<(), String> {
+    fn head(&self, rows: &[Row<'_>], worker: &mut Worker) {
         let hidden = self.config.hidden;
         let Worker { first, rows: n, x, normed, gate, logits, .. } = worker;
         let mut wanted = 0;
@@ -284,13 +307,12 @@ impl Model {
         logits.clear();
         match &self.head {
             _ if wanted == 0 => {}
-            Some(head) => self.apply(head, normed, wanted, logits)?,
+            Some(head) => head.forward(self.kernels, normed, wanted, logits),
             None => {
                 logits.resize(wanted * self.config.vocab, 0.0);
                 self.kernels.product(normed, wanted, &self.embedding, logits);
             }
         }
-        Ok(())
     }
 
     fn norm_rows(&self, x: &[f32], weight: &[f32], out: &mut Vec<f32>) {
@@ -300,20 +322,13 @@ impl Model {
             rms_norm(x, weight, self.config.epsilon, out);
         }
     }
-
-    fn apply(&self, linear: &Linear, x: &[f32], rows: usize, out: &mut Vec<f32>) -> Result<(), String> {
-        linear.forward(self.kernels, x, rows, out).map_err(|error| error.to_string())
-    }
 }
 
 /// Runs `work` on every worker, in parallel where there are several.
-fn each(
-    workers: &mut [Worker],
-    work: impl Fn(&mut Worker) -> Result<(), String> + Send + Sync,
-) -> Result<(), String> {
+fn each(workers: &mut [Worker], work: impl Fn(&mut Worker) + Send + Sync) {
     match workers {
         [only] => work(only),
-        workers => workers.par_iter_mut().try_for_each(work),
+        workers => workers.par_iter_mut().for_each(work),
     }
 }
 
@@ -321,8 +336,4 @@ fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
-}
-
-fn floats(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
 }

@@ -19,34 +19,126 @@ pub(super) struct Drawn {
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// Draws from `logits` (one per id) with `uniform` in [0, 1); `top` alternatives
-/// are reported. `scratch` is reused between calls. `None` when no logit is
-/// finite: the model has failed.
+/// What a draw depends on beside the logits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    /// The parameters.
+    pub sampling: &'a Sampling,
+    /// The branch's tokens.
+    pub tokens: &'a [TokenId],
+    /// How many of them are the prompt.
+    pub prompt: usize,
+    /// The uniform number, in [0, 1).
+    pub uniform: f64,
+    /// Alternatives to report.
+    pub top: usize,
+}
+
+/// Memory of a draw, reused from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    adjusted: Vec<f32>,
+    weights: Vec<f32>,
+    counts: Vec<u32>,
+    ranked: Vec<f32>,
+}
+
+/// Draws from `logits`, one per id. `None` when no logit is finite: the model
+/// has failed.
 #[must_use]
-pub(super) fn draw(
-    kernels: Kernels,
-    logits: &[f32],
-    (sampling, uniform): (Sampling, f64),
-    top: usize,
-    scratch: &mut Vec<f32>,
-) -> Option<Drawn> {
-    let (best, highest) = argmax(logits)?;
-    let id = if sampling.temperature <= 0.0 {
-        best
-    } else {
-        let inverse = 1.0 / sampling.temperature;
-        scratch.clear();
-        scratch.extend(logits.iter().map(|l| (l - highest) * inverse));
-        kernels.exponentials(scratch, 0.0);
-        pick(scratch, sampling.top_p, uniform, best)
+pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut Scratch) -> Option<Drawn> {
+    let sampling = ask.sampling;
+    let Scratch { adjusted, weights, counts, ranked } = scratch;
+    let (_, highest) = argmax(logits)?;
+    let id = {
+        let logits = if sampling.bias.is_empty() && !sampling.penalises() {
+            logits
+        } else {
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
+            adjust(adjusted, ask, counts);
+            adjusted
+        };
+        let (best, highest) = argmax(logits)?;
+        if sampling.temperature <= 0.0 {
+            best
+        } else {
+            let inverse = 1.0 / sampling.temperature;
+            weights.clear();
+            weights.extend(logits.iter().map(|l| (l - highest) * inverse));
+            kernels.exponentials(weights, 0.0);
+            cut(weights, logits, sampling, ranked);
+            pick(weights, sampling.top_p, ask.uniform, best)
+        }
     };
-    scratch.clear();
-    scratch.extend_from_slice(logits);
-    kernels.exponentials(scratch, highest);
-    let total: f64 = scratch.iter().filter(|p| p.is_finite()).map(|p| f64::from(*p)).sum();
+    weights.clear();
+    weights.extend_from_slice(logits);
+    kernels.exponentials(weights, highest);
+    let total: f64 = weights.iter().filter(|p| p.is_finite()).map(|p| f64::from(*p)).sum();
     let normaliser = highest + total.ln() as f32;
-    let top = likeliest(logits, top).into_iter().map(|id| (id, logits[id as usize] - normaliser)).collect();
+    let top =
+        likeliest(logits, ask.top).into_iter().map(|id| (id, logits[id as usize] - normaliser)).collect();
     Some(Drawn { id, logprob: logits[id as usize] - normaliser, top })
+}
+
+/// Adds the bias and takes the penalties. The branch's tokens are counted anew
+/// each time: that costs far less than the position's forward pass, and there
+/// is nothing that a fork or a truncation would have to keep right.
+fn adjust(logits: &mut [f32], ask: Ask<'_>, counts: &mut Vec<u32>) {
+    /// Marks a token that occurs at all; the other bits count the generated ones.
+    const SEEN: u32 = 1 << 31;
+    let sampling = ask.sampling;
+    for (id, bias) in sampling.bias.iter() {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit += bias;
+        }
+    }
+    if !sampling.penalises() {
+        return;
+    }
+    // All zero between draws: what is set below is taken back below.
+    counts.resize(logits.len(), 0);
+    for (position, token) in ask.tokens.iter().enumerate() {
+        if let Some(count) = counts.get_mut(*token as usize) {
+            *count = (*count | SEEN) + u32::from(position >= ask.prompt);
+        }
+    }
+    for token in ask.tokens {
+        let Some(count) = counts.get_mut(*token as usize).filter(|count| **count != 0) else { continue };
+        let generated = std::mem::take(count) & !SEEN;
+        let logit = &mut logits[*token as usize];
+        *logit = if *logit > 0.0 {
+            *logit / sampling.repetition_penalty
+        } else {
+            *logit * sampling.repetition_penalty
+        };
+        if generated > 0 {
+            *logit -= sampling.frequency_penalty * generated as f32;
+            *logit -= sampling.presence_penalty;
+        }
+    }
+}
+
+/// Sets the weights of tokens outside `min_p` and `top_k` to zero. Tokens as
+/// likely as the k-th are all kept.
+fn cut(weights: &mut [f32], logits: &[f32], sampling: &Sampling, ranked: &mut Vec<f32>) {
+    if sampling.min_p > 0.0 {
+        // The likeliest token's weight is 1.
+        weights.iter_mut().filter(|w| **w < sampling.min_p).for_each(|w| *w = 0.0);
+    }
+    let k = sampling.top_k as usize;
+    if k > 0 && k < logits.len() {
+        ranked.clear();
+        ranked.extend(logits.iter().copied().filter(|l| !l.is_nan()));
+        if k < ranked.len() {
+            let (_, kth, _) = ranked.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+            for (weight, logit) in weights.iter_mut().zip(logits) {
+                if logit < kth {
+                    *weight = 0.0;
+                }
+            }
+        }
+    }
 }
 
 /// The lowest id with the highest finite logit.
@@ -120,61 +212,4 @@ fn likeliest(logits: &[f32], n: usize) -> Vec<TokenId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::rng::uniform;
-
-    const PLAIN: Sampling = Sampling { temperature: 1.0, top_p: 1.0 };
-
-    fn sample(logits: &[f32], sampling: Sampling, uniform: f64) -> Drawn {
-        draw(Kernels::detect(), logits, (sampling, uniform), 2, &mut Vec::new()).expect("finite logits")
-    }
-
-    #[test]
-    fn frequencies_follow_the_softmax_at_each_temperature() {
-        let logits = [1.0f32, 0.0, -1.0, 2.0];
-        for temperature in [0.5f32, 1.0, 2.0] {
-            let mut counts = [0u32; 4];
-            for position in 0..40_000 {
-                let sampling = Sampling { temperature, ..PLAIN };
-                counts[sample(&logits, sampling, uniform(9, position)).id as usize] += 1;
-            }
-            let total: f32 = logits.iter().map(|l| (l / temperature).exp()).sum();
-            for (count, logit) in counts.iter().zip(logits) {
-                let expected = (logit / temperature).exp() / total;
-                assert!((*count as f32 / 40_000.0 - expected).abs() < 0.01, "T {temperature}: {counts:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_nucleus_is_the_smallest_set_that_holds_top_p() {
-        // Probabilities 0.5, 0.25, 0.125, 0.125.
-        let logits = [0.25f32.ln(), 0.5f32.ln(), 0.125f32.ln(), 0.125f32.ln()];
-        for (top_p, allowed) in [(0.4, vec![1]), (0.6, vec![0, 1]), (0.8, vec![0, 1, 2])] {
-            let mut seen: Vec<TokenId> =
-                (0..4_000).map(|p| sample(&logits, Sampling { top_p, ..PLAIN }, uniform(1, p)).id).collect();
-            seen.sort_unstable();
-            seen.dedup();
-            assert_eq!(seen, allowed, "top_p {top_p}");
-        }
-    }
-
-    #[test]
-    fn log_probabilities_are_those_of_the_model_whatever_the_temperature() {
-        let logits = [0.0f32, 1.0, 2.0];
-        let total: f32 = logits.iter().map(|l| l.exp()).sum();
-        for temperature in [0.0, 0.3, 2.0] {
-            let drawn = sample(&logits, Sampling { temperature, top_p: 0.9 }, 0.2);
-            assert!((drawn.logprob - (logits[drawn.id as usize] - total.ln())).abs() < 1e-6);
-            assert_eq!(drawn.top.iter().map(|t| t.0).collect::<Vec<_>>(), [2, 1]);
-        }
-    }
-
-    #[test]
-    fn greedy_takes_the_lowest_of_equals_and_broken_logits_are_refused() {
-        assert_eq!(sample(&[1.0, 3.0, 3.0], Sampling { temperature: 0.0, top_p: 1.0 }, 0.9).id, 1);
-        assert_eq!(sample(&[f32::NAN, 0.0, f32::NEG_INFINITY], PLAIN, 0.99).id, 1);
-        assert_eq!(draw(Kernels::detect(), &[f32::NAN; 3], (PLAIN, 0.5), 0, &mut Vec::new()), None);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use super::fair::{self, Claim};
 use super::forward::Forward;
 use super::kernel::Kernels;
 use super::model::Row;
-use super::sample::{Drawn, draw};
+use super::sample::{self, Ask, Drawn, draw};
 use super::store::Store;
 use super::{Forest, TreeEngine};
 use crate::engine::{End, EngineError, RequestId, SegmentEvent, rng};
@@ -27,7 +27,7 @@ struct Share {
 struct Dice<'a> {
     kernels: Kernels,
     eos: &'a [TokenId],
-    scratch: &'a mut Vec<f32>,
+    scratch: &'a mut sample::Scratch,
 }
 
 impl<M: Forward> TreeEngine<M> {
@@ -312,10 +312,14 @@ impl Forest {
     fn take_logits(&mut self, id: u64, logits: &[f32], dice: &mut Dice<'_>) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(Job::Decode(decode)) = &state.job else { return };
-        let sampling = decode.segment.sampling;
-        let uniform = rng::uniform(state.key, state.tokens.len() as u64);
-        let top = usize::from(decode.segment.top_logprobs);
-        let drawn = draw(dice.kernels, logits, (sampling, uniform), top, dice.scratch);
+        let ask = Ask {
+            sampling: &decode.segment.sampling,
+            tokens: &state.tokens,
+            prompt: state.prompt,
+            uniform: rng::uniform(state.key, state.tokens.len() as u64),
+            top: usize::from(decode.segment.top_logprobs),
+        };
+        let drawn = draw(dice.kernels, logits, ask, dice.scratch);
         let Some(Drawn { id: token, logprob, top }) = drawn else {
             if let Some(job) = state.job.take() {
                 job.fail(EngineError::Forward("the model's logits are not finite".to_owned()));

@@ -10,6 +10,7 @@ use super::config::ModelConfig;
 use super::forward::Forward;
 use super::kernel::Kernels;
 use super::model::Row;
+use super::sample::{Ask, Scratch, draw};
 use super::store::{BLOCK, Store};
 use super::{Config, TreeEngine};
 use crate::engine::handle::Events;
@@ -96,9 +97,14 @@ fn said(prefix: &[TokenId], key: u64, n: usize) -> Vec<TokenId> {
     let mut tokens = prefix.to_vec();
     for _ in 0..n {
         let logits = echo(&tokens);
-        let sampling = Sampling { temperature: 1.0, top_p: 1.0 };
-        let uniform = rng::uniform(key, tokens.len() as u64);
-        let drawn = super::sample::draw(Kernels::detect(), &logits, (sampling, uniform), 0, &mut Vec::new());
+        let ask = Ask {
+            sampling: &Sampling::default(),
+            tokens: &tokens,
+            prompt: prefix.len(),
+            uniform: rng::uniform(key, tokens.len() as u64),
+            top: 0,
+        };
+        let drawn = draw(Kernels::detect(), &logits, ask, &mut Scratch::default());
         tokens.push(drawn.expect("finite").id);
     }
     tokens.split_off(prefix.len())
@@ -137,7 +143,7 @@ fn segment(max_tokens: u32) -> Segment {
     Segment {
         inject: Vec::new(),
         max_tokens,
-        sampling: Sampling { temperature: 1.0, top_p: 1.0 },
+        sampling: Sampling::default(),
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
     }

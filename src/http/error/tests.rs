@@ -111,6 +111,14 @@ fn rows() -> Vec<Row> {
             "Expected a value >= 3, one for each of the n = 3 choices, but got 2 instead.",
         ),
         (
+            plan(PlanError::Vocabulary { id: 700, vocab: 627 }),
+            400,
+            invalid,
+            Some("logit_bias"),
+            Some("invalid_value"),
+            "Invalid key in 'logit_bias': 700. Expected a token id below 627",
+        ),
+        (
             plan(PlanError::Pool { needed: 9, blocks: 4 }),
             400,
             invalid,

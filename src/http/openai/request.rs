@@ -33,6 +33,14 @@ pub struct ChatRequest {
     /// Nucleus mass.
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
+    /// Only tokens as likely as the k-th are drawn; 0 and -1 keep all. The model's own default, if
+    /// absent; our extension, as in vLLM.
+    #[schema(minimum = -1)]
+    pub top_k: Option<i64>,
+    /// Only tokens this many times as likely as the likeliest are drawn. The model's own default,
+    /// if absent; our extension, as in vLLM.
+    #[schema(minimum = 0, maximum = 1)]
+    pub min_p: Option<f64>,
     /// Equal seeds give equal answers.
     pub seed: Option<i64>,
     /// Up to four strings that end the answer; not returned.
@@ -47,14 +55,19 @@ pub struct ChatRequest {
     pub stream: Option<bool>,
     /// Only with `stream`.
     pub stream_options: Option<StreamOptions>,
-    /// Only 0 is served.
+    /// Taken from a token's logit for each time that it was generated.
     #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
-    /// Only 0 is served.
+    /// Taken from a token's logit if it was generated.
     #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f64>,
-    /// Only an empty map is served.
-    pub logit_bias: Option<BTreeMap<String, i32>>,
+    /// Logits of tokens of the prompt or the generated text are divided by this where they are
+    /// positive and multiplied where not; 1 changes nothing. The model's own default, if absent;
+    /// our extension, as in vLLM.
+    #[schema(exclusive_minimum = 0, maximum = 10)]
+    pub repetition_penalty: Option<f64>,
+    /// Added to the logits of these token ids, -100 to 100.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
     /// Only `{"type": "text"}` is served.
     pub response_format: Option<ResponseFormat>,
     /// Only `["text"]` is served.

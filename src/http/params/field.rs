@@ -110,6 +110,15 @@ impl<'a> Field<'a> {
         self.error("invalid_value", format!("Invalid value for '{}': {why}", self.path))
     }
 
+    /// An error: the number is not above 0.
+    pub(super) fn not_above_zero(&self) -> FieldError {
+        let message = format!(
+            "Invalid '{}': decimal below minimum value. Expected a value > 0, but got {} instead.",
+            self.path, self.value
+        );
+        self.error("decimal_below_min_value", message)
+    }
+
     /// An error: the field would change the answer and is not served yet.
     pub(super) fn unserved(&self, why: &str) -> FieldError {
         let message =

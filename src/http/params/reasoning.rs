@@ -86,9 +86,5 @@ fn seconds(field: &Field<'_>) -> Result<f64, FieldError> {
     if seconds > 0.0 {
         return Ok(seconds.min(LONGEST));
     }
-    let message = format!(
-        "Invalid '{}': decimal below minimum value. Expected a value > 0, but got {} instead.",
-        field.path, field.value
-    );
-    Err(field.error("decimal_below_min_value", message))
+    Err(field.not_above_zero())
 }

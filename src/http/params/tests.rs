@@ -2,7 +2,7 @@
 
 use super::{KNOWN, Parsed, parse};
 use crate::http::error::ApiError;
-use crate::plan::{Effort, ModeName};
+use crate::plan::{Effort, ModeName, SamplingParams};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -61,6 +61,39 @@ fn scalar_fields() {
         (json!({"temperature": "hot"}), "temperature", TYPE, ["a decimal number", "a string"]),
         (json!({"top_p": 1.01}), "top_p", "decimal_above_max_value", ["<= 1", "1.01"]),
         (json!({"top_p": -1}), "top_p", "decimal_below_min_value", [">= 0", "-1"]),
+        (json!({"top_k": -2}), "top_k", LOW, [">= -1", "-2"]),
+        (json!({"top_k": 1.5}), "top_k", TYPE, ["an integer", "a decimal number"]),
+        (json!({"min_p": 1.1}), "min_p", "decimal_above_max_value", ["<= 1", "1.1"]),
+        (json!({"min_p": -0.1}), "min_p", "decimal_below_min_value", [">= 0", "-0.1"]),
+        (json!({"repetition_penalty": 0}), "repetition_penalty", "decimal_below_min_value", ["> 0", "got 0"]),
+        (
+            json!({"repetition_penalty": -1.5}),
+            "repetition_penalty",
+            "decimal_below_min_value",
+            ["> 0", "-1.5"],
+        ),
+        (
+            json!({"repetition_penalty": 10.5}),
+            "repetition_penalty",
+            "decimal_above_max_value",
+            ["<= 10", "10.5"],
+        ),
+        (json!({"repetition_penalty": "x"}), "repetition_penalty", TYPE, ["a decimal number", "a string"]),
+        (json!({"presence_penalty": 2.5}), "presence_penalty", "decimal_above_max_value", ["<= 2", "2.5"]),
+        (json!({"frequency_penalty": -3}), "frequency_penalty", "decimal_below_min_value", [">= -2", "-3"]),
+        (json!({"logit_bias": [1]}), "logit_bias", TYPE, ["an object", "an array"]),
+        (json!({"logit_bias": {"x": 1}}), "logit_bias", VALUE, ["'x'", "no token id"]),
+        (json!({"logit_bias": {"05": 1}}), "logit_bias", VALUE, ["'05'", "no token id"]),
+        (json!({"logit_bias": {"-1": 1}}), "logit_bias", VALUE, ["'-1'", "no token id"]),
+        (json!({"logit_bias": {"4294967296": 1}}), "logit_bias", VALUE, ["'4294967296'", "no token id"]),
+        (json!({"logit_bias": {"5": 101}}), "logit_bias.5", "decimal_above_max_value", ["<= 100", "101"]),
+        (
+            json!({"logit_bias": {"5": -100.5}}),
+            "logit_bias.5",
+            "decimal_below_min_value",
+            [">= -100", "-100.5"],
+        ),
+        (json!({"logit_bias": {"5": null}}), "logit_bias.5", TYPE, ["a decimal number", "null"]),
         (json!({"seed": 1u64 << 63}), "seed", HIGH, ["<= 9223372036854775807", "9223372036854775808"]),
         (json!({"seed": -1e30}), "seed", LOW, [">= -9223372036854775808", "-1e"]),
         (json!({"seed": true}), "seed", TYPE, ["an integer", "a boolean"]),
@@ -108,12 +141,6 @@ fn fields_that_are_not_served() {
         (json!({"moderation": {}}), "moderation", UNSERVED),
         (json!({"modalities": ["text", "audio"]}), "modalities", UNSERVED),
         (json!({"modalities": [1]}), "modalities[0]", TYPE),
-        (json!({"frequency_penalty": 0.5}), "frequency_penalty", UNSERVED),
-        (json!({"presence_penalty": -2}), "presence_penalty", UNSERVED),
-        (json!({"presence_penalty": 2.5}), "presence_penalty", "decimal_above_max_value"),
-        (json!({"frequency_penalty": -3}), "frequency_penalty", "decimal_below_min_value"),
-        (json!({"logit_bias": {"5": 1}}), "logit_bias", UNSERVED),
-        (json!({"logit_bias": [1]}), "logit_bias", TYPE),
         (json!({"response_format": {"type": "json_object"}}), "response_format", UNSERVED),
         (json!({"response_format": {"type": "json_schema"}}), "response_format", UNSERVED),
         (json!({"response_format": {"type": "xml"}}), "response_format.type", VALUE),
@@ -326,6 +353,8 @@ fn values_arrive() {
     let parsed = accept(json!({
         "n": 128, "temperature": 2, "top_p": 0.5, "seed": i64::MIN, "stop": ["a", "b"],
         "max_tokens": 7, "max_completion_tokens": 9, "logprobs": true, "top_logprobs": 20,
+        "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.25, "frequency_penalty": -0.5,
+        "presence_penalty": 2, "logit_bias": {"7": -100, "0": 0.5},
         "stream": true, "stream_options": {"include_usage": true, "include_search": true},
         "reasoning_effort": "xhigh",
         "reasoning": {
@@ -338,6 +367,15 @@ fn values_arrive() {
     assert_eq!(params.n, 128);
     assert_eq!(params.temperature, Some(2.0));
     assert_eq!(params.top_p, Some(0.5));
+    let sampling = SamplingParams {
+        top_k: Some(40),
+        min_p: Some(0.05),
+        repetition_penalty: Some(1.25),
+        frequency_penalty: -0.5,
+        presence_penalty: 2.0,
+        logit_bias: vec![(7, -100.0), (0, 0.5)],
+    };
+    assert_eq!(params.sampling, sampling);
     assert_eq!(params.seed, Some(i64::MIN));
     assert_eq!(params.stop, ["a", "b"]);
     assert_eq!(params.max_completion_tokens.map(u32::from), Some(9));
@@ -359,6 +397,10 @@ fn aliases_and_edges() {
     assert_eq!(accept(json!({"stop": "x"})).params.stop, ["x"]);
     assert_eq!(accept(json!({"logprobs": true})).params.logprobs, Some(0));
     assert_eq!(accept(json!({"logprobs": false})).params.logprobs, None);
+    for off in [-1, 0] {
+        assert_eq!(accept(json!({"top_k": off})).params.sampling.top_k, Some(0));
+    }
+    assert_eq!(accept(json!({"top_k": 1u64 << 40})).params.sampling.top_k, Some(u32::MAX));
     let greedy = accept(json!({"top_p": 0})).params.top_p;
     assert_eq!(greedy, Some(f32::MIN_POSITIVE), "sampling needs some mass");
     let budget = accept(json!({"reasoning": {"max_tokens": 30}})).params.budget;
@@ -389,9 +431,9 @@ fn fields_without_effect_change_nothing() {
 #[test]
 fn unknown_keys_are_listed_in_a_form_that_headers_can_carry() {
     let parsed = accept(json!({
-        "top_k": 5, "a b\r\nx: é": null, "stream": true, "stream_options": {"continuous_usage_stats": true}
+        "top_q": 5, "a b\r\nx: é": null, "stream": true, "stream_options": {"continuous_usage_stats": true}
     }));
-    assert_eq!(parsed.ignored, ["top_k", "a_b__x___", "stream_options.continuous_usage_stats"]);
+    assert_eq!(parsed.ignored, ["top_q", "a_b__x___", "stream_options.continuous_usage_stats"]);
     let many: Map<String, Value> = (0..100).map(|i| (format!("{i}{}", "x".repeat(100)), json!(1))).collect();
     let parsed = accept(Value::Object(many));
     assert_eq!(parsed.ignored.len(), 32);

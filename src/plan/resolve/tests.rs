@@ -1,8 +1,8 @@
 //! Plans for the bundled model, with its own tokenizer, template and table.
 
 use super::*;
-use crate::plan::{BudgetParams, PlanError};
-use crate::prompt::Message;
+use crate::plan::{BudgetParams, PlanError, SamplingParams};
+use crate::prompt::{Message, TemplateTokens};
 use proptest::prelude::*;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -36,8 +36,9 @@ fn caps(context: usize, pool_blocks: usize) -> Caps {
 
 fn planner_of(settings: Settings, caps: Caps) -> Planner {
     let config = serde_json::from_str(&file("tokenizer_config.json")).expect("JSON");
-    let template = ChatTemplate::from_config(&config).expect("a template");
-    let defaults = Sampling { temperature: 1.0, top_p: 1.0 };
+    let source = ChatTemplate::source(&config, None).expect("a template");
+    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("Jinja");
+    let defaults = Sampling::default();
     let Settings { prompt, plan: config } = settings;
     Planner::new(PlannerParts { config, prompt, template, tokenizer: tokenizer(), caps, defaults })
         .expect("the marker can be encoded")
@@ -58,6 +59,7 @@ fn params() -> Params {
         n: 1,
         temperature: None,
         top_p: None,
+        sampling: SamplingParams::default(),
         seed: None,
         stop: Vec::new(),
         logprobs: None,
@@ -196,9 +198,41 @@ fn at_temperature_0_one_branch_runs_and_the_report_says_so() {
 #[test]
 fn the_request_rules_over_the_row_and_the_model() {
     let plan = plan(&Params { temperature: Some(0.3), top_p: Some(0.5), ..effort(Effort::Medium) });
-    assert_eq!(plan.sampling, Sampling { temperature: 0.3, top_p: 0.5 });
+    assert_eq!(plan.sampling, Sampling { temperature: 0.3, top_p: 0.5, ..Sampling::default() });
+    let asked = SamplingParams {
+        top_k: Some(7),
+        min_p: Some(0.1),
+        repetition_penalty: Some(1.2),
+        frequency_penalty: 0.5,
+        presence_penalty: -0.5,
+        logit_bias: vec![(3, -100.0)],
+    };
+    let plan = self::plan(&Params { sampling: asked, ..params() });
+    let expected = Sampling {
+        top_k: 7,
+        min_p: 0.1,
+        repetition_penalty: 1.2,
+        frequency_penalty: 0.5,
+        presence_penalty: -0.5,
+        bias: [(3, -100.0)].into(),
+        ..Sampling::default()
+    };
+    assert_eq!(plan.sampling, expected);
     let nothing = self::plan(&Params { top_p: Some(0.0), ..params() });
     assert!(nothing.sampling.top_p > 0.0, "the nucleus holds at least one token");
+}
+
+#[test]
+fn a_bias_on_a_token_that_the_model_lacks_is_refused() {
+    let vocab = 640;
+    let biased = |id: usize| {
+        let logit_bias = vec![(0, 1.0), (u32::try_from(id).expect("small"), 1.0)];
+        let sampling = SamplingParams { logit_bias, ..SamplingParams::default() };
+        planner().plan(&Params { sampling, ..params() }, 0).map(|plan| plan.sampling.bias.len())
+    };
+    let id = u32::try_from(vocab).expect("small");
+    assert_eq!(biased(vocab - 1), Ok(2));
+    assert_eq!(biased(vocab), Err(PlanError::Vocabulary { id, vocab }));
 }
 
 #[test]

@@ -10,6 +10,10 @@ fn tokens() -> TemplateTokens {
     TemplateTokens { bos: Some("<s>".to_owned()), eos: Some("</s>".to_owned()) }
 }
 
+fn from_config(config: &serde_json::Value, file: Option<&str>) -> Result<ChatTemplate, PromptError> {
+    ChatTemplate::new(&ChatTemplate::source(config, file)?, TemplateTokens::from_config(config))
+}
+
 fn render(source: &str, messages: &[Message]) -> Result<String, PromptError> {
     ChatTemplate::new(source, tokens())?.render(messages)
 }
@@ -19,7 +23,7 @@ fn the_bundled_template_writes_chatml() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/policy/tokenizer_config.json");
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(TemplateTokens::from_config(&config).eos.as_deref(), Some("<|im_end|>"));
-    let template = ChatTemplate::from_config(&config).unwrap();
+    let template = from_config(&config, None).unwrap();
     let text = template.render(&[message("system", "Think."), message("user", "What is 1 + 1?")]).unwrap();
     let expected = "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n\
                     <|im_start|>assistant\n";
@@ -130,7 +134,13 @@ fn configurations_name_templates_and_tokens_in_two_ways() {
         TemplateTokens::from_config(&config),
         TemplateTokens { bos: Some("<b>".to_owned()), eos: None }
     );
-    assert_eq!(ChatTemplate::from_config(&config).unwrap().render(&[]).unwrap(), "<b>");
-    assert!(matches!(ChatTemplate::from_config(&serde_json::json!({})), Err(PromptError::Template(_))));
+    assert_eq!(from_config(&config, None).unwrap().render(&[]).unwrap(), "<b>");
+    // The file beside the configuration wins over the key in it, tokens stay.
+    assert_eq!(from_config(&config, Some("{{ bos_token }}file")).unwrap().render(&[]).unwrap(), "<b>file");
+    let tools_alone = serde_json::json!({"chat_template": [{"name": "tool_use", "template": "no"}]});
+    for config in [serde_json::json!({}), serde_json::json!({"chat_template": null}), tools_alone] {
+        let error = from_config(&config, None).unwrap_err().to_string();
+        assert!(error.contains("chat_template.jinja") && error.contains("tokenizer_config.json"), "{error}");
+    }
     assert!(matches!(ChatTemplate::new("{% if %}", tokens()), Err(PromptError::Template(_))));
 }

@@ -198,7 +198,7 @@ impl Choice {
         let segment = Segment {
             inject,
             max_tokens: granted,
-            sampling: self.plan.sampling,
+            sampling: self.plan.sampling.clone(),
             stop: Arc::clone(&self.plan.stop),
             top_logprobs: self.plan.logprobs.unwrap_or(0),
         };

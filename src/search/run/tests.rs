@@ -54,7 +54,7 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
         prompt: vec![3; 20].into(),
         effort: Effort::Low,
         mode,
-        sampling: Sampling { temperature: 1.0, top_p: 1.0 },
+        sampling: Sampling::default(),
         seed: 11,
         choices: vec![budget; n],
         live: n * mode.branches() as usize,
