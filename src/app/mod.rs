@@ -196,6 +196,7 @@ pub fn tree_config(args: &EngineArgs) -> tree::Config {
         threads: args.threads.map_or(cores, std::num::NonZero::get),
         step_positions: args.step_positions.get(),
         queue: QUEUE,
+        grouped: true,
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn rig_over(
     (step_positions, kv_bytes): (usize, usize),
 ) -> Rig {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
-    let settings = tree::Config { kv_bytes, threads: 2, step_positions, queue: 64 };
+    let settings = tree::Config { kv_bytes, threads: 2, step_positions, queue: 64, grouped: true };
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
         .expect("builds");
     let vocab = engine.caps().vocab;

@@ -28,9 +28,11 @@ pub struct Cpu {
     scratch: Scratch,
 }
 
-impl From<Model> for Cpu {
-    fn from(model: Model) -> Self {
-        Self { model, scratch: Scratch::default() }
+impl Cpu {
+    /// A model whose rows attend in groups or, to compare, each for itself.
+    #[must_use]
+    pub fn new(model: Model, grouped: bool) -> Self {
+        Self { model, scratch: Scratch::new(grouped) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! CPU kernels: matrix product, attention over KV blocks, and the elementwise
-//! functions between them.
+//! CPU kernels: matrix product and elementwise functions. Attention is in
+//! [`super::kernel_attention`].
 //!
 //! Every number is computed in an order that depends only on its own row: a
 //! product sums over its inner dimension from first to last, attention over
@@ -19,8 +19,6 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES, Lanes};
-use super::kv::BlockId;
-use super::store::{BLOCK, LayerStore};
 use rayon::prelude::*;
 
 /// Output columns that one panel of a packed matrix holds.
@@ -28,7 +26,7 @@ const PANEL: usize = 32;
 
 /// The instruction set that the kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Isa {
+pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -40,7 +38,7 @@ enum Isa {
 /// instruction set was detected.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
-    isa: Isa,
+    pub(super) isa: Isa,
 }
 
 /// A weight matrix `[n, k]`, packed into panels of 32 outputs:
@@ -102,25 +100,6 @@ impl Packed {
     }
 }
 
-/// One row's attention over its branch's blocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Attend<'a> {
-    /// Queries, `[head][head dim]`.
-    pub query: &'a [f32],
-    /// The layer's KV.
-    pub layer: &'a LayerStore,
-    /// The branch's blocks.
-    pub blocks: &'a [BlockId],
-    /// The first position to attend to: 0, but in a layer with a sliding window.
-    pub start: usize,
-    /// The end of the positions to attend to, the row's own included.
-    pub len: usize,
-    /// KV heads.
-    pub kv_heads: usize,
-    /// Floats per head.
-    pub head_dim: usize,
-}
-
 /// Calls a body under the detected instruction set.
 macro_rules! dispatch {
     ($isa:expr, $module:ident, $($arg:expr),*) => {
@@ -136,6 +115,8 @@ macro_rules! dispatch {
         }
     };
 }
+
+pub(super) use dispatch;
 
 /// Compiles one body three times.
 macro_rules! compile {
@@ -159,8 +140,9 @@ macro_rules! compile {
     };
 }
 
+pub(super) use compile;
+
 compile!(product, product_body, (x: &[f32], rows: usize, w: &Packed, out: &mut [f32]), rows: 8, 2);
-compile!(attention, attend_body, (row: Attend<'_>, scores: &mut Vec<f32>, out: &mut [f32]), rows: 1, 1);
 compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1);
 compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1);
 
@@ -184,14 +166,6 @@ impl Kernels {
     pub fn product(self, x: &[f32], rows: usize, w: &Packed, out: &mut [f32]) {
         assert!(x.len() == rows * w.k && out.len() == rows * w.n, "rows of k in, rows of n out");
         dispatch!(self.isa, product, x, rows, w, out);
-    }
-
-    /// Scaled dot-product attention of one row; `out` is `[head][head dim]`,
-    /// `scores` is scratch. Heads share KV heads in equal groups.
-    pub fn attend(self, row: Attend<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        assert!(row.start < row.len && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
-        assert!(row.query.len() == out.len() && out.len().is_multiple_of(row.kv_heads * row.head_dim));
-        dispatch!(self.isa, attention, row, scores, out);
     }
 
     /// `gate = silu(gate) * up`, elementwise.
@@ -241,7 +215,7 @@ pub(super) fn rotate(heads: &mut [f32], head_dim: usize, turns: &[(f32, f32)]) {
 }
 
 #[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -305,116 +279,6 @@ fn tile_body<V: Lanes, const ROWS: usize>(
 }
 
 #[inline(always)]
-fn attend_body<V: Lanes, const ROWS: usize, const FMA: bool>(
-    row: Attend<'_>,
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    // The common head sizes become constants, so that the inner loops unroll.
-    match row.head_dim {
-        32 => attend_dim::<V, FMA>(row, scores, out, 32),
-        64 => attend_dim::<V, FMA>(row, scores, out, 64),
-        128 => attend_dim::<V, FMA>(row, scores, out, 128),
-        dim => attend_dim::<V, FMA>(row, scores, out, dim),
-    }
-}
-
-#[inline(always)]
-fn attend_dim<V: Lanes, const FMA: bool>(
-    row: Attend<'_>,
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-    dim: usize,
-) {
-    let Attend { query, layer, blocks, start, len, kv_heads, .. } = row;
-    let group = query.len() / (dim * kv_heads);
-    // Whole blocks before the window are skipped; what is left of it in the
-    // first block gets the weight 0.
-    let first = start / BLOCK;
-    let blocks = &blocks[first..len.div_ceil(BLOCK)];
-    let (start, len) = (start - first * BLOCK, len - first * BLOCK);
-    let span = blocks.len() * BLOCK;
-    let scale = 1.0 / (dim as f32).sqrt();
-    scores.resize(span * group, 0.0);
-    for kv_head in 0..kv_heads {
-        let query = &query[kv_head * group * dim..(kv_head + 1) * group * dim];
-        for (index, &block) in blocks.iter().enumerate() {
-            let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
-            let keys = &layer.keys[base..base + dim * BLOCK];
-            for (g, query) in query.chunks_exact(dim).enumerate() {
-                let (keys, _) = keys.as_chunks::<BLOCK>();
-                let sums = query
-                    .iter()
-                    .zip(keys)
-                    .fold(V::splat(0.0), |sums, (&q, keys)| V::splat(q).mul_add(V::load(keys), sums));
-                let mut lanes = [0.0; BLOCK];
-                sums.store(&mut lanes);
-                let at = g * span + index * BLOCK;
-                for (score, sum) in scores[at..at + BLOCK].iter_mut().zip(lanes) {
-                    *score = sum * scale;
-                }
-            }
-        }
-        for g in 0..group {
-            let scores = &mut scores[g * span..g * span + len];
-            let (outside, seen) = scores.split_at_mut(start);
-            outside.fill(0.0);
-            let highest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            exponentials_body::<V, 1, FMA>(seen, highest);
-            let total: f32 = seen.iter().sum();
-            let head = (kv_head * group + g) * dim;
-            let out = &mut out[head..head + dim];
-            weighted_values::<V, FMA>(layer, blocks, (kv_heads, kv_head, dim), scores, out);
-            for value in out {
-                *value /= total;
-            }
-        }
-    }
-}
-
-/// `out = Σ weight[p] · value[p]`, over positions in order, in strips of
-/// columns that stay in registers.
-#[inline(always)]
-fn weighted_values<V: Lanes, const FMA: bool>(
-    layer: &LayerStore,
-    blocks: &[BlockId],
-    (kv_heads, kv_head, dim): (usize, usize, usize),
-    weights: &[f32],
-    out: &mut [f32],
-) {
-    let mut column = 0;
-    while column + 2 * LANES <= dim {
-        let mut sums = [V::splat(0.0); 2];
-        for (weights, &block) in weights.chunks(BLOCK).zip(blocks) {
-            let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
-            let values = &layer.values[base..base + dim * BLOCK];
-            for (&weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
-                let (values, _) = values[column..column + 2 * LANES].as_chunks::<LANES>();
-                let weight = V::splat(weight);
-                sums = [
-                    weight.mul_add(V::load(&values[0]), sums[0]),
-                    weight.mul_add(V::load(&values[1]), sums[1]),
-                ];
-            }
-        }
-        let (out, _) = out[column..column + 2 * LANES].as_chunks_mut::<LANES>();
-        sums[0].store(&mut out[0]);
-        sums[1].store(&mut out[1]);
-        column += 2 * LANES;
-    }
-    out[column..].fill(0.0);
-    for (weights, &block) in weights.chunks(BLOCK).zip(blocks) {
-        let base = (block as usize * kv_heads + kv_head) * dim * BLOCK;
-        let values = &layer.values[base..base + dim * BLOCK];
-        for (&weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
-            for (out, &value) in out[column..].iter_mut().zip(&values[column..]) {
-                *out = multiply_add::<FMA>(weight, value, *out);
-            }
-        }
-    }
-}
-
-#[inline(always)]
 fn gate_body<V: Lanes, const ROWS: usize, const FMA: bool>(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = *gate / (1.0 + exponential::<FMA>(-*gate)) * up;
@@ -422,7 +286,7 @@ fn gate_body<V: Lanes, const ROWS: usize, const FMA: bool>(gate: &mut [f32], up:
 }
 
 #[inline(always)]
-fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
+pub(super) fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
     for x in x {
         *x = exponential::<FMA>(*x - shift);
     }
@@ -449,16 +313,15 @@ fn exponential<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::engine::rng::uniform;
-    use crate::engine::tree::store::Store;
 
-    fn noise(key: u64, n: usize) -> Vec<f32> {
+    pub(in super::super) fn noise(key: u64, n: usize) -> Vec<f32> {
         (0..n as u64).map(|i| uniform(key, i) as f32 * 2.0 - 1.0).collect()
     }
 
-    fn every_isa() -> Vec<Kernels> {
+    pub(in super::super) fn every_isa() -> Vec<Kernels> {
         let mut all = vec![Kernels { isa: Isa::Baseline }];
         #[cfg(target_arch = "x86_64")]
         {
@@ -517,63 +380,6 @@ mod tests {
             for (x, y) in x.iter().zip(y) {
                 let exact = f64::from(*x).exp();
                 assert!((f64::from(y) / exact - 1.0).abs() < 2.5e-7, "{kernels:?}: exp({x}) = {y}");
-            }
-        }
-    }
-
-    #[test]
-    fn attention_agrees_with_the_textbook_over_scattered_blocks() {
-        for kernels in every_isa() {
-            for (dim, kv_heads, group, (start, len)) in [
-                (32usize, 2usize, 2usize, (0usize, 37usize)),
-                (16, 1, 3, (0, 16)),
-                (40, 2, 1, (0, 5)),
-                (128, 1, 4, (0, 50)),
-                // Windows that begin with a block, beside one and inside one,
-                // and one that is the row's own position alone.
-                (32, 2, 2, (16, 37)),
-                (32, 1, 2, (17, 60)),
-                (16, 2, 1, (31, 50)),
-                (40, 1, 3, (47, 48)),
-            ] {
-                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 7 - i).collect();
-                let mut store = Store::new(1, kv_heads, dim, 8);
-                let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));
-                let at = |p: usize| p * kv_heads * dim..(p + 1) * kv_heads * dim;
-                for p in 0..len {
-                    store.write(0, blocks[p / BLOCK], p % BLOCK, (&keys[at(p)], &values[at(p)]));
-                }
-                let query = noise(7, kv_heads * group * dim);
-                let mut out = vec![f32::NAN; query.len()];
-                let row = Attend {
-                    query: &query,
-                    layer: store.layer(0),
-                    blocks: &blocks,
-                    start,
-                    len,
-                    kv_heads,
-                    head_dim: dim,
-                };
-                kernels.attend(row, &mut Vec::new(), &mut out);
-                for head in 0..kv_heads * group {
-                    let kv = head / group * dim;
-                    let score = |p: usize| -> f64 {
-                        (0..dim)
-                            .map(|i| f64::from(query[head * dim + i]) * f64::from(keys[at(p)][kv + i]))
-                            .sum::<f64>()
-                            / (dim as f64).sqrt()
-                    };
-                    let total: f64 = (start..len).map(|p| score(p).exp()).sum();
-                    for i in 0..dim {
-                        let exact: f64 = (start..len)
-                            .map(|p| score(p).exp() / total * f64::from(values[at(p)][kv + i]))
-                            .sum();
-                        assert!(
-                            (f64::from(out[head * dim + i]) - exact).abs() < 1e-5,
-                            "{kernels:?} dim {dim}"
-                        );
-                    }
-                }
             }
         }
     }

@@ -22,6 +22,7 @@ mod fair;
 pub mod forward;
 pub mod generation;
 mod kernel;
+mod kernel_attention;
 mod kernel_lanes;
 pub mod kv;
 mod linear;
@@ -61,6 +62,9 @@ pub struct Config {
     pub step_positions: usize,
     /// Requests that may wait for memory; one more is refused.
     pub queue: usize,
+    /// Whether rows that share blocks attend to them together; `false` only
+    /// serves to compare. What branches say is the same.
+    pub grouped: bool,
 }
 
 /// Why an engine cannot be built.
@@ -120,7 +124,7 @@ impl TreeEngine {
         metrics: Arc<Metrics>,
         config: &Config,
     ) -> Result<Self, BuildError> {
-        Self::over(Cpu::from(model), eos, tokenizer, metrics, config)
+        Self::over(Cpu::new(model, config.grouped), eos, tokenizer, metrics, config)
     }
 }
 

@@ -9,7 +9,8 @@
 
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
-use super::kernel::{Attend, Kernels, Packed, rms_norm, rms_norm_heads, rotate};
+use super::kernel::{Kernels, Packed, rms_norm, rms_norm_heads, rotate};
+use super::kernel_attention::{Attend, TILE, Tile};
 use super::kv::BlockId;
 use super::linear::Linear;
 use super::store::{BLOCK, Store};
@@ -64,6 +65,8 @@ struct Layer {
 struct Worker {
     first: usize,
     rows: usize,
+    /// Rows that attend together, and the leading blocks that they share.
+    tiles: Vec<(usize, usize)>,
     turns: Vec<(f32, f32)>,
     x: Vec<f32>,
     normed: Vec<f32>,
@@ -78,12 +81,20 @@ struct Worker {
 }
 
 /// Scratch of a forward pass.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scratch {
     workers: Vec<Worker>,
+    grouped: bool,
 }
 
 impl Scratch {
+    /// Scratch for passes in which rows that share blocks read them together,
+    /// or, to compare, each for itself. The bits are the same.
+    #[must_use]
+    pub fn new(grouped: bool) -> Self {
+        Self { workers: Vec::new(), grouped }
+    }
+
     /// The wanted logits of the last pass, `[row][vocab]` in the order of the
     /// rows that wanted them.
     pub fn logits(&self, vocab: usize) -> impl Iterator<Item = &[f32]> {
@@ -229,6 +240,7 @@ impl Model {
             (worker.first, worker.rows) = (first, share);
             worker.x.clear();
             worker.turns.clear();
+            tiles(&rows[first..first + share], scratch.grouped, &mut worker.tiles);
             for row in &rows[first..first + share] {
                 self.embedding.unpack(row.token as usize, &mut worker.x);
                 worker.turns.extend(self.turns.iter().map(|turn| {
@@ -264,21 +276,29 @@ impl Model {
     fn after_keys(&self, index: usize, rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
         let layer = &self.layers[index];
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
-        let Worker { first, rows: n, x, normed, q, attended, gate, up, scores, .. } = worker;
+        let Worker { first, rows: n, tiles, x, normed, q, attended, gate, up, scores, .. } = worker;
         attended.resize(q.len(), 0.0);
         let width = self.config.heads * head_dim;
         let window = self.config.windows[index];
-        for (i, row) in rows[*first..][..*n].iter().enumerate() {
-            let attend = Attend {
-                query: &q[i * width..(i + 1) * width],
-                layer: store.layer(index),
-                blocks: row.blocks,
-                start: window.map_or(0, |window| (row.position + 1).saturating_sub(window)),
-                len: row.position + 1,
-                kv_heads,
-                head_dim,
+        let mut done = 0;
+        for &(size, shared) in tiles.iter() {
+            let tile = Tile { layer: store.layer(index), kv_heads, head_dim, shared };
+            let attend = |i: usize| {
+                let row = &rows[*first + i];
+                let start = window.map_or(0, |window| (row.position + 1).saturating_sub(window));
+                Attend {
+                    query: &q[i * width..(i + 1) * width],
+                    blocks: row.blocks,
+                    start,
+                    len: row.position + 1,
+                }
             };
-            self.kernels.attend(attend, scores, &mut attended[i * width..(i + 1) * width]);
+            let out = &mut attended[done * width..(done + size) * width];
+            // A tile has at most as many rows as queries go together; the array
+            // is filled up with its last row and cut to the tile.
+            let array: [Attend<'_>; TILE] = std::array::from_fn(|i| attend(done + i.min(size - 1)));
+            self.kernels.attend(tile, &array[..size], scores, out);
+            done += size;
         }
         layer.o.forward(self.kernels, attended, *n, normed);
         add(x, normed);
@@ -320,6 +340,27 @@ impl Model {
         let hidden = self.config.hidden;
         for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
             rms_norm(x, weight, self.config.epsilon, out);
+        }
+    }
+}
+
+/// Cuts rows into tiles of neighbours that share leading blocks.
+fn tiles(rows: &[Row<'_>], grouped: bool, tiles: &mut Vec<(usize, usize)>) {
+    tiles.clear();
+    let full = |row: &Row<'_>| (row.position + 1) / BLOCK;
+    for (i, row) in rows.iter().enumerate() {
+        let common = |size: usize, shared: usize| {
+            let before = &rows[i - size].blocks[..shared.min(full(row))];
+            before.iter().zip(row.blocks).take_while(|(a, b)| a == b).count()
+        };
+        match tiles.last_mut() {
+            // A row that would cost the others most of what they share begins
+            // a tile of its own.
+            Some((size, shared)) if grouped && *size < TILE && 2 * common(*size, *shared) >= *shared => {
+                *shared = common(*size, *shared);
+                *size += 1;
+            }
+            _ => tiles.push((1, full(row))),
         }
     }
 }

@@ -127,8 +127,13 @@ fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let passes = Arc::new(Mutex::new(Vec::new()));
     let model = Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes) };
-    let config =
-        Config { kv_bytes: blocks * Store::block_bytes(1, 1, 1), threads: 1, step_positions, queue: 100 };
+    let config = Config {
+        kv_bytes: blocks * Store::block_bytes(1, 1, 1),
+        threads: 1,
+        step_positions,
+        queue: 100,
+        grouped: true,
+    };
     let engine =
         TreeEngine::over(model, Vec::new(), bundled(), Arc::clone(&metrics), &config).expect("builds");
     let (events, inbox) = mpsc::unbounded_channel();
