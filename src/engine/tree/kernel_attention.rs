@@ -150,6 +150,13 @@ impl<'a> Queries<'a> {
         span.start..if alike { self.tile.shared.max(span.start) } else { span.start }
     }
 
+    /// Blocks that the first query goes over alone.
+    #[inline(always)]
+    fn rest(&self, shared: &Range<usize>) -> Range<usize> {
+        let span = self.row(0).span();
+        if shared.is_empty() { span } else { shared.end..span.end }
+    }
+
     /// Works on `N` queries; says how many that were.
     #[inline(always)]
     fn run<V: Lanes, const N: usize, const FMA: bool>(
@@ -173,7 +180,7 @@ impl<'a> Queries<'a> {
         self.score::<V, N>(shared.clone(), together, (scores, longest));
         for n in 0..N {
             let one = Self { first: self.first + n, ..self };
-            let rest = shared.end..self.row(n).span().end;
+            let rest = one.rest(&shared);
             let from = n * longest + shared.len() * BLOCK;
             one.score::<V, 1>(rest, &alone[n * dim..(n + 1) * dim], (&mut scores[from..], 0));
         }
@@ -249,7 +256,7 @@ impl<'a> Queries<'a> {
             self.strip::<V, N>(shared.clone(), all, column, &mut sums);
             for n in 0..N {
                 let one = Self { first: self.first + n, ..*self };
-                let rest = shared.end..self.row(n).span().end;
+                let rest = one.rest(&shared);
                 let done = (shared.len() * BLOCK).min(all[n].len());
                 one.strip::<V, 1>(rest, [&all[n][done..]], column, std::array::from_mut(&mut sums[n]));
             }
