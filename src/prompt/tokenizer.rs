@@ -68,7 +68,8 @@ impl Tokenizer {
         };
         let byte_fallback = chain.iter().any(|d| matches!(d, DecoderWrapper::ByteFallback(_)));
         let spelling = Spelling::of(&chain);
-        let beginning = beginning(&inner).map_err(|e| refused(&e))?;
+        // A tokenizer that refuses the probe has no rule that it could show.
+        let beginning = beginning(&inner).unwrap_or_default();
         let (bytes, ends, kinds) = (Vec::new(), Vec::new(), Vec::new());
         let mut tokenizer = Self { inner, spelling, byte_fallback, bytes, ends, kinds, beginning };
         tokenizer.lay_out();

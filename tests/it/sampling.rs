@@ -210,6 +210,19 @@ async fn the_models_defaults_hold_until_a_request_says_otherwise() {
     assert!(error.contains("generation_config.json: min_p = 2") && error.contains("0 to 1"), "{error}");
 }
 
+#[test]
+fn every_end_that_a_checkpoint_names_ends_a_text() {
+    let ends = |defaults: Value| {
+        let folder = with_defaults(&defaults);
+        espalier::app::load(folder.path().to_str().expect("UTF-8")).expect("loads").eos
+    };
+    // The tokenizer's own end of a turn, which is 2 here, is always one.
+    assert_eq!(ends(json!({"eos_token_id": [2, 0]})), [2, 0]);
+    assert_eq!(ends(json!({"eos_token_id": [0, 3, 0]})), [0, 3, 2]);
+    assert_eq!(ends(json!({"eos_token_id": 1})), [1, 2]);
+    assert_eq!(ends(json!({})), [2], "config.json names it too");
+}
+
 #[tokio::test]
 async fn seeds_and_positions_alone_decide_among_what_the_cuts_leave() {
     let rig = rig("models/seedling/policy");

@@ -13,15 +13,11 @@ mod shard;
 use super::config::{LoadError, ModelConfig};
 use super::kernel::Packed;
 use super::model::Model;
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use shard::{Entry, Shard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The file of a checkpoint that is not sharded.
 pub const SINGLE: &str = "model.safetensors";
@@ -126,9 +122,7 @@ impl Weights {
     /// # Errors
     /// Naming the first tensor that is not.
     pub fn check(&self, config: &ModelConfig) -> Result<(), LoadError> {
-        // Quantised layers have tensors of their library's own.
-        let linear = config.quantisation.is_none();
-        for (name, shape) in Model::tensors(config).filter(|(_, shape)| linear || shape.len() == 1) {
+        for (name, shape) in Model::tensors(config) {
             let Some((shard, entry)) = self.tensors.get(&name) else {
                 return Err(LoadError::Weights(format!("cannot find tensor {name}")));
             };
@@ -167,28 +161,18 @@ impl Weights {
             None => Err(LoadError::Weights(format!("cannot find tensor {name}"))),
         }
     }
-
-    /// A whole tensor, as it lies on disk.
-    fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
-        let (shard, entry) = self.find(name)?;
-        let bytes = shard.read(entry, 0..entry.bytes())?;
-        let kind = entry.any_dtype().ok_or_else(|| {
-            LoadError::Weights(format!("{name} is {}, a type that cannot be read", entry.kind))
-        })?;
-        Tensor::from_raw_buffer(&bytes, kind, &entry.shape, &Device::Cpu).map_err(|cause| failed(&cause))
-    }
 }
 
 /// Reads tensors for the model that is being built.
 pub(super) struct Reader<'a> {
-    weights: Arc<Weights>,
+    weights: Weights,
     progress: &'a mut dyn FnMut(u64, u64),
-    done: Arc<AtomicU64>,
+    done: u64,
 }
 
 impl<'a> Reader<'a> {
     fn new(weights: Weights, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
-        Self { weights: Arc::new(weights), progress, done: Arc::default() }
+        Self { weights, progress, done: 0 }
     }
 
     /// The numbers of a small tensor.
@@ -223,56 +207,9 @@ impl<'a> Reader<'a> {
         let floats = Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)
             .and_then(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
             .map_err(|cause| failed(&cause))?;
-        self.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.report();
+        self.done += bytes.len() as u64;
+        (self.progress)(self.done, self.weights.bytes());
         Ok(floats)
-    }
-
-    fn report(&mut self) {
-        let total = self.weights.bytes();
-        (self.progress)(self.done.load(Ordering::Relaxed).min(total), total);
-    }
-
-    /// What the library needs to build a quantised layer by itself.
-    pub(super) fn library(&mut self, prefix: &str) -> ShardedVarBuilder {
-        self.report();
-        let backend = Backend { weights: Arc::clone(&self.weights), done: Arc::clone(&self.done) };
-        ShardedSafeTensors::wrap(Box::new(backend), DType::F32, Device::Cpu).pp(prefix)
-    }
-}
-
-/// The weights as the library reads them.
-struct Backend {
-    weights: Arc<Weights>,
-    done: Arc<AtomicU64>,
-}
-
-impl SimpleBackend for Backend {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: candle_nn::Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let tensor = self.get_unchecked(name, dtype, device)?;
-        if tensor.shape() != &shape {
-            let found = tensor.shape();
-            candle_core::bail!("{name} has the shape {found:?} and {shape:?} is needed");
-        }
-        Ok(tensor)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        let tensor = self.weights.tensor(name).map_err(|error| candle_core::Error::Msg(error.to_string()))?;
-        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-        self.done.fetch_add(bytes as u64, Ordering::Relaxed);
-        tensor.to_dtype(dtype)?.to_device(device)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.weights.tensors.contains_key(name)
     }
 }
 

@@ -8,7 +8,6 @@
 mod keys;
 
 use super::rope::Rope;
-use mistralrs_quant::QuantizedConfig;
 use serde_json::{Map, Value};
 
 pub(crate) use keys::Keys;
@@ -107,8 +106,6 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Whether each head of q and k is normalised before it is turned.
     pub qk_norm: bool,
-    /// How linear layers are quantised in the file, if they are.
-    pub quantisation: Option<QuantizedConfig>,
 }
 
 impl ModelConfig {
@@ -162,15 +159,14 @@ impl ModelConfig {
         if mlp_bias && family != Family::Llama {
             return Err(keys.unsupported("mlp_bias", "false in this architecture"));
         }
-        let quantisation = match keys.get("quantization_config") {
-            None => None,
-            Some(config) => Some(serde_json::from_value(config.clone()).map_err(|_| {
-                keys.unsupported(
-                    "quantization_config",
-                    "none (f32, f16 or bf16 weights), or what mistralrs-quant reads: gptq, awq, fp8, bitsandbytes or afq",
-                )
-            })?),
-        };
+        const PLAIN: &str = "none: weights in f32, f16 or bf16";
+        match keys.get("quantization_config") {
+            None => {}
+            Some(Value::Object(map)) => {
+                return Err(Keys::new("quantization_config.", map).unsupported("quant_method", PLAIN));
+            }
+            Some(_) => return Err(keys.unsupported("quantization_config", PLAIN)),
+        }
         Ok(ModelConfig {
             hidden,
             intermediate: keys.needed("intermediate_size")?,
@@ -190,7 +186,6 @@ impl ModelConfig {
             output_bias: attention_bias && family != Family::Qwen2,
             mlp_bias,
             qk_norm: family == Family::Qwen3,
-            quantisation,
         })
     }
 }

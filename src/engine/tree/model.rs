@@ -139,8 +139,7 @@ impl Model {
         let mut layers = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
             let name = |part: &str| format!("model.layers.{index}.{part}");
-            let mut linear =
-                |part, shape, bias| Linear::load(&name(part), shape, bias, &c.quantisation, reader);
+            let mut linear = |part, shape, bias| Linear::load(&name(part), shape, bias, reader);
             let q = linear("self_attn.q_proj", (c.hidden, queries), c.qkv_bias)?;
             let k = linear("self_attn.k_proj", (c.hidden, kvs), c.qkv_bias)?;
             let v = linear("self_attn.v_proj", (c.hidden, kvs), c.qkv_bias)?;
@@ -160,7 +159,7 @@ impl Model {
         let norm = reader.floats("model.norm.weight")?;
         let head = match c.tied {
             true => None,
-            false => Some(Linear::load("lm_head", (c.hidden, c.vocab), false, &None, reader)?),
+            false => Some(Linear::load("lm_head", (c.hidden, c.vocab), false, reader)?),
         };
         let turns = c.rope.frequencies(c.head_dim);
         let parameters = Self::tensors(c).map(|(_, shape)| shape.iter().product::<usize>()).sum();
@@ -190,17 +189,17 @@ impl Model {
     /// logits in `scratch`. Runs on the current rayon pool.
     ///
     /// # Errors
-    /// When a library product fails; the KV of these rows is then undefined.
+    /// None on the CPU; a device's pass can fail, and the scheduler copes.
     pub fn forward(&self, rows: &[Row<'_>], store: &mut Store, scratch: &mut Scratch) -> Result<(), String> {
         self.deal(rows, scratch);
         let workers = &mut scratch.workers;
         for index in 0..self.layers.len() {
             each(workers, |worker| {
                 if index > 0 {
-                    self.after_keys(index - 1, rows, store, worker)?;
+                    self.after_keys(index - 1, rows, store, worker);
                 }
-                self.keys(index, worker)
-            })?;
+                self.keys(index, worker);
+            });
             let kvs = self.config.kv_heads * self.config.head_dim;
             for worker in workers.iter() {
                 let pairs = worker.k.chunks_exact(kvs).zip(worker.v.chunks_exact(kvs));
@@ -211,10 +210,11 @@ impl Model {
         }
         each(workers, |worker| {
             if let Some(last) = self.layers.len().checked_sub(1) {
-                self.after_keys(last, rows, store, worker)?;
+                self.after_keys(last, rows, store, worker);
             }
-            self.head(rows, worker)
-        })
+            self.head(rows, worker);
+        });
+        Ok(())
     }
 
     /// Gives every worker an equal share of rows and their embeddings.
@@ -241,14 +241,14 @@ impl Model {
     }
 
     /// Norm, queries, keys and values of one layer for a worker's rows.
-    fn keys(&self, index: usize, worker: &mut Worker) -> Result<(), String> {
+    fn keys(&self, index: usize, worker: &mut Worker) {
         let layer = &self.layers[index];
         let dim = self.config.head_dim;
         let Worker { rows, turns, x, normed, q, k, v, .. } = worker;
         self.norm_rows(x, &layer.attention_norm, normed);
-        self.apply(&layer.q, normed, *rows, q)?;
-        self.apply(&layer.k, normed, *rows, k)?;
-        self.apply(&layer.v, normed, *rows, v)?;
+        layer.q.forward(self.kernels, normed, *rows, q);
+        layer.k.forward(self.kernels, normed, *rows, k);
+        layer.v.forward(self.kernels, normed, *rows, v);
         if let Some((q_norm, k_norm)) = &layer.head_norms {
             rms_norm_heads(q, q_norm, self.config.epsilon);
             rms_norm_heads(k, k_norm, self.config.epsilon);
@@ -258,17 +258,10 @@ impl Model {
             rotate(&mut q[row * queries..(row + 1) * queries], dim, turns);
             rotate(&mut k[row * kvs..(row + 1) * kvs], dim, turns);
         }
-        Ok(())
     }
 
     /// Attention and MLP of one layer for a worker's rows.
-    fn after_keys(
-        &self,
-        index: usize,
-        rows: &[Row<'_>],
-        store: &Store,
-        worker: &mut Worker,
-    ) -> Result<(), String> {
+    fn after_keys(&self, index: usize, rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
         let layer = &self.layers[index];
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let Worker { first, rows: n, x, normed, q, attended, gate, up, scores, .. } = worker;
@@ -287,19 +280,18 @@ impl Model {
             };
             self.kernels.attend(attend, scores, &mut attended[i * width..(i + 1) * width]);
         }
-        self.apply(&layer.o, attended, *n, normed)?;
+        layer.o.forward(self.kernels, attended, *n, normed);
         add(x, normed);
         self.norm_rows(x, &layer.mlp_norm, normed);
-        self.apply(&layer.gate, normed, *n, gate)?;
-        self.apply(&layer.up, normed, *n, up)?;
+        layer.gate.forward(self.kernels, normed, *n, gate);
+        layer.up.forward(self.kernels, normed, *n, up);
         self.kernels.silu_gate(gate, up);
-        self.apply(&layer.down, gate, *n, normed)?;
+        layer.down.forward(self.kernels, gate, *n, normed);
         add(x, normed);
-        Ok(())
     }
 
     /// Logits of the rows that want them.
-    fn head(&self, rows: &[Row<'_>], worker: &mut Worker) -> Result<(), String> {
+    fn head(&self, rows: &[Row<'_>], worker: &mut Worker) {
         let hidden = self.config.hidden;
         let Worker { first, rows: n, x, normed, gate, logits, .. } = worker;
         let mut wanted = 0;
@@ -315,13 +307,12 @@ impl Model {
         logits.clear();
         match &self.head {
             _ if wanted == 0 => {}
-            Some(head) => self.apply(head, normed, wanted, logits)?,
+            Some(head) => head.forward(self.kernels, normed, wanted, logits),
             None => {
                 logits.resize(wanted * self.config.vocab, 0.0);
                 self.kernels.product(normed, wanted, &self.embedding, logits);
             }
         }
-        Ok(())
     }
 
     fn norm_rows(&self, x: &[f32], weight: &[f32], out: &mut Vec<f32>) {
@@ -331,20 +322,13 @@ impl Model {
             rms_norm(x, weight, self.config.epsilon, out);
         }
     }
-
-    fn apply(&self, linear: &Linear, x: &[f32], rows: usize, out: &mut Vec<f32>) -> Result<(), String> {
-        linear.forward(self.kernels, x, rows, out).map_err(|error| error.to_string())
-    }
 }
 
 /// Runs `work` on every worker, in parallel where there are several.
-fn each(
-    workers: &mut [Worker],
-    work: impl Fn(&mut Worker) -> Result<(), String> + Send + Sync,
-) -> Result<(), String> {
+fn each(workers: &mut [Worker], work: impl Fn(&mut Worker) + Send + Sync) {
     match workers {
         [only] => work(only),
-        workers => workers.par_iter_mut().try_for_each(work),
+        workers => workers.par_iter_mut().for_each(work),
     }
 }
 

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The longest header: the format's own limit, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -32,7 +33,8 @@ pub(super) struct Shard {
 #[derive(Debug)]
 enum Source {
     Embedded(&'static [u8]),
-    File(File),
+    /// Locked while it is read: a file has one place where it is read from.
+    File(Mutex<File>),
 }
 
 /// One tensor, as a header describes it.
@@ -63,25 +65,11 @@ impl Entry {
         }
     }
 
-    /// The type of its numbers, where it is one that quantised layers may have.
-    pub(super) fn any_dtype(&self) -> Option<DType> {
-        self.dtype().or(match self.kind.as_str() {
-            "U8" => Some(DType::U8),
-            "U32" => Some(DType::U32),
-            "I16" => Some(DType::I16),
-            "I32" => Some(DType::I32),
-            "I64" => Some(DType::I64),
-            "F64" => Some(DType::F64),
-            "F8_E4M3" => Some(DType::F8E4M3),
-            _ => None,
-        })
-    }
-
     /// Whether its place holds its shape, within `data` bytes.
     fn fits(&self, data: u64) -> bool {
         let (from, to) = self.data_offsets;
         let count = self.shape.iter().try_fold(1u64, |n, side| n.checked_mul(*side as u64));
-        let bytes = match (count, self.any_dtype()) {
+        let bytes = match (count, self.dtype()) {
             (Some(count), Some(dtype)) => count.checked_mul(dtype.size_in_bytes() as u64),
             // A type that nothing here reads: its size is its own business.
             (Some(_), None) => to.checked_sub(from),
@@ -100,7 +88,7 @@ impl Shard {
     /// A file of a directory.
     pub(super) fn open(directory: &Path, name: &str) -> Result<Self, LoadError> {
         match File::open(directory.join(name)) {
-            Ok(file) => Self::new(name, Source::File(file)),
+            Ok(file) => Self::new(name, Source::File(Mutex::new(file))),
             Err(cause) => Err(LoadError::Weights(format!("{name} cannot be read: {cause}"))),
         }
     }
@@ -167,7 +155,7 @@ impl Source {
     fn length(&self) -> std::io::Result<u64> {
         match self {
             Source::Embedded(bytes) => Ok(bytes.len() as u64),
-            Source::File(file) => Ok(file.metadata()?.len()),
+            Source::File(file) => Ok(lock(file).metadata()?.len()),
         }
     }
 
@@ -182,13 +170,19 @@ impl Source {
             Source::File(file) => {
                 let length = usize::try_from(range.end - range.start).map_err(|_| too_far())?;
                 let mut part = vec![0; length];
-                let mut file = file;
+                let mut file = lock(file);
                 file.seek(SeekFrom::Start(range.start))?;
                 file.read_exact(&mut part)?;
                 Ok(Cow::Owned(part))
             }
         }
     }
+}
+
+/// The file. A reader that panicked has left nothing behind but the place, which
+/// every reader sets anew.
+fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn entries(json: &[u8]) -> Result<Vec<(String, Entry)>, serde_json::Error> {

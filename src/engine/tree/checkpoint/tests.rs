@@ -1,6 +1,7 @@
 //! Broken files are told by name, and good ones are read piece by piece.
 
 use super::*;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// A safetensors file with these tensors: name, type, shape, bytes.
@@ -84,5 +85,32 @@ fn a_matrix_packed_in_pieces_is_the_matrix_packed_at_once() {
         let mut out = Vec::new();
         packed.unpack(row, &mut out);
         assert_eq!(out, numbers[row * k..(row + 1) * k], "row {row}");
+    }
+}
+
+proptest! {
+    /// Whatever a damaged file says, it is refused or read, and nothing panics.
+    #[test]
+    fn damaged_files_are_refused_or_read(
+        flips in prop::collection::vec((0usize..400, any::<u8>()), 1..6),
+        keep in 0usize..400,
+    ) {
+        let tensors: &[(&str, &str, &[usize], &[u8])] =
+            &[("a", "F32", &[2, 3], &[1; 24]), ("b", "BF16", &[4], &[2; 8]), ("c", "U8", &[], &[3])];
+        let mut bytes = file(tensors);
+        for (at, value) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(keep.max(8));
+        if let Ok(weights) = open(bytes) {
+            let names: Vec<String> = weights.tensors.keys().cloned().collect();
+            let mut ignore = |_, _| {};
+            let mut reader = Reader::new(weights, &mut ignore);
+            for name in names {
+                drop(reader.floats(&name));
+            }
+        }
     }
 }

@@ -236,7 +236,7 @@ fn what_cannot_be_run_is_refused_with_its_key_and_value() {
         (
             LLAMA,
             json!({"quantization_config": {"quant_method": "hqq"}}),
-            ["quantization_config", "f32, f16 or bf16"],
+            ["quantization_config.quant_method = hqq", "f32, f16 or bf16"],
         ),
         (LLAMA, json!({"layer_types": sliding.clone()}), ["layer_types", "where a sliding window is in use"]),
         (MISTRAL, json!({"attention_bias": true}), ["attention_bias = true", "false"]),
