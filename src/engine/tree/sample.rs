@@ -49,17 +49,17 @@ pub(super) struct Scratch {
 pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut Scratch) -> Option<Drawn> {
     let sampling = ask.sampling;
     let Scratch { adjusted, weights, counts, ranked } = scratch;
-    let (_, highest) = argmax(logits)?;
+    let own = argmax(logits)?;
     let id = {
-        let logits = if sampling.bias.is_empty() && !sampling.penalises() {
-            logits
+        // Neutral parameters cost nothing: the logits are not even copied.
+        let (logits, (best, highest)) = if sampling.bias.is_empty() && !sampling.penalises() {
+            (logits, own)
         } else {
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             adjust(adjusted, ask, counts);
-            adjusted
+            (adjusted.as_slice(), argmax(adjusted)?)
         };
-        let (best, highest) = argmax(logits)?;
         if sampling.temperature <= 0.0 {
             best
         } else {
@@ -71,6 +71,7 @@ pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut
             pick(weights, sampling.top_p, ask.uniform, best)
         }
     };
+    let (_, highest) = own;
     weights.clear();
     weights.extend_from_slice(logits);
     kernels.exponentials(weights, highest);
