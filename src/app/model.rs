@@ -178,6 +178,18 @@ pub fn load(model: &str) -> Result<Loaded, ModelError> {
     }
 }
 
+/// Checks all but the weights of what [`load`] would load.
+///
+/// # Errors
+/// When there is no such model, or its files cannot be served.
+pub fn check(model: &str) -> Result<(), ModelError> {
+    match model {
+        // A test loads these.
+        BUNDLED | BUNDLED_PRM => Ok(()),
+        path => read(path)?.prepare().map(drop),
+    }
+}
+
 fn read(path: &str) -> Result<Files, ModelError> {
     let directory = Path::new(path);
     if !directory.exists() {
@@ -221,8 +233,24 @@ fn read(path: &str) -> Result<Files, ModelError> {
     })
 }
 
+/// A checkpoint without its weights.
+struct Prepared {
+    eos: Vec<TokenId>,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    sampling: Sampling,
+    config: ModelConfig,
+}
+
 impl Files {
     fn load(self) -> Result<Loaded, ModelError> {
+        let Prepared { eos, tokenizer, template, sampling, config } = self.prepare()?;
+        let model = checkpoint::load(&self.config, self.weights)
+            .map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
+        Ok(Loaded { name: self.name, origin: self.origin, model, eos, tokenizer, template, sampling, config })
+    }
+
+    fn prepare(&self) -> Result<Prepared, ModelError> {
         let model = || self.name.clone();
         let load = |cause| ModelError::Load { model: self.name.clone(), cause };
         let prompt = |file| {
@@ -254,12 +282,7 @@ impl Files {
             None => ModelConfig::general(&source),
         };
         let settings = settings.map_err(|cause| ModelError::Settings { model: model(), cause })?;
-        let weights = checkpoint::load(&self.config, self.weights)
-            .map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
-        Ok(Loaded {
-            name: self.name,
-            origin: self.origin,
-            model: weights,
+        Ok(Prepared {
             eos,
             tokenizer,
             template,

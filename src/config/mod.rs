@@ -6,10 +6,10 @@
 
 use crate::eval::EvalArgs;
 use crate::{plan, prompt};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 /// The name of the bundled policy.
 pub const BUNDLED: &str = "seedling";
@@ -49,9 +49,56 @@ pub struct ServeArgs {
     /// Largest request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub body_limit: usize,
+    /// Chat requests in flight, at most.
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub max_concurrency: NonZeroUsize,
+    /// Chat requests that may wait beyond those; more are refused with 429.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_queue: usize,
+    /// Longest time for one chat request; then it is answered with its best so far.
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    pub request_timeout: NonZeroU32,
+    /// Longest time for a request's head, and for its body, to arrive.
+    #[arg(long, value_name = "SECONDS", default_value = "30")]
+    pub header_timeout: NonZeroU32,
+    /// Silence on a stream after which a comment is sent.
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub keep_alive: NonZeroU32,
+    /// How long requests may go on after a signal to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub shutdown_timeout: u32,
+    /// How long the engine may work on one step before /health calls it stuck.
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    pub stuck_timeout: NonZeroU32,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or directives by module.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
     /// What to run and with how much.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for ServeArgs {
+    fn default() -> Self {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            serve: ServeArgs,
+        }
+        Defaults::parse_from(["espalier"]).serve
+    }
 }
 
 /// What to run and with how much; shared by the commands that run an engine.

@@ -108,16 +108,19 @@ pub enum StopReason {
     Context,
     /// The engine failed on a branch; the answer comes from what was there.
     EngineFault,
+    /// The server is going down; the answer comes from what was there.
+    Shutdown,
 }
 
 impl StopReason {
     /// All of them, for metrics.
-    pub const ALL: [StopReason; 5] = [
+    pub const ALL: [StopReason; 6] = [
         StopReason::Completed,
         StopReason::Tokens,
         StopReason::Deadline,
         StopReason::Context,
         StopReason::EngineFault,
+        StopReason::Shutdown,
     ];
 
     /// The value in reports and metrics.
@@ -129,6 +132,7 @@ impl StopReason {
             StopReason::Deadline => "deadline",
             StopReason::Context => "context",
             StopReason::EngineFault => "engine_fault",
+            StopReason::Shutdown => "shutdown",
         }
     }
 }

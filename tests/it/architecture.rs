@@ -60,6 +60,8 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["axum"], &["http", "app"]),
     (&["tower_http"], &["http", "app"]),
     (&["tower"], &["http", "app"]),
+    (&["hyper"], &["http"]),
+    (&["hyper_util"], &["http"]),
     (&["utoipa"], &["http", "app"]),
     (&["utoipa_axum"], &["http", "app"]),
     (&["prometheus"], &["metrics"]),

@@ -95,7 +95,7 @@ pub(crate) async fn serve_scripted(script: Script) -> Served {
     let state = app::assemble(handle, planner, tokenizer, Arc::clone(&metrics), (card, BODY_LIMIT));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let serving = tokio::spawn(async move { http::serve(listener, state).await.expect("serves") });
+    let serving = tokio::spawn(http::serve(listener, state));
     served(url, metrics, serving, Some(thread))
 }
 

@@ -30,6 +30,7 @@ impl TreeEngine {
         self.metrics.engine_steps.inc();
         self.metrics.engine_step_seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.engine_step_positions.observe(positions as f64);
+        self.metrics.engine_step_branches.observe(shares.len() as f64);
         match outcome {
             Ok(()) => {
                 self.advance(&shares);

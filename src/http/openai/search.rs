@@ -1,7 +1,7 @@
 //! The `search` report and machine-readable progress; our extension.
 
 use crate::plan::Mode;
-use crate::search::event::{Candidate, Progress, Report};
+use crate::search::event::{Candidate, Progress, Report, StopReason};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
@@ -56,6 +56,22 @@ impl SearchBody {
             branches,
             choices: reports,
         }))
+    }
+}
+
+impl SearchBody {
+    /// Why the search stopped: of several choices, the first that did not
+    /// simply come to its end.
+    #[must_use]
+    pub fn stop_reason(&self) -> &'static str {
+        let completed = StopReason::Completed.name();
+        match self {
+            Self::One(report) => report.stop_reason,
+            Self::Many(reports) => {
+                let mut reasons = reports.choices.iter().map(|report| report.stop_reason);
+                reasons.find(|reason| *reason != completed).unwrap_or(completed)
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::response;
 use crate::engine::{EngineError, Token};
-use crate::http::chat::Disconnect;
+use crate::http::account::Account;
 use crate::http::render::tests::{content, done, failing, progress, report, script, thought, view};
 use crate::http::render::{Source, View};
 use crate::metrics::Metrics;
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 fn respond(source: impl Source, view: View, keep_alive: Duration) -> (Response, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    let disconnect = Disconnect::arm(Arc::clone(&metrics));
-    (response(source, view, keep_alive, disconnect), metrics)
+    let account = Account::open(Arc::clone(&metrics));
+    (response(source, view, keep_alive, account), metrics)
 }
 
 /// The whole text of a stream whose client stays to the end.
