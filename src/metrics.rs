@@ -10,6 +10,8 @@
 //! prefix. Four series exist under vLLM's own name too, because endpoint pickers
 //! and autoscalers read those without being told (Gateway API inference
 //! extension, model server protocol); they are filled in when they are read.
+//!
+//! Length: every series is declared and described here, each in a few lines.
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,

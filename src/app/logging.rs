@@ -55,7 +55,8 @@ where
 fn filter(level: &str) -> Result<EnvFilter, AppError> {
     let refuse = |cause: String| AppError::LogLevel { given: level.to_owned(), cause };
     // A word alone would be taken for a module's name, and silence everything.
-    if !level.contains(['=', ',']) && level.parse::<LevelFilter>().is_err() {
+    let word = !level.contains(['=', ',']);
+    if level.trim().is_empty() || word && level.parse::<LevelFilter>().is_err() {
         return Err(refuse("no such level".to_owned()));
     }
     EnvFilter::try_new(level).map_err(|cause| refuse(cause.to_string()))

@@ -91,7 +91,7 @@ impl Server {
     pub async fn load_and_serve(
         self,
         load: impl FnOnce(&Progress) -> Result<Stack, AppError> + Send + 'static,
-        loaded: impl FnOnce(&str) -> std::io::Result<()>,
+        loaded: impl FnOnce(&str),
         (stop, cut): (impl Future<Output = ()>, impl Future<Output = ()>),
     ) -> Result<(), AppError> {
         let (tell, told) = oneshot::channel();
@@ -113,8 +113,8 @@ impl Server {
                     Ok(stack) => {
                         thread = Some(stack.thread);
                         self.state.install(stack.served);
-                        if let Some(Err(error)) = loaded.take().map(|loaded| loaded(&stack.summary)) {
-                            break Err(error.into());
+                        if let Some(loaded) = loaded.take() {
+                            loaded(&stack.summary);
                         }
                     }
                     Err(error) => break Err(error),
@@ -171,13 +171,17 @@ pub(super) async fn serve(args: ServeArgs, out: &mut impl Write) -> Result<(), A
         let id = state.served().map_or("", |served| served.model.id.as_str());
         tracing::info!(url, model = id, "ready");
         if args.log_format == LogFormat::Json {
-            return Ok(());
+            return;
         }
         let example = format!(
             r#"curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{{"model":"{id}","reasoning_effort":"medium","messages":[{{"role":"user","content":"Mina has 14 apples. Tom gives Mina 35. Then the number doubles. How many apples does Mina have now?"}}]}}'"#
         );
         let version = env!("CARGO_PKG_VERSION");
-        writeln!(out, "espalier {version}\n{summary}url     {url}/v1\n\ntry\n  {example}\n")
+        let banner = format!("espalier {version}\n{summary}url     {url}/v1\n\ntry\n  {example}\n\n");
+        // A server whose standard output nobody reads serves nevertheless.
+        if let Err(error) = out.write_all(banner.as_bytes()).and_then(|()| out.flush()) {
+            tracing::warn!(%error, "nobody reads the standard output");
+        }
     };
     let engine = args.engine.clone();
     let load = move |progress: &Progress| Stack::build(&engine, &metrics, progress);

@@ -21,6 +21,7 @@ mod render;
 mod serve;
 mod state;
 mod stream;
+mod wire;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;

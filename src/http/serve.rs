@@ -10,24 +10,20 @@
 //! nothing is left, or every run was ended and has said its last words, the
 //! server is *closing*.
 
-use super::error::ApiError;
-use super::layers::request_id;
 use super::state::AppState;
+use super::wire::Wire;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request};
+use axum::http::Request;
 use axum::routing::future::RouteFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -167,7 +163,7 @@ async fn connection(stream: TcpStream, router: Router, state: AppState) {
         .keep_alive_interval(patience)
         .keep_alive_timeout(patience);
     let (cut, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let wire = Wire { stream, state, cut: Arc::clone(&cut), heard: Heard::Nothing, blocked: false };
+    let wire = Wire::new(stream, state, Arc::clone(&cut));
     let surface = Surface { router, asked: Arc::clone(&asked) };
     let connection = builder.serve_connection(TokioIo::new(wire), surface);
     tokio::pin!(connection);
@@ -221,107 +217,5 @@ impl hyper::service::Service<Request<Incoming>> for Surface {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.asked.store(true, Ordering::Relaxed);
         tower::Service::call(&mut self.router.clone(), request.map(Body::new))
-    }
-}
-
-/// What came from a client since it was last answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    Nothing,
-    /// The beginning of a request in HTTP/1.
-    Something,
-    /// It speaks HTTP/2, where a status line would be noise.
-    Frames,
-}
-
-/// A socket that says 408 when it is closed on a client in the middle of a head.
-struct Wire {
-    stream: TcpStream,
-    state: AppState,
-    /// Set when the connection is given up because nothing came in time.
-    cut: Arc<AtomicBool>,
-    heard: Heard,
-    /// Whether the client does not read, so that a part of a response may be missing.
-    blocked: bool,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let news = &buffer.filled()[before..];
-        if self.heard == Heard::Nothing && !news.is_empty() {
-            self.heard = if news.starts_with(b"PRI") { Heard::Frames } else { Heard::Something };
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Wire {
-    /// Notes how a write went.
-    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.blocked = outcome.is_pending();
-        if self.heard == Heard::Something {
-            self.heard = Heard::Nothing;
-        }
-        outcome
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(outcome)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.wrote(outcome)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        // One that sent nothing was idle, and idle connections are closed in silence.
-        if !self.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked {
-            return;
-        }
-        let error = ApiError::ReadTimeout { seconds: self.state.config.header_timeout.as_secs_f64() };
-        self.state.note(&error);
-        self.state.metrics.http_responses.with_label_values(&["other", "408"]).inc();
-        let body = serde_json::to_string(&error.body()).unwrap_or_default();
-        let id = request_id(&HeaderMap::new());
-        let id = id.to_str().unwrap_or_default();
-        let response = format!(
-            "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             x-request-id: {id}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        // A few hundred bytes fit the socket's buffer, or the client does not read at all.
-        drop(self.stream.try_write(response.as_bytes()));
     }
 }

@@ -227,7 +227,11 @@ async fn a_server_that_goes_down_takes_nothing_new_and_keeps_no_connection() {
     let chat = r#"{"model": "org/m", "messages": [{"role": "user", "content": "hi"}]}"#;
     for asked in [request("POST", CHAT, JSON, chat), request("GET", "/ready", JSON, "")] {
         let (status, headers, body) = send(router(fixture.state.clone()), asked).await;
-        assert_eq!((status.as_u16(), &headers["connection"]), (503, &"close".parse().expect("a value")), "{body}");
+        assert_eq!(
+            (status.as_u16(), &headers["connection"]),
+            (503, &"close".parse().expect("a value")),
+            "{body}"
+        );
         assert!(headers.contains_key("retry-after") && body.contains("shutting down"), "{body}");
     }
     let (status, headers, _) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
@@ -246,7 +250,7 @@ impl Engine for Hanging {
     fn apply(&mut self, command: Command) {
         drop(command);
         // An error means that the test is over.
-        drop(self.0.recv());
+        let _ = self.0.recv();
     }
 
     fn step(&mut self) -> Result<bool, EngineError> {

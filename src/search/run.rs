@@ -14,18 +14,21 @@
 
 mod choice;
 mod emit;
+mod flight;
+mod shared;
 
-use super::event::{ChoiceEvent, Event, StopReason};
+use super::event::{ChoiceEvent, Event};
 use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use choice::{Choice, Shared};
+use choice::Choice;
+use shared::{Limit, Shared, Told};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Starts runs. Clones share what they start: [`Runner::end_all`] ends it all.
 #[derive(Debug, Clone)]
@@ -59,53 +62,6 @@ pub enum RunError {
     /// The server stopped before there was any text.
     #[error("the server is shutting down, and there was no answer yet")]
     Shutdown,
-}
-
-/// What a choice's task reports.
-#[derive(Debug)]
-enum Told {
-    /// Something to pass on.
-    Event(ChoiceEvent),
-    /// The end of a choice that was ended from outside before it had any text:
-    /// an empty answer beside others, and an error where no choice has any.
-    Bare(ChoiceEvent, RunError),
-    /// The choice failed, and the request with it.
-    Failed(RunError),
-}
-
-/// What ends a run from outside.
-#[derive(Debug, Clone)]
-struct Limit {
-    deadline: Option<Instant>,
-    /// The deadline as the request knows it.
-    seconds: f64,
-    ending: watch::Receiver<bool>,
-}
-
-impl Limit {
-    /// Waits until it is over, and says why.
-    async fn passed(mut self) -> StopReason {
-        let deadline = self.deadline.unwrap_or_else(far_future);
-        tokio::select! {
-            () = sleep_until(deadline) => StopReason::Deadline,
-            // A runner that is gone does not end what it started.
-            () = async { if self.ending.wait_for(|ending| *ending).await.is_err() { std::future::pending().await } } => {
-                StopReason::Shutdown
-            }
-        }
-    }
-
-    /// What a request without any text is told.
-    fn error(&self, reason: StopReason) -> RunError {
-        match reason {
-            StopReason::Shutdown => RunError::Shutdown,
-            StopReason::Deadline
-            | StopReason::Completed
-            | StopReason::Tokens
-            | StopReason::Context
-            | StopReason::EngineFault => RunError::Deadline { seconds: self.seconds },
-        }
-    }
 }
 
 /// A request under way. Dropping it cancels every branch.
@@ -267,10 +223,6 @@ impl Running {
     pub async fn counts(&self) -> Result<RequestCounts, EngineError> {
         self.root.counts().await
     }
-}
-
-fn far_future() -> Instant {
-    Instant::now() + std::time::Duration::from_secs(86_400 * 365)
 }
 
 #[cfg(test)]

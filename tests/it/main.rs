@@ -10,6 +10,8 @@ mod disconnect; // clients that leave
 mod engine; // the tree engine against transformers, and its promises about sharing
 mod faults; // engines that fail, and deadlines
 mod models; // checkpoints that cannot be served, and the binary that refuses them
+mod operating; // loading, limits, drain, logs and metrics
+mod process; // the real binary, for the modules around
 mod reproducible; // equal seeds, whatever else is going on
 mod sdk; // the official clients of OpenAI against a server
 mod support; // servers and clients for the modules above

@@ -2,10 +2,11 @@
 //! first work to the report.
 
 use super::emit::Emitter;
-use super::{Delivery, Limit, RunError, Told};
+use super::flight::{Flight, Landing};
+use super::shared::{Shared, Told};
+use super::{Delivery, RunError};
 use crate::engine::{Branch, End, EngineError, Events, Handle, Segment, SegmentEvent, rng};
-use crate::metrics::{Metrics, ModeMetrics};
-use crate::plan::{Budget, Plan};
+use crate::plan::Budget;
 use crate::search::event::{ChoiceEvent, Event, Finish, Finished, Progress, Report, StopReason, Usage};
 use crate::search::tree::Tree;
 use crate::search::{Extend, Grown, NodeId, Outcome, Strategy, Work, WorkId, build};
@@ -13,49 +14,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-
-/// What the choices of one request share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) plan: Plan,
-    pub(super) delivery: Delivery,
-    /// Branches of one choice alive at once.
-    pub(super) room: usize,
-    pub(super) tell: mpsc::UnboundedSender<Told>,
-    /// When the request came in.
-    pub(super) arrived: Instant,
-    /// Whether any choice has got a token yet.
-    pub(super) spoke: AtomicBool,
-    pub(super) limit: Limit,
-    pub(super) counts: ModeMetrics,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-/// A piece of work that the engine is busy with.
-#[derive(Debug)]
-struct Flight {
-    node: NodeId,
-    granted: u32,
-    /// Logical time at which it began.
-    begun: u64,
-    /// Tokens so far.
-    got: u32,
-    /// Injected tokens among those still to come.
-    injected: u32,
-    /// When its last token came.
-    last: Option<Instant>,
-}
-
-/// What came of a flight, not yet told.
-#[derive(Debug)]
-struct Landing {
-    node: NodeId,
-    tokens: u32,
-    end: Result<End, EngineError>,
-}
 
 /// One choice of a request.
 pub(super) struct Choice {
