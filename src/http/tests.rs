@@ -43,7 +43,11 @@ struct Fixture {
 }
 
 fn fixture(mortal: bool) -> Fixture {
-    let (thread, handle) = EngineThread::spawn(Idle { mortal }).expect("a thread");
+    fixture_on(Idle { mortal })
+}
+
+fn fixture_on(engine: impl Engine) -> Fixture {
+    let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let row = json!({"mode": "direct", "budget": 16});
     let plan = json!({"default_effort": "low", "branch_tokens": 8, "efforts": {
@@ -261,8 +265,9 @@ impl Engine for Hanging {
 #[tokio::test]
 async fn an_engine_is_stuck_while_it_has_work_and_finishes_none_and_never_while_idle() {
     let (release, hold) = std::sync::mpsc::channel();
-    let (_thread, handle) = EngineThread::spawn(Hanging(hold)).expect("a thread");
-    let patience = Duration::from_millis(30);
+    let fixture = fixture_on(Hanging(hold));
+    let handle = fixture.state.served().expect("a model").runner.engine().clone();
+    let patience = fixture.state.config.stuck_after;
     tokio::time::sleep(patience * 3).await;
     assert_eq!(handle.health(patience), Health::Live, "idle");
     let open = Open { prompt: Arc::from([1]), positions: 2, width: 1 };
@@ -274,6 +279,12 @@ async fn an_engine_is_stuck_while_it_has_work_and_finishes_none_and_never_while_
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(handle.health(Duration::from_secs(600)), Health::Live, "patience decides");
+    let chat = r#"{"model": "org/m", "messages": [{"role": "user", "content": "hi"}]}"#;
+    for (method, path, body) in [("GET", "/health", ""), ("GET", "/ready", ""), ("POST", CHAT, chat)] {
+        let answer = send(router(fixture.state.clone()), request(method, path, JSON, body));
+        let (status, _, text) = answer.await;
+        assert!(status == 503 && text.contains("has not finished a step"), "{path}: {status} {text}");
+    }
     release.send(()).expect("it waits");
     drop(release);
     assert!(asked.await.expect("no panic").is_err(), "the engine dropped the command");

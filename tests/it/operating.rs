@@ -14,10 +14,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// Choices of a long request.
+const CHOICES: usize = 128;
+
 /// A request that runs for minutes where nothing stops it.
 fn long(stream: bool) -> Value {
     json!({
-        "reasoning_effort": "max", "n": 24, "temperature": 1.5, "stream": stream,
+        "reasoning_effort": "max", "n": CHOICES, "temperature": 1.5, "stream": stream,
         "messages": [{"role": "user", "content": PUZZLE}],
     })
 }
@@ -118,7 +121,7 @@ async fn a_signal_does_not_wait_for_the_model() {
 
 #[test]
 fn a_drain_lets_streams_end_and_then_ends_them_well() {
-    let mut binary = Binary::small(&["--shutdown-timeout", "2"]);
+    let mut binary = Binary::small(&["--shutdown-timeout", "6"]);
     let address = binary.address();
     let streams = [sent(&address, &chat("", long(true)))];
     let mut heads: Vec<String> =
@@ -133,7 +136,9 @@ fn a_drain_lets_streams_end_and_then_ends_them_well() {
     while counter(&get(&address, "/metrics"), "espalier_completion_tokens_total") < tokens + 2_000 {
         assert!(started.elapsed() < PATIENCE, "it makes no progress");
     }
-    let idle = TcpStream::connect(&address).expect("connects");
+    // It was served, so the server has surely accepted it before the signal.
+    let idle = sent(&address, "GET /health HTTP/1.1\r\nhost: here\r\n\r\n");
+    read_until(&idle, "\r\n\r\n");
     binary.signal("TERM");
     assert_eq!(rest(&idle), "", "idle connections are closed");
 
@@ -148,7 +153,7 @@ fn a_drain_lets_streams_end_and_then_ends_them_well() {
     for (stream, head) in streams.iter().zip(&mut heads) {
         head.push_str(&rest(stream));
         assert!(head.contains("data: [DONE]\n\n"), "{head}");
-        assert_eq!(head.matches("\"finish_reason\":\"").count(), 24, "every choice has its last chunk");
+        assert_eq!(head.matches("\"finish_reason\":\"").count(), CHOICES, "every choice has its last chunk");
         assert!(head.contains("\"stop_reason\":\"shutdown\""), "{head}");
         assert!(!head.contains("\"error\""), "{head}");
     }
