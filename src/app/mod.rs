@@ -1,9 +1,18 @@
 //! The composition root: builds every part from the configuration, serves, and
 //! takes it down again in order.
 
+mod find;
+mod healthcheck;
+mod hub;
+mod log;
+mod manual;
+mod memory;
 mod model;
+mod weights;
 
-use crate::config::{Bench, Cli, Command, EngineArgs, ServeArgs};
+use crate::config::{
+    self, Bench, Cli, Command, ConfigError, EngineArgs, Environment, Given, ServeArgs, Settings,
+};
 use crate::engine::tree::{self, BuildError, TreeEngine};
 use crate::engine::{EngineThread, Handle};
 use crate::http::{self, AppState, ModelCard};
@@ -19,17 +28,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 
-pub use model::{BUNDLED_PRM, Loaded, ModelError, load};
-
-/// Silence on a stream after which a comment is sent.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// How long requests may go on after a signal to stop.
-const DRAIN: Duration = Duration::from_secs(30);
+pub use find::{BUNDLED_PRM, Found, find, find_here};
+pub use healthcheck::HealthError;
+pub use hub::{Hub, HubError};
+pub use model::{Checked, Loaded, ModelError, Prm, load};
 
 /// Why a command failed. The text is what the person at the terminal reads.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// A flag, a variable or the configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The model cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -50,6 +59,9 @@ pub enum AppError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The server that was asked for its health has none.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The operating system refused something else.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -64,20 +76,62 @@ pub enum AppError {
     Bench(#[from] bench::BenchError),
 }
 
+impl AppError {
+    /// The process's exit code: 2 where the command line is to blame, as clap
+    /// has it, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(ConfigError::Flag { .. }) | Self::Health(HealthError::Url(_)) => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors
 /// With what the person at the terminal should read.
-pub async fn run(cli: Cli) -> Result<(), AppError> {
+pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
+    let mut out = std::io::stdout();
+    let settings = |given: &Given| Settings::resolve(given, environment);
+    let hub = Hub::new(environment);
+    // Commands with an engine write log lines; the others only their output.
+    let begin = |given: &Given| -> Result<ServeArgs, ConfigError> {
+        let settings = settings(given)?;
+        let args = settings.serve();
+        log::begin(&args);
+        settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(args)
+    };
     match cli.command {
-        Command::Serve(args) => serve(args).await,
+        Command::Serve(flags) => serve(begin(&flags.0)?, &hub).await,
+        Command::Config(flags) => {
+            let settings = settings(&flags.0)?;
+            let offline = hub.offline();
+            let layers = match find(&settings.engine().model, &offline).await {
+                Ok(found) => Ok(found.layers()?),
+                Err(error) => Err(error.to_string()),
+            };
+            show(|page| config::print(&settings, &layers, page))
+        }
+        Command::Healthcheck(command) => {
+            let address = match &command.url {
+                Some(url) => healthcheck::of_url(url)?,
+                None => {
+                    let args = settings(&command.address.0)?.serve();
+                    healthcheck::local(args.host, args.port)
+                }
+            };
+            Ok(healthcheck::ask(&address)?)
+        }
         Command::Eval(command) => {
-            let mut out = std::io::stdout();
+            let engine = begin(&command.engine.0)?.engine;
             let summary = if let Some(endpoint) = &command.eval.endpoint {
                 eval::run(&command.eval, endpoint, &mut out).await?
             } else {
-                let address = SocketAddr::from(([127, 0, 0, 1], 0));
-                let server = Server::bind(&command.engine, address, 4 << 20).await?;
+                let args = ServeArgs { port: 0, engine, ..ServeArgs::default() };
+                let server = Server::bind(&args, &hub).await?;
                 let endpoint = server.url();
                 let serving = tokio::spawn(server.serve(std::future::pending()));
                 let summary = eval::run(&command.eval, &endpoint, &mut out).await?;
@@ -90,14 +144,39 @@ pub async fn run(cli: Cli) -> Result<(), AppError> {
             }
         }
         Command::Bench(command) => {
-            let mut out = std::io::stdout();
             match command.what {
-                Bench::Engine(args) => bench::engine::run(&args, &mut out).await?,
+                Bench::Engine(flags) => {
+                    let engine = begin(&flags.0)?.engine;
+                    bench::engine::run(&engine, &hub, &mut out).await?;
+                }
                 Bench::Http { requests } => bench::http::run(requests.get(), &mut out).await?,
             }
             Ok(())
         }
+        Command::Completions { shell } => show(|page| manual::completions(shell, page)),
+        Command::Man => show(manual::man),
     }
+}
+
+/// Writes a page to standard output. A reader that has seen enough is no fault.
+fn show(page: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<(), AppError> {
+    let mut text = Vec::new();
+    page(&mut text)?;
+    match std::io::stdout().write_all(&text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Finds a model and refuses what cannot be served, before a port is opened or
+/// weights are read.
+///
+/// # Errors
+/// When the model is not there, not supported, or too large.
+pub async fn check(args: &EngineArgs, hub: &Hub) -> Result<Checked, ModelError> {
+    let checked = find(&args.model, hub).await?.check()?;
+    checked.fits(tree_config(args).kv_bytes as u64)?;
+    Ok(checked)
 }
 
 /// A model on its engine thread, with everything that plans and runs requests.
@@ -115,12 +194,12 @@ impl Stack {
     /// Loads a model and starts its engine.
     ///
     /// # Errors
-    /// When the model or its engine cannot be had.
-    pub fn build(args: &EngineArgs, body_limit: usize) -> Result<Self, AppError> {
-        let loaded = load(&args.model)?;
+    /// When the weights or the engine cannot be had.
+    pub fn build(checked: Checked, args: &ServeArgs) -> Result<Self, AppError> {
+        let loaded = checked.load(&mut |_, _| {})?;
         let metrics = Arc::new(Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?);
         let tokenizer = Arc::new(loaded.tokenizer);
-        let config = tree_config(args);
+        let config = tree_config(&args.engine);
         let shape = loaded.model.config().clone();
         let parameters = loaded.model.parameters();
         let engine =
@@ -143,11 +222,20 @@ impl Stack {
             "engine  {} threads, KV for {} positions in {} MiB, {} positions a step",
             config.threads,
             caps.pool_blocks * caps.block,
-            args.kv_mib,
+            args.engine.kv_mib,
             config.step_positions
         );
+        if let Some(prm) = &loaded.prm {
+            let millions = prm.parameters as f64 / 1e6;
+            let _ = writeln!(
+                summary,
+                "prm     {} ({}): {millions:.2} M parameters, found and checked; no mode uses it yet",
+                prm.name, prm.origin
+            );
+        }
         let card = ModelCard {
             id: loaded.name,
+            aliases: loaded.aliases,
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             owned_by: "espalier".to_owned(),
             context: shape.context,
@@ -160,7 +248,11 @@ impl Stack {
             caps: caps.clone(),
             defaults: loaded.sampling,
         })?;
-        let state = assemble(handle, planner, tokenizer, metrics, (card, body_limit));
+        let limits = http::Config {
+            body_limit_bytes: args.body_limit,
+            keep_alive: Duration::from_secs(args.keep_alive),
+        };
+        let state = assemble(handle, planner, tokenizer, metrics, (card, limits));
         Ok(Self { state, summary, thread })
     }
 }
@@ -172,7 +264,7 @@ pub fn assemble(
     planner: Planner,
     tokenizer: Arc<Tokenizer>,
     metrics: Arc<Metrics>,
-    (model, body_limit_bytes): (ModelCard, usize),
+    (model, config): (ModelCard, http::Config),
 ) -> AppState {
     AppState {
         planner: Arc::new(planner),
@@ -180,7 +272,7 @@ pub fn assemble(
         tokenizer,
         metrics,
         model: Arc::new(model),
-        config: Arc::new(http::Config { body_limit_bytes, keep_alive: KEEP_ALIVE }),
+        config: Arc::new(config),
     }
 }
 
@@ -201,19 +293,22 @@ pub struct Server {
     stack: Stack,
     listener: TcpListener,
     address: SocketAddr,
+    drain: Duration,
 }
 
 impl Server {
-    /// Loads a model, and only then opens the port.
+    /// Checks a model, opens the port, and then loads the model.
     ///
     /// # Errors
-    /// When either fails.
-    pub async fn bind(args: &EngineArgs, address: SocketAddr, body_limit: usize) -> Result<Self, AppError> {
-        let stack = Stack::build(args, body_limit)?;
+    /// When one of these fails.
+    pub async fn bind(args: &ServeArgs, hub: &Hub) -> Result<Self, AppError> {
+        let checked = check(&args.engine, hub).await?;
+        let address = SocketAddr::new(args.host, args.port);
         let listen = |cause| AppError::Listen { address, cause };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr()?;
-        Ok(Self { stack, listener, address })
+        let stack = Stack::build(checked, args)?;
+        Ok(Self { stack, listener, address, drain: Duration::from_secs(args.shutdown_timeout) })
     }
 
     /// Where it listens.
@@ -235,6 +330,7 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
         let (told, stopping) = tokio::sync::oneshot::channel();
         let router = http::router(self.stack.state);
+        let drain = self.drain;
         let signal = async move {
             stop.await;
             // The receiver is gone only when serving has ended already.
@@ -243,17 +339,16 @@ impl Server {
         let serving = axum::serve(self.listener, router).with_graceful_shutdown(signal);
         tokio::select! {
             outcome = serving.into_future() => outcome,
-            () = async { if stopping.await.is_ok() { tokio::time::sleep(DRAIN).await } else { std::future::pending().await } } => {
-                tracing::warn!(seconds = DRAIN.as_secs(), "requests were still running and were cut");
+            () = async { if stopping.await.is_ok() { tokio::time::sleep(drain).await } else { std::future::pending().await } } => {
+                tracing::warn!(seconds = drain.as_secs(), "requests were still running and were cut");
                 Ok(())
             }
         }
     }
 }
 
-async fn serve(args: ServeArgs) -> Result<(), AppError> {
-    let address = SocketAddr::new(args.host, args.port);
-    let server = Server::bind(&args.engine, address, args.body_limit).await?;
+async fn serve(args: ServeArgs, hub: &Hub) -> Result<(), AppError> {
+    let server = Server::bind(&args, hub).await?;
     let (url, id) = (server.url(), &server.stack.state.model.id);
     let example = format!(
         r#"curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{{"model":"{id}","reasoning_effort":"medium","messages":[{{"role":"user","content":"Mina has 14 apples. Tom gives Mina 35. Then the number doubles. How many apples does Mina have now?"}}]}}'"#

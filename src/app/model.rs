@@ -1,99 +1,68 @@
-//! Finding a checkpoint: the bundled ones in the binary, or a directory; read
-//! and checked whole before the server opens its port.
+//! A found model, checked and then loaded.
+//!
+//! Checking is cheap and tells almost everything that can be wrong: files,
+//! architecture, tokenizer, template, settings, the weights' headers, memory. It
+//! runs before the port opens; reading the weights comes after.
 
-use crate::config::{BUNDLED, ModelConfig};
+mod error;
+
+use super::find::{Found, Source, find_here};
+use super::hub::{INDEX, SINGLE};
+use super::memory::{self, Need};
+use super::weights::Weights;
+use crate::config::{ModelArgs, ModelConfig, ModelLayers, general, model_file};
 use crate::engine::Sampling;
-use crate::engine::tree::checkpoint;
-use crate::engine::tree::config::{LoadError, ModelConfig as Shape, SUPPORTED};
+use crate::engine::tree::config::ModelConfig as Shape;
 use crate::engine::tree::model::Model;
-use crate::prompt::{ChatTemplate, PromptError, TemplateTokens, Tokenizer};
+use crate::prompt::{ChatTemplate, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use toml::Table;
 
-/// The name of the bundled process reward model, which is a language model too.
-pub const BUNDLED_PRM: &str = "seedling-prm";
+pub use error::ModelError;
 
-/// Why a model cannot be served. Each says what was found and what would do.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// Neither a bundled name nor a path.
-    #[error("no model at '{0}': give '{BUNDLED}', '{BUNDLED_PRM}' or a directory with a checkpoint")]
-    Missing(String),
-    /// A file where a directory is needed.
-    #[error("'{0}' is a file; give the directory that holds config.json and model.safetensors")]
-    File(PathBuf),
-    /// The directory lacks files.
-    #[error(
-        "'{directory}' holds {found}, but no {missing}; a checkpoint is config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
-    )]
-    Incomplete {
-        /// The directory.
-        directory: PathBuf,
-        /// Its files.
-        found: String,
-        /// What is missing.
-        missing: &'static str,
-    },
-    /// A file cannot be read.
-    #[error("cannot read '{file}': {cause}")]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// A JSON file is broken.
-    #[error("{file} of '{model}': {cause}")]
-    Json {
-        /// The model.
-        model: String,
-        /// The file.
-        file: &'static str,
-        /// Why.
-        cause: serde_json::Error,
-    },
-    /// The architecture, configuration or weights are not usable.
-    #[error("cannot load '{model}': {cause}; supported are {} in safetensors", SUPPORTED.join(", "))]
-    Load {
-        /// The model.
-        model: String,
-        /// Why.
-        cause: LoadError,
-    },
-    /// The tokenizer or chat template is not usable.
-    #[error("cannot load '{model}': {file}: {cause}")]
-    Prompt {
-        /// The model.
-        model: String,
-        /// The file.
-        file: &'static str,
-        /// Why.
-        cause: PromptError,
-    },
-    /// Its `espalier.toml` is wrong.
-    #[error("espalier.toml of '{model}': {cause}")]
-    Settings {
-        /// The model.
-        model: String,
-        /// Why.
-        cause: String,
-    },
-    /// No file names an end of text.
-    #[error("cannot load '{0}': neither generation_config.json nor config.json names an eos_token_id")]
-    NoEnd(String),
-    /// The tokenizer knows tokens that the model does not.
-    #[error("cannot load '{model}': tokenizer.json has {tokens} tokens and the model {vocab}")]
-    Vocabulary {
-        /// The model.
-        model: String,
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Tokens of the model.
-        vocab: usize,
-    },
+/// A chat template in a file of its own.
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// The file with a model's own settings.
+const SETTINGS: &str = "espalier.toml";
+
+/// A model of which everything but the weights was read.
+#[derive(Debug)]
+pub struct Checked {
+    /// The names that requests may give it, the reported one first; at least one.
+    pub names: Vec<String>,
+    /// Where it came from, for people.
+    pub origin: String,
+    /// Its dimensions; the context is the one that is served.
+    pub shape: Shape,
+    /// Ids that end a text.
+    pub eos: Vec<TokenId>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template.
+    pub template: ChatTemplate,
+    /// Its own sampling defaults.
+    pub sampling: Sampling,
+    /// How it is prompted and what efforts mean.
+    pub config: ModelConfig,
+    /// The process reward model that goes with it, if there is one.
+    pub prm: Option<Prm>,
+    weights: Weights,
+}
+
+/// A process reward model that was found and checked, and is not loaded: no
+/// verifier uses it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prm {
+    /// Its name.
+    pub name: String,
+    /// Where it came from, for people.
+    pub origin: String,
+    /// Numbers in its weights.
+    pub parameters: u64,
 }
 
 /// A model, ready to be put on an engine.
@@ -101,6 +70,8 @@ pub enum ModelError {
 pub struct Loaded {
     /// The name that requests use.
     pub name: String,
+    /// Other names that they may use.
+    pub aliases: Vec<String>,
     /// Where it came from, for people.
     pub origin: String,
     /// Its weights.
@@ -115,18 +86,8 @@ pub struct Loaded {
     pub sampling: Sampling,
     /// How it is prompted and what efforts mean.
     pub config: ModelConfig,
-}
-
-/// The bytes of a checkpoint.
-struct Files {
-    name: String,
-    origin: String,
-    config: Cow<'static, [u8]>,
-    generation: Option<Cow<'static, [u8]>>,
-    tokenizer: Cow<'static, [u8]>,
-    tokenizer_config: Cow<'static, [u8]>,
-    weights: Cow<'static, [u8]>,
-    settings: Option<String>,
+    /// The process reward model that goes with it, if there is one.
+    pub prm: Option<Prm>,
 }
 
 #[derive(Deserialize, Default)]
@@ -136,130 +97,56 @@ struct Generation {
     top_p: Option<f32>,
 }
 
-macro_rules! bundled {
-    ($name:expr, $directory:literal, $settings:expr) => {
-        Files {
-            name: $name.to_owned(),
-            origin: "bundled".to_owned(),
-            config: Cow::Borrowed(include_bytes!(concat!("../../models/", $directory, "/config.json"))),
-            generation: Some(Cow::Borrowed(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/generation_config.json"
-            )))),
-            tokenizer: Cow::Borrowed(include_bytes!(concat!("../../models/", $directory, "/tokenizer.json"))),
-            tokenizer_config: Cow::Borrowed(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/tokenizer_config.json"
-            ))),
-            weights: Cow::Borrowed(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/model.safetensors"
-            ))),
-            settings: $settings,
-        }
-    };
-}
-
-/// Loads a bundled model by name, or a checkpoint from a directory.
+/// Loads a bundled model by name, or a checkpoint from a directory; for callers
+/// that need neither the hub nor progress.
 ///
 /// # Errors
 /// When there is none, or it is incomplete, truncated or not supported.
 pub fn load(model: &str) -> Result<Loaded, ModelError> {
-    match model {
-        BUNDLED => {
-            let settings = include_str!("../../models/seedling/policy/espalier.toml");
-            bundled!(BUNDLED, "seedling/policy", Some(settings.to_owned())).load()
-        }
-        BUNDLED_PRM => bundled!(BUNDLED_PRM, "seedling/prm", None).load(),
-        path => read(path)?.load(),
-    }
+    find_here(&ModelArgs::from(model))?.check()?.load(&mut |_, _| {})
 }
 
-fn read(path: &str) -> Result<Files, ModelError> {
-    let directory = Path::new(path);
-    if !directory.exists() {
-        return Err(ModelError::Missing(path.to_owned()));
-    }
-    if !directory.is_dir() {
-        return Err(ModelError::File(directory.to_owned()));
-    }
-    let failed = |file: &Path, cause| ModelError::Read { file: file.to_owned(), cause };
-    let mut found: Vec<String> = std::fs::read_dir(directory)
-        .map_err(|cause| failed(directory, cause))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
-    found.sort();
-    let optional = |name: &str| {
-        let file = directory.join(name);
-        match std::fs::read(&file) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(failed(&file, cause)),
-        }
-    };
-    let needed = |name: &'static str| match optional(name)? {
-        Some(bytes) => Ok(Cow::Owned(bytes)),
-        None => {
-            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-            Err(ModelError::Incomplete { directory: directory.to_owned(), found, missing: name })
-        }
-    };
-    let name = directory.canonicalize().map_err(|cause| failed(directory, cause))?;
-    let settings = optional("espalier.toml")?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Ok(Files {
-        name: name.file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned()),
-        origin: path.to_owned(),
-        config: needed("config.json")?,
-        generation: optional("generation_config.json")?.map(Cow::Owned),
-        tokenizer: needed("tokenizer.json")?,
-        tokenizer_config: needed("tokenizer_config.json")?,
-        weights: needed("model.safetensors")?,
-        settings,
-    })
-}
-
-impl Files {
-    fn load(self) -> Result<Loaded, ModelError> {
-        let model = || self.name.clone();
-        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
+impl Found {
+    /// Reads everything but the weights, whose headers are looked at.
+    ///
+    /// # Errors
+    /// When anything is missing, broken, not supported, or contradicts the rest.
+    pub fn check(self) -> Result<Checked, ModelError> {
+        let (shape, weights) = self.body()?;
+        let prm = self.prm.as_deref().map(Found::check_prm).transpose()?;
         let prompt = |file| {
             let model = self.name.clone();
             move |cause| ModelError::Prompt { model, file, cause }
         };
-        // The cheap checks come first: a wrong architecture is told at once.
-        let shape = Shape::from_json(&self.config).map_err(load)?;
-        let config: Value = json(&self.name, "config.json", &self.config)?;
-        let generation: Generation = match &self.generation {
-            Some(bytes) => json(&self.name, "generation_config.json", bytes)?,
+        let config: Value = self.json("config.json")?;
+        let generation: Generation = match self.optional("generation_config.json")? {
+            Some(bytes) => self.parse("generation_config.json", &bytes)?,
             None => Generation::default(),
         };
-        let tokenizer_config: Value = json(&self.name, "tokenizer_config.json", &self.tokenizer_config)?;
-        let tokenizer = Tokenizer::from_json(&self.tokenizer).map_err(prompt("tokenizer.json"))?;
-        let tokens = tokenizer.vocab_size();
-        if tokens > shape.vocab {
-            return Err(ModelError::Vocabulary { model: model(), tokens, vocab: shape.vocab });
-        }
-        let template =
-            ChatTemplate::from_config(&tokenizer_config).map_err(prompt("tokenizer_config.json"))?;
+        let tokenizer_config: Value = self.json("tokenizer_config.json")?;
+        let tokenizer = self.tokenizer(&shape)?;
+        // A template in a file of its own comes before the one in the list of keys,
+        // as in transformers.
+        let template = match self.optional(TEMPLATE)? {
+            Some(bytes) => {
+                let tokens = TemplateTokens::from_config(&tokenizer_config);
+                ChatTemplate::new(&String::from_utf8_lossy(&bytes), tokens).map_err(prompt(TEMPLATE))?
+            }
+            None => ChatTemplate::from_config(&tokenizer_config).map_err(prompt("tokenizer_config.json"))?,
+        };
         let eos = ends(generation.eos_token_id.as_ref())
             .or_else(|| ends(config.get("eos_token_id")))
             .or_else(|| Some(vec![tokenizer.token_id(&TemplateTokens::from_config(&tokenizer_config).eos?)?]))
-            .ok_or_else(|| ModelError::NoEnd(model()))?;
-        let source = tokenizer_config.get("chat_template").map(Value::to_string).unwrap_or_default();
-        let settings = match &self.settings {
-            Some(text) => ModelConfig::from_toml(text),
-            None => ModelConfig::general(&source),
-        };
-        let settings = settings.map_err(|cause| ModelError::Settings { model: model(), cause })?;
-        let weights = checkpoint::load(&self.config, self.weights)
-            .map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
-        Ok(Loaded {
-            name: self.name,
+            .ok_or_else(|| ModelError::NoEnd(self.name.clone()))?;
+        let layers = self.layers()?;
+        let all: Vec<&Table> =
+            [&layers.general].into_iter().chain(&layers.own).chain(&layers.sections).collect();
+        let config = ModelConfig::layered(&all)
+            .map_err(|cause| ModelError::Merged { model: self.name.clone(), cause })?;
+        Ok(Checked {
+            names: self.names(),
             origin: self.origin,
-            model: weights,
+            shape,
             eos,
             tokenizer,
             template,
@@ -267,13 +154,203 @@ impl Files {
                 temperature: generation.temperature.unwrap_or(1.0),
                 top_p: generation.top_p.unwrap_or(1.0),
             },
-            config: settings,
+            config,
+            prm,
+            weights,
+        })
+    }
+
+    /// The layers of its settings, for `espalier config`.
+    ///
+    /// # Errors
+    /// When its files cannot be read or its `espalier.toml` is wrong.
+    pub fn layers(&self) -> Result<ModelLayers, ModelError> {
+        let source = match self.optional(TEMPLATE)? {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None => {
+                let tokenizer_config: Value = self.json("tokenizer_config.json")?;
+                tokenizer_config.get("chat_template").map(Value::to_string).unwrap_or_default()
+            }
+        };
+        let own = match self.optional(SETTINGS)? {
+            Some(bytes) => {
+                let label = format!("{SETTINGS} of '{}'", self.name);
+                Some(model_file(&label, &String::from_utf8_lossy(&bytes))?)
+            }
+            None => None,
+        };
+        let names = self.names();
+        let mut spoken: Vec<&str> = [self.name.as_str(), &self.args.name].into_iter().collect();
+        spoken.extend(names.first().map(String::as_str));
+        spoken.dedup();
+        let section = |name: &&str| self.args.sections.get(*name)?.as_table().cloned();
+        let sections: Vec<Table> = spoken.iter().filter_map(section).collect();
+        Ok(ModelLayers { name: self.args.name.clone(), general: general(&source), own, sections })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self.args.served_model_name.as_slice() {
+            [] => vec![self.name.clone()],
+            names => names.to_vec(),
+        }
+    }
+
+    /// What a policy and a process reward model have in common.
+    fn body(&self) -> Result<(Shape, Weights), ModelError> {
+        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
+        let mut shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            self.needed(file)?;
+        }
+        let weights = match &self.source {
+            Source::Bundled(model) => Weights::embedded(model.weights),
+            Source::Directory(directory) => {
+                if !directory.join(SINGLE).exists() && !directory.join(INDEX).exists() {
+                    return Err(self.incomplete(SINGLE)?);
+                }
+                Weights::open(directory)
+            }
+        };
+        if let Some(asked) = self.args.max_model_len.map(std::num::NonZero::get) {
+            if asked > shape.context {
+                let (model, own) = (self.name.clone(), shape.context);
+                return Err(ModelError::TooLong { model, asked, own });
+            }
+            shape.context = asked;
+        }
+        Ok((shape, weights.map_err(load)?))
+    }
+
+    /// As a policy is checked, but for what only answers need. Its context is
+    /// its own: what bounds the policy does not bound it.
+    fn check_prm(&self) -> Result<Prm, ModelError> {
+        let unbounded = ModelArgs { max_model_len: None, ..self.args.clone() };
+        let found = Found {
+            name: self.name.clone(),
+            origin: self.origin.clone(),
+            source: self.source.clone(),
+            args: unbounded,
+            prm: None,
+        };
+        let check = || {
+            let (shape, weights) = found.body()?;
+            found.tokenizer(&shape)?;
+            Ok(Prm { name: found.name.clone(), origin: found.origin.clone(), parameters: weights.parameters })
+        };
+        check().map_err(|cause| ModelError::Prm(Box::new(cause)))
+    }
+
+    fn tokenizer(&self, shape: &Shape) -> Result<Tokenizer, ModelError> {
+        let file = "tokenizer.json";
+        let model = || self.name.clone();
+        let tokenizer = Tokenizer::from_json(&self.needed(file)?).map_err(|cause| ModelError::Prompt {
+            model: model(),
+            file,
+            cause,
+        })?;
+        match tokenizer.vocab_size() {
+            tokens if tokens > shape.vocab => {
+                Err(ModelError::Vocabulary { model: model(), tokens, vocab: shape.vocab })
+            }
+            _ => Ok(tokenizer),
+        }
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+        match &self.source {
+            Source::Bundled(model) => {
+                let file = model.files.iter().find(|(file, _)| *file == name);
+                Ok(file.map(|(_, bytes)| Cow::Borrowed(*bytes)))
+            }
+            Source::Directory(directory) => {
+                let file = directory.join(name);
+                match std::fs::read(&file) {
+                    Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                    Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Err(cause) => Err(ModelError::Read { file, cause }),
+                }
+            }
+        }
+    }
+
+    fn needed(&self, name: &'static str) -> Result<Cow<'static, [u8]>, ModelError> {
+        match self.optional(name)? {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.incomplete(name)?),
+        }
+    }
+
+    fn incomplete(&self, missing: &'static str) -> Result<ModelError, ModelError> {
+        let Source::Directory(directory) = &self.source else {
+            return Ok(ModelError::Missing { name: self.name.clone(), hint: String::new() });
+        };
+        let entries = std::fs::read_dir(directory)
+            .map_err(|cause| ModelError::Read { file: directory.clone(), cause })?;
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            Some(entry.ok()?.file_name().to_string_lossy().into_owned())
+        };
+        let mut found: Vec<String> = entries.filter_map(name).collect();
+        found.sort();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        Ok(ModelError::Incomplete { directory: directory.clone(), found, missing })
+    }
+
+    fn json<T: for<'a> Deserialize<'a>>(&self, file: &'static str) -> Result<T, ModelError> {
+        self.parse(file, &self.needed(file)?)
+    }
+
+    fn parse<T: for<'a> Deserialize<'a>>(&self, file: &'static str, bytes: &[u8]) -> Result<T, ModelError> {
+        serde_json::from_slice(bytes).map_err(|cause| ModelError::Json {
+            model: self.name.clone(),
+            file,
+            cause,
         })
     }
 }
 
-fn json<T: for<'a> Deserialize<'a>>(model: &str, file: &'static str, bytes: &[u8]) -> Result<T, ModelError> {
-    serde_json::from_slice(bytes).map_err(|cause| ModelError::Json { model: model.to_owned(), file, cause })
+impl Checked {
+    /// Numbers in its weights.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.weights.parameters
+    }
+
+    /// Refuses a model for which there is not enough memory: its weights, and KV
+    /// of one sequence of the served context, or of the whole pool where that is
+    /// smaller.
+    ///
+    /// # Errors
+    /// With what it needs and what is free.
+    pub fn fits(&self, kv_bytes: u64) -> Result<(), ModelError> {
+        let shape = &self.shape;
+        let floats = (2 * shape.layers * shape.kv_heads * shape.head_dim) as u64;
+        let sequence = floats.saturating_mul(4).saturating_mul(shape.context as u64);
+        let need = Need { weights: self.weights.parameters.saturating_mul(4), kv: sequence.min(kv_bytes) };
+        memory::check(&self.names[0], need)
+    }
+
+    /// Reads the weights; `progress` hears (bytes done, bytes in all).
+    ///
+    /// # Errors
+    /// When they do not fit the configuration, or cannot be read.
+    pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded, ModelError> {
+        let mut names = self.names.into_iter();
+        let name = names.next().unwrap_or_default();
+        let model = self.weights.load(self.shape, progress);
+        let model = model.map_err(|cause| ModelError::Load { model: name.clone(), cause })?;
+        Ok(Loaded {
+            aliases: names.collect(),
+            name,
+            origin: self.origin,
+            model,
+            eos: self.eos,
+            tokenizer: self.tokenizer,
+            template: self.template,
+            sampling: self.sampling,
+            config: self.config,
+            prm: self.prm,
+        })
+    }
 }
 
 /// `eos_token_id` as one id or a list of them.

@@ -54,8 +54,15 @@ pub async fn run(requests: usize, out: &mut dyn Write) -> Result<(), BenchError>
         defaults: loaded.sampling,
     })?;
     let context = shape.context;
-    let card = ModelCard { id: loaded.name, created: 0, owned_by: "espalier".to_owned(), context };
-    let state = app::assemble(engine, planner, tokenizer, metrics, (card, 4 << 20));
+    let card = ModelCard {
+        id: loaded.name,
+        aliases: Vec::new(),
+        created: 0,
+        owned_by: "espalier".to_owned(),
+        context,
+    };
+    let limits = http::Config { body_limit_bytes: 4 << 20, keep_alive: Duration::from_secs(10) };
+    let state = app::assemble(engine, planner, tokenizer, metrics, (card, limits));
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;

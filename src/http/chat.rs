@@ -103,7 +103,9 @@ struct Started {
 /// All that can be refused with a status of its own.
 async fn start(state: &AppState, request: Request) -> Result<Started, ApiError> {
     let body = body::json(request, state.config.body_limit_bytes).await?;
-    let parsed = params::parse(&body, &state.model.id)?;
+    let asked = body.get("model").and_then(|name| name.as_str());
+    let name = asked.filter(|name| state.model.answers_to(name)).unwrap_or(&state.model.id);
+    let parsed = params::parse(&body, name)?;
     let Parsed { params, stream, include_usage, include_search, exclude, ignored } = parsed;
     let plan = state.planner.plan(&params, rand::random())?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -40,7 +40,7 @@ pub(super) fn one(
 ) -> Ready<Result<Json<Model>, ApiError>> {
     // A path that is not UTF-8 names no model either.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    ready(if id == state.model.id {
+    ready(if state.model.answers_to(&id) {
         Ok(Json(Model::from(&*state.model)))
     } else {
         Err(ApiError::Model(id.chars().take(256).collect()))

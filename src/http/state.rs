@@ -21,12 +21,22 @@ pub struct Config {
 pub struct ModelCard {
     /// The name in requests.
     pub id: String,
+    /// Other names that requests may give it.
+    pub aliases: Vec<String>,
     /// When it was made, in Unix seconds.
     pub created: u64,
     /// Who made it.
     pub owned_by: String,
     /// The longest sequence, prompt included, in tokens.
     pub context: usize,
+}
+
+impl ModelCard {
+    /// Whether a request that names `name` means this model.
+    #[must_use]
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
 }
 
 /// Everything that a handler needs.

@@ -64,7 +64,13 @@ fn fixture(mortal: bool) -> Fixture {
         defaults: Sampling { temperature: 1.0, top_p: 1.0 },
     })
     .expect("no marker to encode");
-    let model = ModelCard { id: "org/m".to_owned(), created: 7, owned_by: "us".to_owned(), context: 64 };
+    let model = ModelCard {
+        id: "org/m".to_owned(),
+        aliases: Vec::new(),
+        created: 7,
+        owned_by: "us".to_owned(),
+        context: 64,
+    };
     let state = AppState {
         planner: Arc::new(planner),
         runner: Runner::new(handle, Arc::clone(&metrics)),

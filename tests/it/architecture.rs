@@ -70,6 +70,9 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["std", "env"], &["config", "main", "app"]),
     (&["reqwest"], &["client"]),
     (&["clap"], &["main", "app", "config", "eval", "bench"]),
+    (&["hf_hub"], &["app"]),
+    (&["sysinfo"], &["app"]),
+    (&["toml"], &["app", "config"]),
 ];
 
 /// Places that stay synchronous, by the beginnings of their paths, and the one

@@ -127,11 +127,17 @@ fn configurations_that_are_broken_or_of_other_models() {
     says(configured("vocab_size", json!(16)).path(), &["tokenizer.json has", "and the model 16"]);
     let template = changed("tokenizer_config.json", |_| b"{}".to_vec());
     says(template.path(), &["cannot load", "chat_template"]);
+    let own = template.path().join("chat_template.jinja");
+    fs::write(&own, "{% if %}").expect("written");
+    says(template.path(), &["cannot load", "chat_template.jinja", "chat template"]);
+    fs::write(&own, "{{ messages[0].content }}</think>").expect("written");
+    let loaded = load(template.path().to_str().expect("UTF-8")).expect("a template of its own is enough");
+    assert_eq!(loaded.config.prompt.answer_marker.as_deref(), Some("</think>"));
 }
 
 #[test]
 fn settings_that_are_wrong() {
-    for (text, named) in [("nonsense", "line 1"), ("[prompt]\nhue = 3\n", "hue"), ("", "prompt")] {
+    for (text, named) in [("nonsense", "line 1"), ("[prompt]\nhue = 3\n", "hue"), ("plan = 3", "plan")] {
         let folder = changed("espalier.toml", |_| text.as_bytes().to_vec());
         says(folder.path(), &["espalier.toml of", named]);
     }

@@ -15,7 +15,14 @@ use std::borrow::Cow;
 /// When the configuration is not supported, or the weights are truncated or do
 /// not fit it.
 pub fn load(config: &[u8], weights: Cow<'static, [u8]>) -> Result<Model, LoadError> {
-    let config = ModelConfig::from_json(config)?;
+    load_as(ModelConfig::from_json(config)?, weights)
+}
+
+/// Loads a model of a known shape from the bytes of one safetensors file.
+///
+/// # Errors
+/// When the weights are truncated or do not fit the configuration.
+pub fn load_as(config: ModelConfig, weights: Cow<'static, [u8]>) -> Result<Model, LoadError> {
     let unreadable = |error: candle_core::Error| LoadError::Weights(error.to_string());
     let backend: Box<dyn SimpleBackend> = match weights {
         Cow::Borrowed(bytes) => Box::new(SliceSafetensors::new(bytes).map_err(unreadable)?),
