@@ -32,6 +32,9 @@ pub fn print(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out, "# Flag over environment over file over the model's own espalier.toml over default.")?;
+    for warning in &settings.warnings {
+        writeln!(out, "# Warning: {warning}")?;
+    }
     let mut section = "";
     for setting in SETTINGS {
         if setting.section != section {

@@ -272,6 +272,11 @@ fn refusals_of_the_hub_say_what_to_do() {
     says(&user.refused(&["--revision", "../../x"]), &["--revision is '../../x'"]);
     assert_eq!(hub.seen().len(), seen, "neither asks the hub");
 
+    hub.set(|script| script.nonsense = false);
+    let file = home.path().join("token");
+    let user = User { home: &file, hub: &hub.url, more: vec![] };
+    says(&user.refused(&[]), &["cannot write 'org/tiny' to the cache", "set HF_HOME"]);
+
     let gone = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address");
     let url = format!("http://{gone}");
     let user = User { home: home.path(), hub: &url, more: vec![] };

@@ -100,7 +100,10 @@ fn variables_that_look_like_ours_are_warned_of_and_kubernetes_is_not() {
     assert_eq!(log.lines().count(), 1, "{log}");
     let Ended { code, out, err } = Binary::run(&["config"], &strays[1..]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.contains("port = 8080  # default"), "{out}");
+    assert!(out.contains("port = 8080  # default") && !out.contains("# Warning"), "{out}");
+    let Ended { code, out, .. } = Binary::run(&["config"], &strays);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("# Warning: the environment variable ESPALIER_KV_MB is no setting"), "{out}");
 }
 
 #[test]
