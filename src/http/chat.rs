@@ -119,7 +119,11 @@ async fn start(state: &AppState, request: Request) -> Result<Started, ApiError> 
         include_usage,
         include_search,
     };
-    let delivery = if stream { Delivery::Live } else { Delivery::Whole };
+    let delivery = match (stream, include_search) {
+        (true, true) => Delivery::Watched,
+        (true, false) => Delivery::Live,
+        (false, _) => Delivery::Whole,
+    };
     let running = state.runner.start(plan, delivery).await?;
     Ok(Started { running, view, stream, ignored })
 }

@@ -18,6 +18,6 @@ pub use response::{
     ErrorObject, LogprobToken, Logprobs, Model, ModelList, PromptDetails, TopLogprob, UsageBody,
 };
 pub use search::{
-    Branches, BudgetReport, CandidateReport, ChunkSearch, Leading, Parameters, ProgressBranches,
-    ProgressReport, SearchBody, SearchReport, SearchReports, Spent,
+    BranchProgress, Branches, BudgetReport, CandidateReport, ChunkSearch, Leading, Parameters,
+    ProgressBranches, ProgressReport, SearchBody, SearchReport, SearchReports, Spent,
 };

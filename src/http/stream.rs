@@ -92,7 +92,10 @@ impl Chunks {
                 self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, None);
             }
             Event::Progress(progress) => {
-                self.reason(index, progress.line());
+                if progress.outcome {
+                    self.reason(index, progress.line());
+                }
+                // A report of growth alone is made only where it was asked for.
                 if self.view.include_search {
                     let delta = Delta::default();
                     let search = ChunkSearch::Progress(ProgressReport::new(index, &progress));

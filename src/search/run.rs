@@ -36,6 +36,8 @@ pub struct Runner {
 pub enum Delivery {
     /// As it is decoded, where the mode allows it.
     Live,
+    /// The same, and how every branch grows on the way.
+    Watched,
     /// Once it is selected.
     Whole,
 }

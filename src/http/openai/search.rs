@@ -1,7 +1,7 @@
 //! The `search` report and machine-readable progress; our extension.
 
 use crate::plan::Mode;
-use crate::search::event::{Candidate, Progress, Report};
+use crate::search::event::{BranchReport, Candidate, Progress, Report};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
@@ -149,6 +149,8 @@ pub struct Branches {
 /// One trajectory.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct CandidateReport {
+    /// Its branch, as progress reports name it.
+    pub branch: u32,
     /// Its final answer.
     pub answer: Option<String>,
     /// Mean log-probability of its tokens.
@@ -182,8 +184,35 @@ pub struct ProgressReport {
     pub tokens: u32,
     /// The choice's budget, in tokens.
     pub budget: u32,
-    /// The leading answer.
+    /// The leading answer; null before there is one, and in modes of one branch.
     pub leading: Option<Leading>,
+    /// Branches that have changed since the last report of this choice, by
+    /// rising id. A branch that is made, resumed, ended or selected is reported
+    /// at once, mere growth at most ten times a second.
+    pub changed: Vec<BranchProgress>,
+}
+
+/// One branch, as far as it has grown.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BranchProgress {
+    /// Its name within the choice, in the order of making.
+    #[schema(minimum = 1)]
+    pub id: u32,
+    /// The branch at whose end it was forked; 0 is the prompt.
+    pub parent: u32,
+    /// Tokens on it, those of its parents left out.
+    pub tokens: u32,
+    /// `growing`: being decoded. `complete`: came to its end by itself. `cut`:
+    /// met a bound, and may grow on. `pruned`: given up. `selected`: its text is
+    /// the answer.
+    pub state: &'static str,
+    /// Its final answer, once it is complete and has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// What its mode ranks it by, once it is known: the mean log-probability of
+    /// its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 /// Branches so far.
@@ -247,6 +276,7 @@ impl SearchReport {
 impl From<&Candidate> for CandidateReport {
     fn from(candidate: &Candidate) -> Self {
         Self {
+            branch: candidate.branch.0,
             answer: candidate.answer.clone(),
             mean_logprob: finite(candidate.mean_logprob),
             tokens: candidate.tokens,
@@ -273,6 +303,20 @@ impl ProgressReport {
                 .leading
                 .as_ref()
                 .map(|(answer, votes)| Leading { answer: answer.clone(), votes: *votes }),
+            changed: progress.changed.iter().map(BranchProgress::from).collect(),
+        }
+    }
+}
+
+impl From<&BranchReport> for BranchProgress {
+    fn from(branch: &BranchReport) -> Self {
+        Self {
+            id: branch.id.0,
+            parent: branch.parent.0,
+            tokens: branch.tokens,
+            state: branch.state.name(),
+            answer: branch.answer.clone(),
+            score: branch.score.and_then(finite),
         }
     }
 }

@@ -131,7 +131,10 @@ async fn progress_is_a_line_for_people_and_on_request_a_chunk_for_machines() {
     assert_eq!(asked[2]["choices"][0]["finish_reason"], Value::Null);
     let expected = json!({
         "type": "progress", "index": 0, "branches": {"made": 3, "ended": 2, "planned": 4},
-        "tokens": 50, "budget": 100, "leading": {"answer": "42", "votes": 2}
+        "tokens": 50, "budget": 100, "leading": {"answer": "42", "votes": 2},
+        "changed": [
+            {"id": 2, "parent": 0, "tokens": 12, "state": "complete", "answer": "42", "score": -0.5}
+        ]
     });
     assert_eq!(asked[2]["search"], expected);
 

@@ -1,18 +1,21 @@
 //! One choice of a request: its strategy, its tree and its leases, from the
 //! first work to the report.
 
+mod watch;
+
 use super::emit::Emitter;
 use super::{Delivery, RunError, expired, far_future};
 use crate::engine::{Branch, End, EngineError, Events, Handle, Segment, SegmentEvent, rng};
 use crate::metrics::{Counter, Metrics};
 use crate::plan::{Budget, Plan};
-use crate::search::event::{ChoiceEvent, Event, Finish, Finished, Progress, Report, StopReason, Usage};
+use crate::search::event::{BranchState, ChoiceEvent, Event, Finish, Finished, Report, StopReason, Usage};
 use crate::search::tree::Tree;
 use crate::search::{Extend, Grown, NodeId, Outcome, Strategy, Work, WorkId, build};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use watch::Watch;
 
 /// A piece of work that the engine is busy with.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Choice {
     expired: bool,
     /// Emits the one trajectory of a mode that has no selection to wait for.
     live: Option<Emitter>,
+    /// Which branches have changed, where somebody watches them.
+    watch: Option<Watch>,
     send: mpsc::UnboundedSender<Result<ChoiceEvent, RunError>>,
     metrics: Arc<Metrics>,
     tokens: Counter,
@@ -88,12 +93,13 @@ impl Choice {
             fault: None,
             expired: false,
             live: None,
+            watch: (delivery == Delivery::Watched).then(Watch::default),
             send: send.clone(),
             metrics: Arc::clone(metrics),
             tokens: metrics.tokens.with_label_values(&[plan.mode.name()]),
             plan: Arc::clone(plan),
         };
-        if delivery == Delivery::Live && plan.mode.branches() == 1 {
+        if delivery != Delivery::Whole && plan.mode.branches() == 1 {
             choice.live = Some(choice.emitter());
         }
         choice
@@ -122,6 +128,7 @@ impl Choice {
             if self.flights.is_empty() {
                 break;
             }
+            self.report(false);
             // The clock first, or an engine that always has news would outrun
             // it; the engine's end last, for what it said before that counts.
             tokio::select! {
@@ -162,7 +169,10 @@ impl Choice {
             }
             for work in works {
                 match work {
-                    Work::Retire(node) => drop(self.leases.remove(&node)),
+                    Work::Retire(node) => {
+                        drop(self.leases.remove(&node));
+                        self.settle(node, BranchState::Pruned);
+                    }
                     Work::Extend(extend) => self.extend(extend, root, events),
                 }
             }
@@ -203,6 +213,7 @@ impl Choice {
             top_logprobs: self.plan.logprobs.unwrap_or(0),
         };
         lease.decode(segment, id, events);
+        self.settle(node, BranchState::Growing);
     }
 
     /// Takes one event of the engine.
@@ -217,6 +228,9 @@ impl Choice {
                 self.spent += 1;
                 self.tokens.inc();
                 self.tree.node_mut(node).push(token, sampled);
+                if let Some(watch) = &mut self.watch {
+                    watch.grew(node);
+                }
                 if let Some(mut live) = self.live.take() {
                     live.push(self.tree.node(node)).into_iter().for_each(|event| self.emit(event));
                     self.live = Some(live);
@@ -224,6 +238,7 @@ impl Choice {
                 return;
             }
             SegmentEvent::End { end, tail } => {
+                let id = node;
                 let node = self.tree.node_mut(node);
                 node.text.push_str(&tail);
                 if let Some(end) = node.ends.last_mut() {
@@ -231,9 +246,14 @@ impl Choice {
                 }
                 node.complete = matches!(end, End::Eos | End::Stop { .. });
                 node.cut = if let End::Stop { cut } = end { Some(cut) } else { None };
+                let state = if node.complete { BranchState::Complete } else { BranchState::Cut };
+                self.settle(id, state);
                 Ok(end)
             }
-            SegmentEvent::Failed(error) => Err(error),
+            SegmentEvent::Failed(error) => {
+                self.settle(node, BranchState::Pruned);
+                Err(error)
+            }
         };
         if let Some(flight) = self.flights.remove(&work) {
             let at = flight.begun + u64::from(flight.got);
@@ -254,8 +274,11 @@ impl Choice {
         self.clock = self.clock.max(at);
         let outcome = self.outcome(id, tokens, end);
         self.strategy.tell(work, outcome);
+        if let Some(watch) = &mut self.watch {
+            watch.judged(id);
+        }
         if self.plan.mode.branches() > 1 {
-            self.emit(Event::Progress(self.progress()));
+            self.report(true);
         }
         true
     }
@@ -303,24 +326,6 @@ impl Choice {
         }
     }
 
-    fn progress(&self) -> Progress {
-        let mut votes: Vec<(String, u32)> = Vec::new();
-        for answer in self.strategy.candidates().into_iter().filter_map(|candidate| candidate.answer) {
-            match votes.iter_mut().find(|(known, _)| *known == answer) {
-                Some((_, count)) => *count += 1,
-                None => votes.push((answer, 1)),
-            }
-        }
-        Progress {
-            branches_made: self.made,
-            branches_ended: self.made.saturating_sub(u32::try_from(self.leases.len()).unwrap_or(u32::MAX)),
-            branches_planned: self.plan.mode.branches(),
-            tokens: self.spent,
-            budget: self.budget.tokens,
-            leading: votes.into_iter().rev().max_by_key(|(_, count)| *count),
-        }
-    }
-
     fn emit(&self, event: Event) {
         // Nobody listens once the client has left, and then this task is about
         // to be aborted.
@@ -341,6 +346,11 @@ impl Choice {
         if self.expired && !answer.complete && node.visible_text().is_empty() {
             return Err(expired(&self.plan));
         }
+        if let Some(watch) = &mut self.watch {
+            watch.close(answer.node);
+        }
+        self.report(false);
+        let node = self.tree.node(answer.node);
         let (events, visible) = match self.live.take() {
             Some(mut live) => (live.finish(node), live.visible_tokens(node)),
             None => self.emitter().whole_trajectory(node),
