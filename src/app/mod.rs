@@ -89,6 +89,7 @@ pub async fn run(cli: Cli) -> Result<(), AppError> {
                 n => Err(AppError::FailedRequests(n)),
             }
         }
+        Command::Openapi => Ok(write!(std::io::stdout(), "{}", http::openapi::text())?),
         Command::Bench(command) => {
             let mut out = std::io::stdout();
             match command.what {

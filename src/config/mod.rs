@@ -35,6 +35,8 @@ pub enum Command {
     Eval(EvalCommand),
     /// Measure parts of the server on this machine.
     Bench(BenchCommand),
+    /// Print the OpenAPI document of the server's API.
+    Openapi,
 }
 
 /// `espalier serve`.

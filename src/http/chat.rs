@@ -6,7 +6,7 @@
 
 use super::body;
 use super::error::ApiError;
-use super::openai::{ChatChunk, ChatCompletion, ChatRequest, ErrorBody};
+use super::openai::{ChatCompletion, ChatRequest, ErrorBody};
 use super::params::{self, Parsed};
 use super::render::{View, collect};
 use super::state::AppState;
@@ -48,15 +48,20 @@ impl Drop for Disconnect {
 }
 
 /// Answers a conversation.
+///
+/// `reasoning_effort` or `reasoning.mode` picks how: a direct answer, one chain of thought, or a search over
+/// many branches within an exact budget. Unknown keys are ignored and listed in the header
+/// `x-ignored-params`; fields that would change the answer and are not served are refused by name.
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
     tag = "chat",
+    operation_id = "createChatCompletion",
     request_body = ChatRequest,
     responses(
         (status = 200, content(
             (ChatCompletion = "application/json"),
-            (ChatChunk = "text/event-stream")
+            (String = "text/event-stream")
         )),
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),

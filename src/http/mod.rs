@@ -5,21 +5,26 @@
 //! [`render`] or [`stream`]. Failures meet in [`error`]. No type of this module
 //! is known below it, and nothing of search or engine is decided here.
 
+mod asset;
 mod body;
 mod chat;
+mod docs;
 pub mod error;
 mod layers;
 mod models;
 pub mod openai;
 pub mod openapi;
 mod ops;
+mod page;
 pub mod params;
 mod render;
 mod state;
 mod stream;
+mod version;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
@@ -39,13 +44,24 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(ops::health))
         .routes(routes!(ops::readiness))
         .routes(routes!(ops::metrics))
+        .routes(routes!(version::version))
         .routes(routes!(openapi::serve))
 }
 
 /// The whole surface over `state`.
 pub fn router(state: AppState) -> Router {
     let (router, _document) = routes().split_for_parts();
-    wrap(router, state)
+    wrap(router.merge(pages()), state)
+}
+
+/// What people look at; no client is to rely on it, so it is not in the document.
+fn pages() -> Router<AppState> {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/page/{name}", get(page::file))
+        .route("/docs", get(docs::entry))
+        .route("/docs/", get(docs::index))
+        .route("/docs/{name}", get(docs::file))
 }
 
 /// Serves the surface on a listener until the task is dropped.

@@ -21,7 +21,13 @@ impl From<&ModelCard> for Model {
 }
 
 /// Lists the served models.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "models",
+    operation_id = "listModels",
+    responses((status = 200, body = ModelList))
+)]
 pub(super) fn list(State(state): State<AppState>) -> Ready<Json<ModelList>> {
     ready(Json(ModelList { object: "list", data: vec![Model::from(&*state.model)] }))
 }
@@ -31,6 +37,7 @@ pub(super) fn list(State(state): State<AppState>) -> Ready<Json<ModelList>> {
     get,
     path = "/v1/models/{*id}",
     tag = "models",
+    operation_id = "retrieveModel",
     params(("id" = String, Path, description = "The model's name")),
     responses((status = 200, body = Model), (status = 404, body = ErrorBody))
 )]

@@ -282,6 +282,7 @@ async fn the_document_lists_every_route_and_every_schema_that_it_names() {
         "/v1/chat/completions",
         "/v1/models",
         "/v1/models/{id}",
+        "/version",
     ];
     assert_eq!(paths, expected);
     let schemas = document["components"]["schemas"].as_object().expect("schemas");

@@ -62,6 +62,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["tower"], &["http", "app"]),
     (&["utoipa"], &["http", "app"]),
     (&["utoipa_axum"], &["http", "app"]),
+    (&["utoipa_swagger_ui"], &["http"]),
     (&["prometheus"], &["metrics"]),
     (&["mistralrs"], &["engine/mistralrs"]),
     (&["mistralrs_quant"], &["engine"]),

@@ -9,41 +9,52 @@ use utoipa::openapi::{Ref, RefOr};
 /// The body of `POST /v1/chat/completions`. `null` means omitted.
 #[derive(Debug, ToSchema)]
 pub struct ChatRequest {
-    /// The model's name.
+    /// The model's name, as `GET /v1/models` lists it.
+    #[schema(examples("seedling"))]
     pub model: String,
-    /// The conversation.
+    /// The conversation, oldest message first. A system message is kept; in every mode but `direct` the
+    /// model's chain-of-thought instruction is added to it.
     #[schema(min_items = 1)]
     pub messages: Vec<MessageRequest>,
-    /// How hard to think: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`.
+    /// How hard to think. Each value selects a row of the model's effort table: a mode, its size, a
+    /// temperature and a budget. Absent means the table's default, which is shipped as `low`.
+    #[schema(examples("medium"))]
     pub reasoning_effort: Option<String>,
     /// Mode, budget and visibility of the reasoning; our extension.
     pub reasoning: Option<ReasoningRequest>,
-    /// Tokens generated for one choice over all its branches, at most.
-    #[schema(minimum = 1)]
+    /// Tokens generated for one choice over all its branches, discarded ones included; never exceeded by one.
+    /// A bound past the context is clamped. Absent means the effort's budget.
+    #[schema(minimum = 1, examples(600))]
     pub max_completion_tokens: Option<u64>,
     /// Older name of `max_completion_tokens`, which wins over it.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
-    /// Choices to return.
-    #[schema(minimum = 1, maximum = 128)]
+    /// Choices to return, each a run of its own with a seed derived from the request's.
+    #[schema(minimum = 1, maximum = 128, default = 1)]
     pub n: Option<u32>,
-    /// Softmax temperature.
-    #[schema(minimum = 0, maximum = 2)]
+    /// Softmax temperature. Absent means the effort's, else the model's own. At 0 branches would be equal, so
+    /// one is run.
+    #[schema(minimum = 0, maximum = 2, examples(0.8))]
     pub temperature: Option<f64>,
-    /// Nucleus mass.
+    /// Nucleus mass: sampling is among the likeliest tokens that together have it. Absent means the model's own.
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
-    /// Equal seeds give equal answers.
+    /// Equal seeds give equal answers, whatever else the server does. Absent means that one is drawn, and
+    /// reported as `search.seed`.
+    #[schema(examples(1))]
     pub seed: Option<i64>,
-    /// Up to four strings that end the answer; not returned.
+    /// A string, or up to four, any of which ends the answer.
     #[schema(schema_with = stop)]
     pub stop: Option<Value>,
     /// Whether to report the log-probabilities of the answer's tokens.
+    #[schema(default = false)]
     pub logprobs: Option<bool>,
     /// Alternatives to report per token; needs `logprobs`.
-    #[schema(minimum = 0, maximum = 20)]
+    #[schema(minimum = 0, maximum = 20, default = 0)]
     pub top_logprobs: Option<u8>,
-    /// Whether to answer as server-sent events.
+    /// Whether to answer as server-sent events. `direct` and `cot` stream as they are decoded; a search
+    /// streams its progress, and its answer once it is selected.
+    #[schema(default = false)]
     pub stream: Option<bool>,
     /// Only with `stream`.
     pub stream_options: Option<StreamOptions>,
@@ -109,9 +120,9 @@ pub struct ChatRequest {
 /// One message.
 #[derive(Debug, ToSchema)]
 pub struct MessageRequest {
-    /// `developer`, `system`, `user`, `assistant`, `tool` or `function`.
+    /// Who speaks. `developer` is another name of `system`, `function` of `tool`.
     pub role: String,
-    /// A string, or text parts.
+    /// A string, or parts of text.
     #[schema(schema_with = content)]
     pub content: Value,
     /// The participant's name; without effect.
@@ -133,16 +144,18 @@ pub struct ContentPart {
 /// How to think. Unknown keys are refused.
 #[derive(Debug, ToSchema)]
 pub struct ReasoningRequest {
-    /// As `reasoning_effort`.
+    /// As `reasoning_effort`; a different one beside it is refused.
     pub effort: Option<String>,
-    /// `standard` (by effort), `pro` (the strongest row), `direct`, `cot` or `self_consistency`.
+    /// `standard`: by effort. `pro`: the strongest row of the effort table. `direct`: the model's own answer.
+    /// `cot`: one chain of thought. `self_consistency`: a majority over many.
     pub mode: Option<String>,
     /// Bounds on the whole request.
     pub budget: Option<BudgetRequest>,
-    /// Branches of `self_consistency`.
+    /// Branches of `self_consistency`. Absent means the effort's.
     #[schema(minimum = 1, maximum = 256)]
     pub branches: Option<u32>,
     /// Keeps the reasoning out of the response; its tokens count all the same.
+    #[schema(default = false)]
     pub exclude: Option<bool>,
     /// `auto`, `concise` or `detailed`; accepted without effect.
     pub summary: Option<String>,
@@ -154,11 +167,12 @@ pub struct ReasoningRequest {
 /// Bounds on the whole request, over all choices and branches.
 #[derive(Debug, ToSchema)]
 pub struct BudgetRequest {
-    /// Tokens generated.
-    #[schema(minimum = 1)]
+    /// Tokens generated, discarded ones included; never exceeded by one.
+    #[schema(minimum = 1, examples(900))]
     pub tokens: Option<u64>,
-    /// Wall-clock seconds.
-    #[schema(exclusive_minimum = 0)]
+    /// Wall-clock seconds. When they have passed, the best answer so far is given, and a 504 where there is
+    /// none. Searches that a clock ends are not reproducible.
+    #[schema(exclusive_minimum = 0, examples(2.5))]
     pub seconds: Option<f64>,
     /// Branches made.
     #[schema(minimum = 1)]
@@ -172,10 +186,14 @@ pub struct BudgetRequest {
 #[derive(Debug, ToSchema)]
 pub struct StreamOptions {
     /// A last chunk with `usage`.
+    #[schema(default = false)]
     pub include_usage: Option<bool>,
     /// Accepted without effect.
+    #[schema(default = false)]
     pub include_obfuscation: Option<bool>,
-    /// Progress of the search for machines, as a `search` key on chunks; our extension.
+    /// Progress of the search for machines, branch by branch, as a `search` key on chunks whose delta is
+    /// empty (`ProgressReport`); our extension.
+    #[schema(default = false)]
     pub include_search: Option<bool>,
 }
 
@@ -194,13 +212,25 @@ fn string() -> ObjectBuilder {
 fn content() -> Schema {
     let part = RefOr::<Schema>::Ref(Ref::from_schema_name("ContentPart"));
     let parts = ArrayBuilder::new().items(part).min_items(Some(1));
-    OneOfBuilder::new().item(string()).item(parts).into()
+    OneOfBuilder::new()
+        .description(Some(
+            "A string, or parts of text, which are joined by line breaks. May be null for `assistant` with a \
+             refusal and for `function`.",
+        ))
+        .item(string())
+        .item(parts)
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .into()
 }
 
 fn stop() -> Schema {
     let strings = ArrayBuilder::new().items(string().min_length(Some(1)));
     let null = ObjectBuilder::new().schema_type(Type::Null);
     OneOfBuilder::new()
+        .description(Some(
+            "A string, or up to four, any of which ends the answer; not returned. They apply to the answer and \
+             not to the thought before it.",
+        ))
         .item(string().min_length(Some(1)))
         .item(strings.min_items(Some(1)).max_items(Some(4)))
         .item(null)

@@ -94,12 +94,17 @@ pub struct SearchReport {
     /// Branches by their fate.
     pub branches: Branches,
     /// The verifier; null where none took part.
+    #[schema(required)]
     pub verifier: Option<String>,
-    /// Unique positions over the sum of the trajectories' lengths.
+    /// Unique positions of the choice's tree over the sum of its trajectories' lengths, prompt included; 1
+    /// when nothing was shared.
+    #[schema(required)]
     pub sharing_ratio: Option<f64>,
-    /// The request's seed: sent again, it gives the same answer.
+    /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 64 bits, which
+    /// not every client's numbers hold.
     pub seed: i64,
-    /// Why it stopped.
+    /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`, `deadline`,
+    /// `context` (it was full) or `engine_fault`.
     pub stop_reason: &'static str,
     /// One per trajectory.
     pub candidates: Vec<CandidateReport>,
@@ -112,8 +117,10 @@ pub struct SearchReport {
 pub struct Parameters {
     /// Branches wanted, of a mode that has several.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub branches: Option<u32>,
     /// Softmax temperature.
+    #[schema(required)]
     pub temperature: Option<f32>,
 }
 
@@ -151,9 +158,11 @@ pub struct Branches {
 pub struct CandidateReport {
     /// Its branch, as progress reports name it.
     pub branch: u32,
-    /// Its final answer.
+    /// Its final answer in canonical form; null where none can be extracted.
+    #[schema(required)]
     pub answer: Option<String>,
     /// Mean log-probability of its tokens.
+    #[schema(required)]
     pub mean_logprob: Option<f64>,
     /// Tokens generated on it.
     pub tokens: u32,
@@ -185,6 +194,7 @@ pub struct ProgressReport {
     /// The choice's budget, in tokens.
     pub budget: u32,
     /// The leading answer; null before there is one, and in modes of one branch.
+    #[schema(required)]
     pub leading: Option<Leading>,
     /// Branches that have changed since the last report of this choice, by
     /// rising id. A branch that is made, resumed, ended or selected is reported
@@ -208,10 +218,12 @@ pub struct BranchProgress {
     pub state: &'static str,
     /// Its final answer, once it is complete and has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub answer: Option<String>,
     /// What its mode ranks it by, once it is known: the mean log-probability of
     /// its tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub score: Option<f64>,
 }
 
