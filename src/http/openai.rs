@@ -11,7 +11,8 @@ mod response;
 mod search;
 
 pub use request::{
-    BudgetRequest, ChatRequest, ContentPart, MessageRequest, ReasoningRequest, ResponseFormat, StreamOptions,
+    AssistantMessage, BudgetRequest, ChatRequest, ContentPart, FunctionMessage, MessageRequest,
+    ReasoningRequest, RefusalPart, ResponseFormat, StreamOptions, TextMessage, TextPart,
 };
 pub use response::{
     AnswerMessage, ChatChoice, ChatChunk, ChatCompletion, ChunkChoice, CompletionDetails, Delta, ErrorBody,

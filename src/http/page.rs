@@ -42,8 +42,6 @@ pub(super) fn file(Path(name): Path<String>, method: Method, headers: HeaderMap)
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn the_page_is_small_and_names_nothing_outside() {
         let texts = [

@@ -1,5 +1,6 @@
 //! Requests, as the OpenAPI document describes them.
 
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -117,10 +118,22 @@ pub struct ChatRequest {
     pub prompt_cache_retention: Option<String>,
 }
 
-/// One message.
-#[derive(Debug, ToSchema)]
-pub struct MessageRequest {
-    /// Who speaks. `developer` is another name of `system`, `function` of `tool`.
+/// One message, by its role.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum MessageRequest {
+    /// Of all roles but these two.
+    Text(TextMessage),
+    /// The model's own.
+    Assistant(AssistantMessage),
+    /// Older form of `tool`.
+    Function(FunctionMessage),
+}
+
+/// What somebody else than the model said.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextMessage {
+    /// Who speaks. `developer` is another name of `system`.
     pub role: String,
     /// A string, or parts of text.
     #[schema(schema_with = content)]
@@ -129,16 +142,63 @@ pub struct MessageRequest {
     pub name: Option<String>,
 }
 
+/// What the model said before. It needs a content or a refusal.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AssistantMessage {
+    /// Who speaks.
+    pub role: String,
+    /// A string, or parts.
+    #[schema(required = false, schema_with = content_or_null)]
+    pub content: Value,
+    /// Stands in for an absent content.
+    pub refusal: Option<String>,
+    /// The participant's name; without effect.
+    pub name: Option<String>,
+    /// Only an empty list is served.
+    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
+    pub tool_calls: Option<Value>,
+}
+
+/// What a function returned.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FunctionMessage {
+    /// Who speaks.
+    pub role: String,
+    /// A string, parts of text, or null.
+    #[schema(schema_with = content_or_null)]
+    pub content: Value,
+    /// The function's name; without effect.
+    pub name: Option<String>,
+}
+
 /// One part of a message's content.
-#[derive(Debug, ToSchema)]
-pub struct ContentPart {
-    /// `text`, or `refusal` in an assistant's message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ContentPart {
+    /// A text.
+    Text(TextPart),
+    /// A refusal, in an assistant's message only.
+    Refusal(RefusalPart),
+}
+
+/// A text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextPart {
+    /// What it is.
     #[schema(rename = "type")]
     pub kind: String,
-    /// The text of a `text` part.
-    pub text: Option<String>,
-    /// The text of a `refusal` part.
-    pub refusal: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+/// A refusal, in an assistant's message only.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RefusalPart {
+    /// What it is.
+    #[schema(rename = "type")]
+    pub kind: String,
+    /// The text.
+    pub refusal: String,
 }
 
 /// How to think. Unknown keys are refused.
@@ -209,18 +269,21 @@ fn string() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-fn content() -> Schema {
+fn contents() -> OneOfBuilder {
     let part = RefOr::<Schema>::Ref(Ref::from_schema_name("ContentPart"));
     let parts = ArrayBuilder::new().items(part).min_items(Some(1));
     OneOfBuilder::new()
-        .description(Some(
-            "A string, or parts of text, which are joined by line breaks. May be null for `assistant` with a \
-             refusal and for `function`.",
-        ))
+        .description(Some("A string, or parts, which are joined by line breaks."))
         .item(string())
         .item(parts)
-        .item(ObjectBuilder::new().schema_type(Type::Null))
-        .into()
+}
+
+fn content() -> Schema {
+    contents().into()
+}
+
+fn content_or_null() -> Schema {
+    contents().item(ObjectBuilder::new().schema_type(Type::Null)).into()
 }
 
 fn stop() -> Schema {

@@ -59,8 +59,11 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("ReasoningRequest", "effort", efforts.clone()),
         ("ReasoningRequest", "mode", modes),
         ("ReasoningRequest", "summary", vec!["auto", "concise", "detailed"]),
-        ("MessageRequest", "role", vec!["developer", "system", "user", "assistant", "tool", "function"]),
-        ("ContentPart", "type", vec!["text", "refusal"]),
+        ("TextMessage", "role", vec!["developer", "system", "user", "tool"]),
+        ("AssistantMessage", "role", vec!["assistant"]),
+        ("FunctionMessage", "role", vec!["function"]),
+        ("TextPart", "type", vec!["text"]),
+        ("RefusalPart", "type", vec!["refusal"]),
         ("ResponseFormat", "type", vec!["text"]),
         ("ChatCompletion", "object", vec!["chat.completion"]),
         ("ChatChunk", "object", vec!["chat.completion.chunk"]),
@@ -79,6 +82,9 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     ]
 }
 
+/// Fields of the request that are refused, whatever they hold.
+const UNSERVED: [&str; 5] = ["tools", "functions", "audio", "web_search_options", "moderation"];
+
 fn close_sets(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
     for (schema, field, values) in sets() {
@@ -90,6 +96,11 @@ fn close_sets(document: &mut Value) {
         }
         property["enum"] = Value::Array(values);
     }
+    for field in UNSERVED {
+        let property = &mut schemas["ChatRequest"]["properties"][field];
+        *property = json!({"type": "null", "description": property["description"]});
+    }
+    schemas["ChatRequest"]["properties"]["modalities"]["items"]["enum"] = json!(["text"]);
     // Nobody else's client fills these, so unknown keys in them are refused.
     for schema in ["ReasoningRequest", "BudgetRequest"] {
         schemas[schema]["additionalProperties"] = json!(false);

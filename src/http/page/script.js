@@ -25,7 +25,7 @@ let shown = 0; // the choice that is shown
 // ---- one choice, as far as it is known ----
 
 function choice() {
-  return { branches: new Map(), votes: [], tones: new Map(), planned: 1, made: 0, ended: 0, tokens: 0, budget: 0,
+  return { branches: new Map(), votes: [], tones: new Map(), planned: 8, made: 0, ended: 0, tokens: 0, budget: 0,
     content: "", thought: "", finish: null, report: null };
 }
 
@@ -43,7 +43,7 @@ function progress(c, report) {
   c.tones = new Map(c.votes.slice(0, 7).map(([answer], rank) => [answer, `t${rank}`]));
 }
 
-const NOTHING = { ...choice(), planned: 8 };
+const NOTHING = choice();
 const tone = (c, answer) => c.tones.get(answer) ?? "";
 
 // ---- asking ----
@@ -107,9 +107,9 @@ async function ask(event) {
   $("go").disabled = false;
   $("stop").disabled = true;
   const tokens = mine.choices.reduce((sum, c) => sum + c.tokens, 0);
+  render(); // first what there is to be seen, then that it is all
   status(`${outcome} after ${mine.seconds.toFixed(1)} s` +
     (tokens ? `, ${number.format(Math.round(tokens / mine.seconds))} tokens/s` : ""));
-  draw();
 }
 
 async function refusal(response) {
