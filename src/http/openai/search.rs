@@ -28,6 +28,7 @@ impl Serialize for SearchBody {
 /// Described by hand: the derive knows no enum whose variants carry no tag.
 pub(super) fn body_schema() -> Schema {
     OneOfBuilder::new()
+        .description(Some("What was done to get the answer, or one report per choice; our extension."))
         .item(Ref::from_schema_name("SearchReport"))
         .item(Ref::from_schema_name("SearchReports"))
         .into()

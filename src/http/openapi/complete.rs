@@ -100,7 +100,9 @@ fn close_sets(document: &mut Value) {
         let property = &mut schemas["ChatRequest"]["properties"][field];
         *property = json!({"type": "null", "description": property["description"]});
     }
-    schemas["ChatRequest"]["properties"]["modalities"]["items"]["enum"] = json!(["text"]);
+    let modalities = &mut schemas["ChatRequest"]["properties"]["modalities"];
+    modalities["items"]["enum"] = json!(["text"]);
+    modalities["minItems"] = json!(1);
     // Nobody else's client fills these, so unknown keys in them are refused.
     for schema in ["ReasoningRequest", "BudgetRequest"] {
         schemas[schema]["additionalProperties"] = json!(false);

@@ -243,6 +243,8 @@ fn messages() {
         (text(json!([{"type": "refusal", "refusal": "no"}])), path, VALUE),
         (text(json!([{"type": "image_url", "image_url": {}}])), path, "unsupported_value"),
         (text(json!([{"type": "input_audio"}])), path, "unsupported_value"),
+        (json!([{"role": "user", "content": "x", "name": {}}]), "messages[0].name", TYPE),
+        (json!([{"role": "tool", "content": "x", "tool_call_id": 1}]), "messages[0].tool_call_id", TYPE),
         (
             json!([{"role": "assistant", "content": null, "tool_calls": [{}]}]),
             "messages[0].tool_calls",
