@@ -121,9 +121,9 @@ test("branches are seen growing, and Stop ends the request", async () => {
   await effort(page, "max");
   await page.locator("#more > summary").click();
   await page.locator("#branches").fill("256");
-  await page.locator("#n").fill("4");
   await page.locator("#go").click();
-  await page.waitForFunction(() => document.querySelectorAll("#tree .growing").length >= 16);
+  // As many as the server's memory for KV lets live at once.
+  await page.waitForFunction(() => document.querySelectorAll("#tree .growing").length >= 4);
   assert.match(await page.locator("#spent").textContent(), /of 524,288 tokens/);
   await page.locator("#stop").click();
   await over(page);
