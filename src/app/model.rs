@@ -1,100 +1,69 @@
-//! Finding a checkpoint: the bundled ones in the binary, or a directory; read
-//! and checked whole before the server opens its port.
+//! A found model, checked and then loaded.
+//!
+//! Checking is cheap and tells almost everything that can be wrong: files,
+//! architecture, tokenizer, template, settings, the weights' headers, memory. It
+//! runs before the port opens; reading the weights comes after.
 
-use crate::config::{BUNDLED, ModelConfig};
+mod error;
+
+use super::find::{Found, Source, find_here};
+use super::memory::{self, Need};
+use crate::config::{ModelArgs, ModelConfig, ModelLayers, general, model_file};
 use crate::engine::Sampling;
 use crate::engine::tree::checkpoint::{INDEX, SINGLE, Weights};
-use crate::engine::tree::config::{LoadError, ModelConfig as Shape, SUPPORTED};
+use crate::engine::tree::config::ModelConfig as Shape;
 use crate::engine::tree::generation::{self, Generation};
 use crate::engine::tree::model::Model;
-use crate::prompt::{ChatTemplate, PromptError, TemplateTokens, Tokenizer};
+use crate::prompt::{ChatTemplate, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use toml::Table;
 
-/// The name of the bundled process reward model, which is a language model too.
-pub const BUNDLED_PRM: &str = "seedling-prm";
+pub use error::ModelError;
 
-/// Why a model cannot be served. Each says what was found and what would do.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// Neither a bundled name nor a path.
-    #[error("no model at '{0}': give '{BUNDLED}', '{BUNDLED_PRM}' or a directory with a checkpoint")]
-    Missing(String),
-    /// A file where a directory is needed.
-    #[error("'{0}' is a file; give the directory that holds config.json and model.safetensors")]
-    File(PathBuf),
-    /// The directory lacks files.
-    #[error(
-        "'{directory}' holds {found}, but no {missing}; a checkpoint is config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
-    )]
-    Incomplete {
-        /// The directory.
-        directory: PathBuf,
-        /// Its files.
-        found: String,
-        /// What is missing.
-        missing: &'static str,
-    },
-    /// A file cannot be read.
-    #[error("cannot read '{file}': {cause}")]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// A JSON file is broken.
-    #[error("{file} of '{model}': {cause}")]
-    Json {
-        /// The model.
-        model: String,
-        /// The file.
-        file: &'static str,
-        /// Why.
-        cause: serde_json::Error,
-    },
-    /// The architecture, configuration or weights are not usable.
-    #[error("cannot load '{model}': {cause}; supported are {} in safetensors", SUPPORTED.join(", "))]
-    Load {
-        /// The model.
-        model: String,
-        /// Why.
-        cause: LoadError,
-    },
-    /// The tokenizer or chat template is not usable.
-    #[error("cannot load '{model}': {file}: {cause}")]
-    Prompt {
-        /// The model.
-        model: String,
-        /// The file.
-        file: &'static str,
-        /// Why.
-        cause: PromptError,
-    },
-    /// Its `espalier.toml` is wrong.
-    #[error("espalier.toml of '{model}': {cause}")]
-    Settings {
-        /// The model.
-        model: String,
-        /// Why.
-        cause: String,
-    },
-    /// No file names an end of text.
-    #[error("cannot load '{0}': neither generation_config.json nor config.json names an eos_token_id")]
-    NoEnd(String),
-    /// The tokenizer knows tokens that the model does not.
-    #[error("cannot load '{model}': tokenizer.json has {tokens} tokens and the model {vocab}")]
-    Vocabulary {
-        /// The model.
-        model: String,
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Tokens of the model.
-        vocab: usize,
-    },
+/// A chat template in a file of its own.
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// The file with a model's own settings.
+const SETTINGS: &str = "espalier.toml";
+
+/// A model of which everything but the weights was read.
+#[derive(Debug)]
+pub struct Checked {
+    /// The names that requests may give it, the reported one first; at least one.
+    pub names: Vec<String>,
+    /// Where it came from, for people.
+    pub origin: String,
+    /// Its dimensions; the context is the one that is served.
+    pub shape: Shape,
+    /// Ids that end a text.
+    pub eos: Vec<TokenId>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template.
+    pub template: ChatTemplate,
+    /// Its own sampling defaults.
+    pub sampling: Sampling,
+    /// How it is prompted and what efforts mean.
+    pub config: ModelConfig,
+    /// The process reward model that goes with it, if there is one.
+    pub prm: Option<Prm>,
+    weights: Weights,
+}
+
+/// A process reward model that was found and checked, and is not loaded: no
+/// verifier uses it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prm {
+    /// Its name.
+    pub name: String,
+    /// Where it came from, for people.
+    pub origin: String,
+    /// Numbers in its weights.
+    pub parameters: u64,
 }
 
 /// A model, ready to be put on an engine.
@@ -102,6 +71,8 @@ pub enum ModelError {
 pub struct Loaded {
     /// The name that requests use.
     pub name: String,
+    /// Other names that they may use.
+    pub aliases: Vec<String>,
     /// Where it came from, for people.
     pub origin: String,
     /// Its weights.
@@ -116,136 +87,42 @@ pub struct Loaded {
     pub sampling: Sampling,
     /// How it is prompted and what efforts mean.
     pub config: ModelConfig,
+    /// The process reward model that goes with it, if there is one.
+    pub prm: Option<Prm>,
 }
 
-/// The bytes of a checkpoint.
-struct Files {
-    name: String,
-    origin: String,
-    config: Cow<'static, [u8]>,
-    generation: Option<Cow<'static, [u8]>>,
-    tokenizer: Cow<'static, [u8]>,
-    tokenizer_config: Cow<'static, [u8]>,
-    template: Option<String>,
-    weights: Result<Weights, LoadError>,
-    settings: Option<String>,
-}
-
-macro_rules! bundled {
-    ($name:expr, $directory:literal, $settings:expr) => {
-        Files {
-            name: $name.to_owned(),
-            origin: "bundled".to_owned(),
-            config: Cow::Borrowed(include_bytes!(concat!("../../models/", $directory, "/config.json"))),
-            generation: Some(Cow::Borrowed(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/generation_config.json"
-            )))),
-            tokenizer: Cow::Borrowed(include_bytes!(concat!("../../models/", $directory, "/tokenizer.json"))),
-            tokenizer_config: Cow::Borrowed(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/tokenizer_config.json"
-            ))),
-            template: None,
-            weights: Weights::embedded(include_bytes!(concat!(
-                "../../models/",
-                $directory,
-                "/model.safetensors"
-            ))),
-            settings: $settings,
-        }
-    };
-}
-
-/// Loads a bundled model by name, or a checkpoint from a directory.
+/// Loads a bundled model by name, or a checkpoint from a directory; for callers
+/// that need neither the hub nor progress.
 ///
 /// # Errors
 /// When there is none, or it is incomplete, truncated or not supported.
 pub fn load(model: &str) -> Result<Loaded, ModelError> {
-    match model {
-        BUNDLED => {
-            let settings = include_str!("../../models/seedling/policy/espalier.toml");
-            bundled!(BUNDLED, "seedling/policy", Some(settings.to_owned())).load()
-        }
-        BUNDLED_PRM => bundled!(BUNDLED_PRM, "seedling/prm", None).load(),
-        path => read(path)?.load(),
-    }
+    find_here(&ModelArgs::from(model))?.check()?.load(&mut |_, _| {})
 }
 
-fn read(path: &str) -> Result<Files, ModelError> {
-    let directory = Path::new(path);
-    if !directory.exists() {
-        return Err(ModelError::Missing(path.to_owned()));
-    }
-    if !directory.is_dir() {
-        return Err(ModelError::File(directory.to_owned()));
-    }
-    let failed = |file: &Path, cause| ModelError::Read { file: file.to_owned(), cause };
-    let mut found: Vec<String> = std::fs::read_dir(directory)
-        .map_err(|cause| failed(directory, cause))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
-    found.sort();
-    let optional = |name: &str| {
-        let file = directory.join(name);
-        match std::fs::read(&file) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(failed(&file, cause)),
-        }
-    };
-    let incomplete = |missing| {
-        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-        ModelError::Incomplete { directory: directory.to_owned(), found, missing }
-    };
-    let needed = |name| optional(name)?.map(Cow::Owned).ok_or_else(|| incomplete(name));
-    let name = directory.canonicalize().map_err(|cause| failed(directory, cause))?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let config = needed("config.json")?;
-    let tokenizer = needed("tokenizer.json")?;
-    let tokenizer_config = needed("tokenizer_config.json")?;
-    if ![SINGLE, INDEX].into_iter().any(|file| directory.join(file).exists()) {
-        return Err(incomplete(SINGLE));
-    }
-    Ok(Files {
-        name: name.file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned()),
-        origin: path.to_owned(),
-        config,
-        generation: optional("generation_config.json")?.map(Cow::Owned),
-        tokenizer,
-        tokenizer_config,
-        template: optional("chat_template.jinja")?.map(text),
-        weights: Weights::open(directory),
-        settings: optional("espalier.toml")?.map(text),
-    })
-}
-
-impl Files {
-    fn load(self) -> Result<Loaded, ModelError> {
-        let model = || self.name.clone();
-        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
+impl Found {
+    /// Reads everything but the weights, whose headers are looked at.
+    ///
+    /// # Errors
+    /// When anything is missing, broken, not supported, or contradicts the rest.
+    pub fn check(self) -> Result<Checked, ModelError> {
+        let (shape, weights) = self.body()?;
+        let prm = self.prm.as_deref().map(Found::check_prm).transpose()?;
         let prompt = |file| {
             let model = self.name.clone();
             move |cause| ModelError::Prompt { model, file, cause }
         };
-        // The cheap checks come first: a wrong architecture is told at once.
-        let shape = Shape::from_json(&self.config).map_err(load)?;
-        let config: Value = json(&self.name, "config.json", &self.config)?;
-        let generation = match &self.generation {
-            Some(bytes) => Generation::from_json(bytes).map_err(load)?,
+        let config: Value = self.json("config.json")?;
+        let generation = match self.optional("generation_config.json")? {
+            Some(bytes) => Generation::from_json(&bytes)
+                .map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?,
             None => Generation::default(),
         };
-        let tokenizer_config: Value = json(&self.name, "tokenizer_config.json", &self.tokenizer_config)?;
-        let mut tokenizer = Tokenizer::from_json(&self.tokenizer).map_err(prompt("tokenizer.json"))?;
+        let tokenizer_config: Value = self.json("tokenizer_config.json")?;
+        let mut tokenizer = self.tokenizer(&shape)?;
         tokenizer.configure(&tokenizer_config);
-        let tokens = tokenizer.vocab_size();
-        if tokens > shape.vocab {
-            return Err(ModelError::Vocabulary { model: model(), tokens, vocab: shape.vocab });
-        }
-        let source = ChatTemplate::source(&tokenizer_config, self.template.as_deref());
-        let source = source.map_err(prompt("tokenizer_config.json"))?;
+        self.agree(&shape, &weights)?;
+        let (source, file) = self.template(&tokenizer_config)?;
         let tokens = TemplateTokens::from_config(&tokenizer_config);
         // The model's own list, and the token that ends a turn of its template.
         let mut eos = generation.eos;
@@ -253,33 +130,234 @@ impl Files {
             eos = config.get("eos_token_id").map(generation::ids).unwrap_or_default();
         }
         eos.extend(tokens.eos.as_deref().and_then(|name| tokenizer.token_id(name)));
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         eos.retain(|id| seen.insert(*id));
         if eos.is_empty() {
-            return Err(ModelError::NoEnd(model()));
+            return Err(ModelError::NoEnd(self.name.clone()));
         }
-        let file = if self.template.is_some() { "chat_template.jinja" } else { "tokenizer_config.json" };
         let template = ChatTemplate::new(&source, tokens).map_err(prompt(file))?;
-        let settings = match &self.settings {
-            Some(text) => ModelConfig::from_toml(text),
-            None => ModelConfig::general(&source),
-        };
-        let settings = settings.map_err(|cause| ModelError::Settings { model: model(), cause })?;
-        let weights = self.weights.and_then(|weights| weights.load(shape, &mut |_, _| {}));
-        let weights = weights.map_err(|cause| ModelError::Load { model: self.name.clone(), cause })?;
-        Ok(Loaded {
-            name: self.name,
+        let layers = self.layers()?;
+        let all: Vec<&Table> =
+            [&layers.general].into_iter().chain(&layers.own).chain(&layers.sections).collect();
+        let config = ModelConfig::layered(&all)
+            .map_err(|cause| ModelError::Merged { model: self.name.clone(), cause })?;
+        Ok(Checked {
+            names: self.names(),
             origin: self.origin,
-            model: weights,
+            shape,
             eos,
             tokenizer,
             template,
             sampling: generation.sampling,
-            config: settings,
+            config,
+            prm,
+            weights,
+        })
+    }
+
+    /// The layers of its settings, for `espalier config`.
+    ///
+    /// # Errors
+    /// When its files cannot be read or its `espalier.toml` is wrong.
+    pub fn layers(&self) -> Result<ModelLayers, ModelError> {
+        let (source, _) = self.template(&self.json("tokenizer_config.json")?)?;
+        let own = match self.optional(SETTINGS)? {
+            Some(bytes) => {
+                let label = format!("{SETTINGS} of '{}'", self.name);
+                Some(model_file(&label, &String::from_utf8_lossy(&bytes))?)
+            }
+            None => None,
+        };
+        let names = self.names();
+        let mut spoken: Vec<&str> = [self.name.as_str(), &self.args.name].into_iter().collect();
+        spoken.extend(names.first().map(String::as_str));
+        spoken.dedup();
+        let section = |name: &&str| self.args.sections.get(*name)?.as_table().cloned();
+        let sections: Vec<Table> = spoken.iter().filter_map(section).collect();
+        Ok(ModelLayers { name: self.args.name.clone(), general: general(&source), own, sections })
+    }
+
+    /// Its chat template, and the file that it stands in.
+    fn template(&self, tokenizer_config: &Value) -> Result<(String, &'static str), ModelError> {
+        let own = self.optional(TEMPLATE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let file = if own.is_some() { TEMPLATE } else { "tokenizer_config.json" };
+        let source = ChatTemplate::source(tokenizer_config, own.as_deref());
+        let source = source.map_err(|cause| ModelError::Prompt { model: self.name.clone(), file, cause })?;
+        Ok((source, file))
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self.args.served_model_name.as_slice() {
+            [] => vec![self.name.clone()],
+            names => names.to_vec(),
+        }
+    }
+
+    /// What a policy and a process reward model have in common.
+    fn body(&self) -> Result<(Shape, Weights), ModelError> {
+        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
+        let mut shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            self.needed(file)?;
+        }
+        let weights = match &self.source {
+            Source::Bundled(model) => Weights::embedded(model.weights),
+            Source::Directory(directory) => {
+                if !directory.join(SINGLE).exists() && !directory.join(INDEX).exists() {
+                    return Err(self.incomplete(SINGLE)?);
+                }
+                Weights::open(directory)
+            }
+        };
+        let weights = weights.map_err(load)?;
+        if let Some(asked) = self.args.max_model_len.map(std::num::NonZero::get) {
+            if asked > shape.context {
+                let (model, own) = (self.name.clone(), shape.context);
+                return Err(ModelError::TooLong { model, asked, own });
+            }
+            shape.context = asked;
+        }
+        Ok((shape, weights))
+    }
+
+    /// Holds the headers of the weights against the configuration.
+    fn agree(&self, shape: &Shape, weights: &Weights) -> Result<(), ModelError> {
+        weights.check(shape).map_err(|cause| ModelError::Load { model: self.name.clone(), cause })
+    }
+
+    /// As a policy is checked, but for what only answers need. Its context is
+    /// its own: what bounds the policy does not bound it.
+    fn check_prm(&self) -> Result<Prm, ModelError> {
+        let unbounded = ModelArgs { max_model_len: None, ..self.args.clone() };
+        let found = Found {
+            name: self.name.clone(),
+            origin: self.origin.clone(),
+            source: self.source.clone(),
+            args: unbounded,
+            prm: None,
+        };
+        let check = || {
+            let (shape, weights) = found.body()?;
+            found.tokenizer(&shape)?;
+            found.agree(&shape, &weights)?;
+            Ok(Prm {
+                name: found.name.clone(),
+                origin: found.origin.clone(),
+                parameters: weights.parameters(),
+            })
+        };
+        check().map_err(|cause| ModelError::Prm(Box::new(cause)))
+    }
+
+    fn tokenizer(&self, shape: &Shape) -> Result<Tokenizer, ModelError> {
+        let file = "tokenizer.json";
+        let model = || self.name.clone();
+        let tokenizer = Tokenizer::from_json(&self.needed(file)?).map_err(|cause| ModelError::Prompt {
+            model: model(),
+            file,
+            cause,
+        })?;
+        match tokenizer.vocab_size() {
+            tokens if tokens > shape.vocab => {
+                Err(ModelError::Vocabulary { model: model(), tokens, vocab: shape.vocab })
+            }
+            _ => Ok(tokenizer),
+        }
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+        match &self.source {
+            Source::Bundled(model) => {
+                let file = model.files.iter().find(|(file, _)| *file == name);
+                Ok(file.map(|(_, bytes)| Cow::Borrowed(*bytes)))
+            }
+            Source::Directory(directory) => {
+                let file = directory.join(name);
+                match std::fs::read(&file) {
+                    Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                    Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Err(cause) => Err(ModelError::Read { file, cause }),
+                }
+            }
+        }
+    }
+
+    fn needed(&self, name: &'static str) -> Result<Cow<'static, [u8]>, ModelError> {
+        match self.optional(name)? {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.incomplete(name)?),
+        }
+    }
+
+    fn incomplete(&self, missing: &'static str) -> Result<ModelError, ModelError> {
+        let Source::Directory(directory) = &self.source else {
+            return Ok(ModelError::Missing { name: self.name.clone(), hint: String::new() });
+        };
+        let entries = std::fs::read_dir(directory)
+            .map_err(|cause| ModelError::Read { file: directory.clone(), cause })?;
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            Some(entry.ok()?.file_name().to_string_lossy().into_owned())
+        };
+        let mut found: Vec<String> = entries.filter_map(name).collect();
+        found.sort();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        Ok(ModelError::Incomplete { directory: directory.clone(), found, missing })
+    }
+
+    fn json<T: for<'a> Deserialize<'a>>(&self, file: &'static str) -> Result<T, ModelError> {
+        self.parse(file, &self.needed(file)?)
+    }
+
+    fn parse<T: for<'a> Deserialize<'a>>(&self, file: &'static str, bytes: &[u8]) -> Result<T, ModelError> {
+        serde_json::from_slice(bytes).map_err(|cause| ModelError::Json {
+            model: self.name.clone(),
+            file,
+            cause,
         })
     }
 }
 
-fn json<T: for<'a> Deserialize<'a>>(model: &str, file: &'static str, bytes: &[u8]) -> Result<T, ModelError> {
-    serde_json::from_slice(bytes).map_err(|cause| ModelError::Json { model: model.to_owned(), file, cause })
+impl Checked {
+    /// Numbers in its weights.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.weights.parameters()
+    }
+
+    /// Refuses a model for which there is not enough memory: its weights, and KV
+    /// of one sequence of the served context, or of the whole pool where that is
+    /// smaller.
+    ///
+    /// # Errors
+    /// With what it needs and what is free.
+    pub fn fits(&self, kv_bytes: u64) -> Result<(), ModelError> {
+        let shape = &self.shape;
+        let floats = (2 * shape.layers * shape.kv_heads * shape.head_dim) as u64;
+        let sequence = floats.saturating_mul(4).saturating_mul(shape.context as u64);
+        let need = Need { weights: self.weights.parameters().saturating_mul(4), kv: sequence.min(kv_bytes) };
+        memory::check(&self.names[0], need)
+    }
+
+    /// Reads the weights; `progress` hears (bytes done, bytes in all).
+    ///
+    /// # Errors
+    /// When they do not fit the configuration, or cannot be read.
+    pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded, ModelError> {
+        let mut names = self.names.into_iter();
+        let name = names.next().unwrap_or_default();
+        let model = self.weights.load(self.shape, progress);
+        let model = model.map_err(|cause| ModelError::Load { model: name.clone(), cause })?;
+        Ok(Loaded {
+            aliases: names.collect(),
+            name,
+            origin: self.origin,
+            model,
+            eos: self.eos,
+            tokenizer: self.tokenizer,
+            template: self.template,
+            sampling: self.sampling,
+            config: self.config,
+            prm: self.prm,
+        })
+    }
 }

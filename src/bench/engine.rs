@@ -2,7 +2,7 @@
 //! sampling included.
 
 use super::BenchError;
-use crate::app;
+use crate::app::{self, Hub};
 use crate::config::EngineArgs;
 use crate::engine::tree::TreeEngine;
 use crate::engine::{Branch, EngineError, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent};
@@ -27,8 +27,8 @@ const RUNS: usize = 15;
 ///
 /// # Errors
 /// When the model or the engine fails.
-pub async fn run(args: &EngineArgs, out: &mut dyn Write) -> Result<(), BenchError> {
-    let loaded = app::load(&args.model)?;
+pub async fn run(args: &EngineArgs, hub: &Hub, out: &mut dyn Write) -> Result<(), BenchError> {
+    let loaded = app::find(&args.model, hub).await?.check()?.load(&mut |_, _| {})?;
     let config = app::tree_config(args);
     let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
     let vocab = loaded.model.config().vocab as TokenId;

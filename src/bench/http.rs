@@ -54,7 +54,13 @@ pub async fn run(requests: usize, out: &mut dyn Write) -> Result<(), BenchError>
         defaults: loaded.sampling,
     })?;
     let context = shape.context;
-    let card = ModelCard { id: loaded.name, created: 0, owned_by: "espalier".to_owned(), context };
+    let card = ModelCard {
+        id: loaded.name,
+        aliases: Vec::new(),
+        created: 0,
+        owned_by: "espalier".to_owned(),
+        context,
+    };
     let state = app::assemble(engine, planner, tokenizer, metrics, (card, 4 << 20));
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;

@@ -1,15 +1,39 @@
-//! What a person can set: the command line, and the configuration file that a
-//! model may bring.
+//! What a person can set, and the command line.
 //!
-//! Values are checked here once and handed to the modules as their own `Config`
-//! types. Environment variables and a server-wide file are not read yet.
+//! A value comes from a flag, else from the environment (`ESPALIER_*`), else
+//! from the configuration file (`--config`), else from the default; [`Settings`]
+//! knows which. What is set is checked here once and handed to the modules as
+//! plain values. A model's prompts and efforts ([`ModelConfig`]) come from its
+//! own `espalier.toml` and from the server's file over it.
+//!
+//! Reading a model's files is deliberately absent: that is `app`'s business.
+
+mod environment;
+mod error;
+mod file;
+mod flags;
+mod layers;
+mod model;
+mod nearest;
+mod print;
+mod settings;
 
 use crate::eval::EvalArgs;
-use crate::{plan, prompt};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use toml::Table;
+
+pub use environment::Environment;
+pub use error::ConfigError;
+pub use file::model_file;
+pub use flags::{AddressFlags, EngineFlags, Given, ServeFlags};
+pub use layers::{Origin, Settings};
+pub use model::{Mistake, ModelConfig, general};
+pub use nearest::nearest;
+pub use print::{ModelLayers, print};
+pub use settings::{Kind, SETTINGS, Setting};
 
 /// The name of the bundled policy.
 pub const BUNDLED: &str = "seedling";
@@ -30,57 +54,135 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a model over an OpenAI-compatible API.
-    Serve(ServeArgs),
+    Serve(ServeFlags),
+    /// Print the configuration that `serve` would use, and where each value comes from.
+    ///
+    /// Takes the flags of `serve`. The output is TOML and can be used as a configuration file.
+    Config(ServeFlags),
+    /// Ask a running server on this machine whether it is alive; exit code 0 if so.
+    Healthcheck(HealthcheckCommand),
     /// Put a suite of problems to a server and count right answers and tokens.
     Eval(EvalCommand),
     /// Measure parts of the server on this machine.
     Bench(BenchCommand),
+    /// Print the OpenAPI document of the server's API.
+    Openapi,
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
 }
 
-/// `espalier serve`.
-#[derive(Debug, Clone, Args)]
+/// `espalier serve`, resolved.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ServeArgs {
     /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one.
-    #[arg(long, default_value_t = 8080)]
     pub port: u16,
     /// Largest request body, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub body_limit: usize,
+    /// Requests in flight at once, at most.
+    pub max_concurrency: usize,
+    /// Requests that may wait beyond those in flight.
+    pub max_queue: usize,
+    /// Longest that a request may run, in seconds.
+    pub request_timeout: u64,
+    /// Longest that a request's head and body may take to arrive, in seconds.
+    pub header_timeout: u64,
+    /// Silence on a stream, in seconds, after which a comment keeps it open.
+    pub keep_alive: u64,
+    /// How long requests may go on after a signal to stop, in seconds.
+    pub shutdown_timeout: u64,
+    /// How long the engine may work on one step, in seconds, before it counts
+    /// as stuck.
+    pub stuck_timeout: u64,
+    /// Shape of log lines.
+    pub log_format: LogFormat,
+    /// Which log lines are written: a filter of `tracing`.
+    pub log_level: String,
     /// What to run and with how much.
-    #[command(flatten)]
+    #[serde(flatten)]
     pub engine: EngineArgs,
 }
 
+/// Shapes of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
 /// What to run and with how much; shared by the commands that run an engine.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct EngineArgs {
-    /// `seedling` (bundled), `seedling-prm` (bundled), or a directory with
-    /// config.json, model.safetensors, tokenizer.json and tokenizer_config.json.
-    #[arg(long, value_name = "NAME|DIR", default_value = BUNDLED)]
-    pub model: String,
+    /// The model.
+    #[serde(flatten)]
+    pub model: ModelArgs,
     /// Memory for KV, in MiB; taken as it is used.
-    #[arg(long, value_name = "MIB", default_value = "1024")]
     pub kv_mib: NonZeroUsize,
     /// Threads of the forward pass; without it, one per core.
-    #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Positions computed in one step, at most.
-    #[arg(long, value_name = "N", default_value = "512")]
     pub step_positions: NonZeroUsize,
+}
+
+/// Which model to serve, and how.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ModelArgs {
+    /// A bundled name, a directory, or a Hugging Face id.
+    #[serde(rename = "model")]
+    pub name: String,
+    /// Branch, tag or commit of a Hugging Face model.
+    pub revision: String,
+    /// Names in requests, the reported one first; empty for the model's own.
+    #[serde(default)]
+    pub served_model_name: Vec<String>,
+    /// Longest sequence, in tokens; the model's own without it.
+    pub max_model_len: Option<NonZeroUsize>,
+    /// Process reward model, named like the model, or `none`.
+    pub prm: Option<String>,
+    /// What the server's file says about models, by their names.
+    #[serde(skip)]
+    pub sections: Table,
+}
+
+impl Default for ServeArgs {
+    fn default() -> Self {
+        let none = (Given::default(), Environment::default());
+        Settings::resolve(&none.0, &none.1).expect("the defaults are within bounds").serve()
+    }
 }
 
 impl Default for EngineArgs {
     fn default() -> Self {
-        #[derive(Parser)]
-        struct Defaults {
-            #[command(flatten)]
-            engine: EngineArgs,
-        }
-        Defaults::parse_from(["espalier"]).engine
+        ServeArgs::default().engine
     }
+}
+
+impl From<&str> for ModelArgs {
+    /// A model with nothing else set.
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), ..EngineArgs::default().model }
+    }
+}
+
+/// `espalier healthcheck`.
+#[derive(Debug, Clone, Args)]
+pub struct HealthcheckCommand {
+    /// Base URL of the server; without it, the host and port that `serve` would use
+    /// on this machine.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    pub url: Option<String>,
+    /// Where it listens.
+    #[command(flatten)]
+    pub address: AddressFlags,
 }
 
 /// `espalier eval`.
@@ -91,7 +193,7 @@ pub struct EvalCommand {
     pub eval: EvalArgs,
     /// The server to start where no endpoint is given.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub engine: EngineFlags,
 }
 
 /// `espalier bench`.
@@ -106,7 +208,7 @@ pub struct BenchCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Bench {
     /// Tokens per second of 1 and 64 branches of one prompt.
-    Engine(EngineArgs),
+    Engine(EngineFlags),
     /// Processor time that one request costs outside the model.
     Http {
         /// Requests to measure.
@@ -115,72 +217,5 @@ pub enum Bench {
     },
 }
 
-/// A model's `espalier.toml`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// How it is prompted.
-    pub prompt: prompt::Config,
-    /// What its efforts mean.
-    pub plan: plan::Config,
-}
-
-impl ModelConfig {
-    /// Reads an `espalier.toml`.
-    ///
-    /// # Errors
-    /// With the place and the reason, when it is no TOML, has unknown keys or
-    /// lacks some, or holds a value out of bounds.
-    pub fn from_toml(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        config.plan.check()?;
-        Ok(config)
-    }
-
-    /// The settings of a model that brings none. A template that closes a
-    /// `<think>` block belongs to a thinking model, whose answer begins there.
-    ///
-    /// # Errors
-    /// Never in fact: a test reads the same text.
-    pub fn general(chat_template: &str) -> Result<Self, String> {
-        let mut config = Self::from_toml(include_str!("general.toml"))?;
-        if chat_template.contains("</think>") {
-            config.prompt.answer_marker = Some("</think>".to_owned());
-            config.prompt.answer_marker_shown = false;
-        }
-        Ok(config)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-        assert_eq!(EngineArgs::default().model, "seedling");
-    }
-
-    #[test]
-    fn shipped_settings_are_valid_and_mistakes_are_named() {
-        let general = ModelConfig::general("").expect("valid");
-        assert_eq!(general.prompt.answer_marker, None);
-        let thinking = ModelConfig::general("x </think> y").expect("valid");
-        assert_eq!(thinking.prompt.answer_marker.as_deref(), Some("</think>"));
-        assert!(!thinking.prompt.answer_marker_shown);
-
-        let text = include_str!("general.toml");
-        for (from, to, named) in [
-            ("branch_tokens", "branch_token", "branch_token"),
-            ("mode = \"cot\"", "mode = \"beam\"", "beam"),
-            ("temperature = 0.8", "temperature = 2.5", "2.5"),
-            ("branches = 8", "branches = 0", "medium"),
-            ("default_effort = \"low\"", "default_effort = \"huge\"", "huge"),
-        ] {
-            let error = ModelConfig::from_toml(&text.replacen(from, to, 1)).expect_err(named);
-            assert!(error.contains(named), "{error}");
-        }
-    }
-}
+mod tests;

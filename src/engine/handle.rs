@@ -6,10 +6,12 @@
 //! `Drop` must neither block nor fail; it is bounded in fact, since every entry
 //! belongs to a lease and leases are bounded by the plans that are admitted.
 
+use super::thread::Pulse;
 use super::{Caps, EngineError, Health, RequestCounts, Segment, SegmentEvent};
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Names a branch for the lifetime of an engine.
@@ -211,16 +213,17 @@ pub struct Handle {
     link: Arc<Link>,
     caps: Arc<Caps>,
     health: watch::Receiver<Health>,
+    pulse: Arc<Pulse>,
 }
 
 impl Handle {
     pub(super) fn new(
         commands: mpsc::UnboundedSender<Message>,
         caps: Caps,
-        health: watch::Receiver<Health>,
+        (health, pulse): (watch::Receiver<Health>, Arc<Pulse>),
     ) -> Self {
         let link = Arc::new(Link { commands, next: AtomicU64::new(1) });
-        Self { link, caps: Arc::new(caps), health }
+        Self { link, caps: Arc::new(caps), health, pulse }
     }
 
     /// What the engine can do.
@@ -229,10 +232,14 @@ impl Handle {
         &self.caps
     }
 
-    /// Whether the engine thread is alive and its last step went well.
+    /// Whether the engine thread is alive and its last step went well. It is
+    /// stuck once it has had work for longer than `patience` without finishing anything.
     #[must_use]
-    pub fn health(&self) -> Health {
-        *self.health.borrow()
+    pub fn health(&self, patience: Duration) -> Health {
+        match *self.health.borrow() {
+            Health::Live | Health::Degraded if self.pulse.silence() > patience => Health::Stuck,
+            health => health,
+        }
     }
 
     /// Waits until the engine thread has ended. What it still had in hand will

@@ -4,10 +4,14 @@
 //! nothing to run. A step that fails as a whole turns health to `Degraded`
 //! until the next one succeeds; a panic ends the thread, which closes every
 //! channel, so that waiters see [`super::EngineError::Closed`] and health is `Dead`.
+//! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
 use super::{Engine, Handle};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// How the engine thread is doing.
@@ -17,8 +21,49 @@ pub enum Health {
     Live,
     /// Running, but the last step failed.
     Degraded,
+    /// It has had work for too long without finishing a step or a command.
+    Stuck,
     /// The thread has ended.
     Dead,
+}
+
+/// When the thread last finished something, and whether it has work: two
+/// atomics that it writes and anyone reads.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    origin: Instant,
+    /// Milliseconds after `origin`.
+    beat: AtomicU64,
+    working: AtomicBool,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self { origin: Instant::now(), beat: AtomicU64::new(0), working: AtomicBool::new(false) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Something was finished, and there is more.
+    fn beat(&self) {
+        // The time first: a reader that sees work must not see an old beat.
+        self.beat.store(self.now(), Ordering::Release);
+        self.working.store(true, Ordering::Release);
+    }
+
+    fn rest(&self) {
+        self.working.store(false, Ordering::Release);
+    }
+
+    /// How long it has had work without finishing anything; zero while idle.
+    pub(super) fn silence(&self) -> Duration {
+        if !self.working.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.now().saturating_sub(self.beat.load(Ordering::Acquire)))
+    }
 }
 
 /// Owns the engine's thread. Dropping it ends the thread after the step in hand
@@ -46,17 +91,25 @@ impl EngineThread {
     pub fn spawn(mut engine: impl Engine) -> std::io::Result<(Self, Handle)> {
         let (messages, mut inbox) = mpsc::unbounded_channel();
         let (publish, health) = watch::channel(Health::Live);
-        let handle = Handle::new(messages.clone(), engine.caps(), health);
+        let pulse = Arc::new(Pulse::new());
+        let handle = Handle::new(messages.clone(), engine.caps(), (health, Arc::clone(&pulse)));
         let run = move || {
             let obituary = Obituary(publish);
             let mut busy = false;
             loop {
-                let mut next = if busy { inbox.try_recv().ok() } else { inbox.blocking_recv() };
+                let mut next = if busy {
+                    inbox.try_recv().ok()
+                } else {
+                    pulse.rest();
+                    inbox.blocking_recv()
+                };
+                pulse.beat();
                 while let Some(message) = next {
                     match message {
                         Message::Command(command) => engine.apply(command),
                         Message::Shutdown => return,
                     }
+                    pulse.beat();
                     next = inbox.try_recv().ok();
                 }
                 let now = match engine.step() {
@@ -75,6 +128,12 @@ impl EngineThread {
         };
         let thread = std::thread::Builder::new().name("espalier-engine".to_owned()).spawn(run)?;
         Ok((Self { thread: Some(thread), messages }, handle))
+    }
+
+    /// Tells the thread to end and does not wait: for a process that ends, and
+    /// for a thread that is stuck.
+    pub fn abandon(mut self) {
+        drop(self.thread.take());
     }
 }
 

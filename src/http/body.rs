@@ -1,4 +1,4 @@
-//! Reads a JSON body within a limit.
+//! Reads a JSON body within limits of size and time.
 //!
 //! axum's own extractors answer in plain text when they refuse a body, which no
 //! OpenAI client can read; so the body is read here, and refused in the envelope.
@@ -20,9 +20,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// The request's JSON.
 ///
 /// # Errors
-/// When it is not declared as JSON, is longer than `limit` bytes, breaks off or
-/// is not valid.
-pub(super) async fn json(request: Request<Body>, limit: usize) -> Result<Value, ApiError> {
+/// When it is not declared as JSON, is longer than `limit` bytes, takes longer
+/// than `within` to arrive, breaks off or is not valid.
+pub(super) async fn json(request: Request<Body>, limit: usize, within: Duration) -> Result<Value, ApiError> {
     let refusal = check_content_type(request.headers()).err();
     // Such a client sends nothing before it is told to, which reading would do.
     let waits = request.headers().contains_key(header::EXPECT);
@@ -39,13 +39,24 @@ pub(super) async fn json(request: Request<Body>, limit: usize) -> Result<Value, 
         return Err(refusal);
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| ApiError::BodyRead)?;
-        if bytes.len() + chunk.len() > limit {
-            drain(chunks).await;
-            return Err(ApiError::TooLarge { limit });
+    let read = async {
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::BodyRead)?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(ApiError::TooLarge { limit });
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
+        Ok(())
+    };
+    let read = timeout(within, read).await;
+    match read.unwrap_or(Err(ApiError::ReadTimeout { seconds: within.as_secs_f64() })) {
+        Ok(()) => {}
+        Err(refusal @ ApiError::TooLarge { .. }) => {
+            drain(chunks).await;
+            return Err(refusal);
+        }
+        Err(refusal) => return Err(refusal),
     }
     serde_json::from_slice(&bytes).map_err(|error| ApiError::Json(error.to_string()))
 }
@@ -82,11 +93,17 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, json};
+    use super::ApiError;
     use axum::body::{Body, Bytes};
     use axum::http::Request;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
+    use serde_json::Value;
     use std::io;
+    use std::time::Duration;
+
+    async fn json(request: Request<Body>, limit: usize) -> Result<Value, ApiError> {
+        super::json(request, limit, Duration::from_secs(60)).await
+    }
 
     fn request(content_type: Option<&str>, body: Body) -> Request<Body> {
         let builder = Request::builder();
@@ -141,5 +158,13 @@ mod tests {
         let invalid_utf8 = Body::from(vec![b'"', 0xff, b'"']);
         let error = json(request(json_type, invalid_utf8), 99).await.expect_err("not UTF-8");
         assert!(matches!(error, ApiError::Json(_)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let slow =
+            Body::from_stream(stream::once(async { Ok::<_, io::Error>("[1, ") }).chain(stream::pending()));
+        let error = super::json(request(Some("application/json"), slow), 99, Duration::from_millis(20)).await;
+        assert_eq!(error.expect_err("too slow"), ApiError::ReadTimeout { seconds: 0.02 });
     }
 }

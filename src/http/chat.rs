@@ -4,83 +4,73 @@
 //! their failures have real statuses. Nothing is detached: a client that leaves
 //! drops the handler's future or the stream, and the run with it.
 
+use super::account::{Account, Ending};
 use super::body;
 use super::error::ApiError;
-use super::openai::{ChatChunk, ChatCompletion, ChatRequest, ErrorBody};
+use super::openai::{ChatCompletion, ChatRequest, ErrorBody};
 use super::params::{self, Parsed};
 use super::render::{View, collect};
 use super::state::AppState;
 use super::stream;
-use crate::metrics::Metrics;
+use crate::engine::Health;
 use crate::search::run::{Delivery, Running};
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Counts a client that leaves early: when it is dropped while armed.
-#[derive(Debug)]
-pub(super) struct Disconnect {
-    metrics: Arc<Metrics>,
-    armed: bool,
-}
-
-impl Disconnect {
-    pub(super) fn arm(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, armed: true }
-    }
-
-    /// The response is complete.
-    pub(super) fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Disconnect {
-    fn drop(&mut self) {
-        // A panic drops the future as well; that is our fault and not the client's leaving.
-        if self.armed && !std::thread::panicking() {
-            self.metrics.disconnects.inc();
-        }
-    }
-}
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Answers a conversation.
+///
+/// `reasoning_effort` or `reasoning.mode` picks how: a direct answer, one chain of thought, or a search over
+/// many branches within an exact budget. Unknown keys are ignored and listed in the header
+/// `x-ignored-params`; fields that would change the answer and are not served are refused by name.
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
     tag = "chat",
+    operation_id = "createChatCompletion",
     request_body = ChatRequest,
     responses(
         (status = 200, content(
             (ChatCompletion = "application/json"),
-            (ChatChunk = "text/event-stream")
+            (String = "text/event-stream")
         )),
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),
+        (status = 408, body = ErrorBody),
         (status = 413, body = ErrorBody),
         (status = 415, body = ErrorBody),
+        (status = 429, body = ErrorBody),
         (status = 500, body = ErrorBody),
         (status = 503, body = ErrorBody),
         (status = 504, body = ErrorBody)
     )
 )]
 pub(super) async fn completions(State(state): State<AppState>, request: Request) -> Response {
-    let mut disconnect = Disconnect::arm(Arc::clone(&state.metrics));
-    let Started { running, view, stream, ignored } = match start(&state, request).await {
+    let mut account = Account::open(Arc::clone(&state.metrics));
+    let Started { running, view, stream, ignored } = match start(&state, request, &mut account).await {
         Ok(started) => started,
         Err(error) => {
-            disconnect.disarm();
+            state.note(&error);
+            account.refuse(error.status().as_u16());
             return error.into_response();
         }
     };
     let mut response = if stream {
-        stream::response(running, view, state.config.keep_alive, disconnect)
+        stream::response(running, view, state.config.keep_alive, account)
     } else {
         let body = collect(running, &view).await;
-        disconnect.disarm();
+        match &body {
+            Ok(body) => account.close(Ending {
+                status: 200,
+                tokens: body.usage.completion_tokens,
+                cached: body.usage.prompt_tokens_details.cached_tokens,
+                stop_reason: body.search.stop_reason(),
+            }),
+            Err(error) => account.refuse(error.status().as_u16()),
+        }
         body.map(Json).into_response()
     };
     // The parser leaves only characters that a header may carry.
@@ -101,17 +91,35 @@ struct Started {
 }
 
 /// All that can be refused with a status of its own.
-async fn start(state: &AppState, request: Request) -> Result<Started, ApiError> {
-    let body = body::json(request, state.config.body_limit_bytes).await?;
-    let parsed = params::parse(&body, &state.model.id)?;
+async fn start(state: &AppState, request: Request, account: &mut Account) -> Result<Started, ApiError> {
+    state.accepting()?;
+    let served = state.served()?;
+    if state.health() == Some(Health::Stuck) {
+        return Err(ApiError::Stuck);
+    }
+    let patience = patience(request.headers());
+    let config = &state.config;
+    let body = body::json(request, config.body_limit_bytes, config.header_timeout).await?;
+    let asked = body.get("model").and_then(|name| name.as_str());
+    let name = asked.filter(|name| served.model.answers_to(name)).unwrap_or(&served.model.id);
+    let parsed = params::parse(&body, name)?;
     let Parsed { params, stream, include_usage, include_search, exclude, ignored } = parsed;
-    let plan = state.planner.plan(&params, rand::random())?;
+    // A client that does not stream gives up by itself, and then all was in vain.
+    let patience = patience.filter(|_| !stream).unwrap_or(config.request_timeout);
+    let limit = config.request_timeout.min(patience);
+    let own = params.budget.seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = own.map_or(limit, |own| own.min(limit));
+    // What a body needs is checked before anyone waits, and nothing else is done before that.
+    account.hold(state.gate.enter(account.arrived() + limit, limit).await?);
+    let mut plan = served.planner.plan(&params, rand::random())?;
+    plan.deadline = Some(limit);
+    account.planned(&plan);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let view = View {
         id: format!("chatcmpl-{:032x}", rand::random::<u128>()),
         created: since_epoch.as_secs(),
-        model: state.model.id.clone(),
-        tokenizer: Arc::clone(&state.tokenizer),
+        model: served.model.id.clone(),
+        tokenizer: Arc::clone(&served.tokenizer),
         n: params.n,
         prompt_tokens: plan.prompt.len(),
         logprobs: plan.logprobs,
@@ -119,7 +127,41 @@ async fn start(state: &AppState, request: Request) -> Result<Started, ApiError> 
         include_usage,
         include_search,
     };
-    let delivery = if stream { Delivery::Live } else { Delivery::Whole };
-    let running = state.runner.start(plan, delivery).await?;
+    let delivery = match (stream, include_search) {
+        (true, true) => Delivery::Watched,
+        (true, false) => Delivery::Live,
+        (false, _) => Delivery::Whole,
+    };
+    let running = served.runner.start_since(plan, delivery, account.arrived()).await?;
     Ok(Started { running, view, stream, ignored })
+}
+
+/// How long the client waits for a whole answer, as OpenAI's clients say it,
+/// less a twentieth for the way back.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = ["x-stainless-read-timeout", "x-stainless-timeout"]
+        .iter()
+        .find_map(|name| headers.get(*name)?.to_str().ok()?.parse::<f64>().ok())?;
+    Duration::try_from_secs_f64(seconds * 0.95).ok().filter(|patience| !patience.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, HeaderMap, patience};
+
+    #[test]
+    fn a_clients_own_timeout_is_read_where_it_makes_sense() {
+        let of = |name: &'static str, value: &'static str| {
+            patience(&HeaderMap::from_iter([(
+                name.parse().expect("a name"),
+                value.parse().expect("a value"),
+            )]))
+        };
+        assert_eq!(of("x-stainless-read-timeout", "600"), Some(Duration::from_secs(570)));
+        assert_eq!(of("x-stainless-timeout", "2.0"), Some(Duration::from_millis(1_900)));
+        for nonsense in ["", "None", "-1", "0", "NaN", "inf", "1e40"] {
+            assert_eq!(of("x-stainless-read-timeout", nonsense), None, "{nonsense}");
+        }
+        assert_eq!(patience(&HeaderMap::new()), None);
+    }
 }

@@ -55,6 +55,32 @@ pub enum ApiError {
         /// The request's path.
         path: String,
     },
+    /// The request did not arrive within the time that it may take.
+    ReadTimeout {
+        /// That time.
+        seconds: f64,
+    },
+    /// Too many requests run and wait.
+    Overloaded {
+        /// When it is worth trying again, in seconds from now.
+        retry_after: u64,
+    },
+    /// The deadline passed while the request waited for its turn.
+    Waited {
+        /// The deadline.
+        seconds: f64,
+    },
+    /// The model is not there yet.
+    Loading {
+        /// Bytes loaded.
+        done: u64,
+        /// Bytes to load; 0 while that is not known.
+        total: u64,
+    },
+    /// The server is going down.
+    Draining,
+    /// The engine has had work for too long without finishing any.
+    Stuck,
     /// The engine cannot take requests at the moment.
     Unavailable,
     /// A fault of ours; the cause is for the log.
@@ -82,6 +108,10 @@ impl From<RunError> for ApiError {
         Self::Run(error)
     }
 }
+
+const UNAVAILABLE: &str = "The model is currently unavailable. Please try again later.";
+const DRAINING: &str = "The server is shutting down. Please try again, which reaches another one.";
+const STUCK: &str = "The engine has work and has not finished a step of it for too long.";
 
 /// A header that tells SDKs whether and when to try again.
 type Hint = (HeaderName, HeaderValue);
@@ -116,12 +146,44 @@ impl Parts {
         Self { kind: "server_error", cause: Some(cause.into()), ..parts }
     }
 
-    fn unavailable() -> Self {
-        let message = "The model is currently unavailable. Please try again later.";
+    fn unavailable(message: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let parts = Self::refused(status, Some("server_is_overloaded"), message);
         let hint = (header::RETRY_AFTER, HeaderValue::from_static("5"));
         Self { kind: "service_unavailable_error", hint: Some(hint), ..parts }
+    }
+
+    fn overloaded(retry_after: u64) -> Self {
+        let message = format!(
+            "Rate limit reached: this server runs and queues as many requests as it may. Please try again in \
+             {retry_after} s."
+        );
+        let parts = Self::refused(StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded"), message);
+        let hint = (header::RETRY_AFTER, HeaderValue::from(retry_after));
+        Self { kind: "rate_limit_error", hint: Some(hint), ..parts }
+    }
+
+    fn loading(done: u64, total: u64) -> Self {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let progress = match done.saturating_mul(100).checked_div(total) {
+            Some(percent) => format!("{percent} % ({:.1} of {:.1} MiB)", mib(done), mib(total)),
+            None => "its size is not known yet".to_owned(),
+        };
+        Self::unavailable(format!("The model is still being loaded: {progress}. Please try again later."))
+    }
+
+    fn deadline(seconds: f64) -> Self {
+        let message = format!("The deadline of {seconds} s passed before there was an answer.");
+        // SDKs repeat a 504 by themselves, which would spend the same budget again.
+        let hint = (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+        let parts = Self::refused(StatusCode::GATEWAY_TIMEOUT, Some("deadline_exceeded"), message);
+        Self { kind: "server_error", hint: Some(hint), ..parts }
+    }
+
+    fn read_timeout(seconds: f64) -> Self {
+        let message = format!("Your request did not arrive within {seconds} s.");
+        let parts = Self::refused(StatusCode::REQUEST_TIMEOUT, Some("request_timeout"), message);
+        Self { hint: Some((header::CONNECTION, HeaderValue::from_static("close"))), ..parts }
     }
 
     fn context(tokens: usize, context: usize) -> Self {
@@ -183,7 +245,13 @@ impl ApiError {
                 Some("method_not_supported"),
                 format!("Not allowed to {method} on {path}."),
             ),
-            Self::Unavailable => Parts::unavailable(),
+            Self::ReadTimeout { seconds } => Parts::read_timeout(*seconds),
+            Self::Overloaded { retry_after } => Parts::overloaded(*retry_after),
+            Self::Waited { seconds } => Parts::deadline(*seconds),
+            Self::Loading { done, total } => Parts::loading(*done, *total),
+            Self::Draining => Parts::unavailable(DRAINING),
+            Self::Stuck => Parts::unavailable(STUCK),
+            Self::Unavailable => Parts::unavailable(UNAVAILABLE),
             Self::Internal(cause) => Parts::internal(cause),
             Self::Plan(error) => match error {
                 PlanError::ContextLength { tokens, context } => Parts::context(*tokens, *context),
@@ -209,12 +277,14 @@ impl ApiError {
                     "invalid_value",
                     format!("Invalid 'messages': the model's chat template refuses this conversation: {why}"),
                 ),
-                PlanError::Prompt(PromptError::Tokenizer(_) | PromptError::Template(_)) => {
-                    Parts::internal(error.to_string())
-                }
+                // Their texts may quote the conversation, which no log may hold.
+                PlanError::Prompt(PromptError::Tokenizer(_)) => Parts::internal("the tokenizer failed"),
+                PlanError::Prompt(PromptError::Template(_)) => Parts::internal("the chat template failed"),
             },
             Self::Run(error) => match error {
-                RunError::Engine(EngineError::Closed | EngineError::Busy { .. }) => Parts::unavailable(),
+                RunError::Engine(EngineError::Closed) => Parts::unavailable(UNAVAILABLE),
+                RunError::Engine(EngineError::Busy { .. }) => Parts::overloaded(1),
+                RunError::Shutdown => Parts::unavailable(DRAINING),
                 RunError::Engine(EngineError::Context { needed, context }) => {
                     Parts::context(*needed, *context)
                 }
@@ -222,14 +292,7 @@ impl ApiError {
                 RunError::Engine(EngineError::Forward(_) | EngineError::Misuse(_)) => {
                     Parts::internal(error.to_string())
                 }
-                RunError::Deadline { seconds } => {
-                    let message = format!("The deadline of {seconds} s passed before there was an answer.");
-                    let status = StatusCode::GATEWAY_TIMEOUT;
-                    // SDKs repeat a 504 by themselves, which would spend the same budget again.
-                    let hint = (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
-                    let parts = Parts::refused(status, Some("deadline_exceeded"), message);
-                    Parts { kind: "server_error", hint: Some(hint), ..parts }
-                }
+                RunError::Deadline { seconds } => Parts::deadline(*seconds),
             },
         }
     }

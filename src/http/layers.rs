@@ -3,7 +3,8 @@
 use super::error::ApiError;
 use super::state::AppState;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
@@ -17,14 +18,20 @@ const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
 /// The longest id that a client may choose, in bytes.
 const LONGEST_ID: usize = 128;
 
-/// Gives the request an id and the response the same id and its duration.
-pub(super) async fn identify(mut request: Request, next: Next) -> Response {
+/// Gives the request an id and the response the same id and its duration. A
+/// server that is going down keeps no connection.
+pub(super) async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let arrival = Instant::now();
+    // HTTP/2 has no such header; its connections are told by a frame.
+    let closable = request.version() < Version::HTTP_2;
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response.headers_mut().insert(PROCESSING, HeaderValue::from(millis(arrival)));
+    if closable && state.accepting().is_err() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -33,7 +40,7 @@ fn millis(since: Instant) -> u64 {
 }
 
 /// The client's id where it is short and plain enough for logs; else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
     let given = headers.get(REQUEST_ID).filter(|id| {
         let bytes = id.as_bytes();
@@ -55,14 +62,16 @@ pub(super) async fn count(State(state): State<AppState>, request: Request, next:
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     state.metrics.http_responses.with_label_values(&[route, response.status().as_str()]).inc();
     state.metrics.http_seconds.observe(arrival.elapsed().as_secs_f64());
+    tracing::debug!(status = response.status().as_u16(), duration_ms = millis(arrival), "response head");
     response
 }
 
 /// What logs say about a request: never its prompt, its query or its keys.
 pub(super) fn span<B>(request: &axum::http::Request<B>) -> Span {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
-    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    tracing::info_span!("request", method = %request.method(), route, id)
+    let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    // At the highest level, so that no filter takes the id off the lines that it lets through.
+    tracing::error_span!("request", method = %request.method(), route, request_id)
 }
 
 /// A handler that panics answers like one that fails. The panic hook has

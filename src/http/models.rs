@@ -21,9 +21,16 @@ impl From<&ModelCard> for Model {
 }
 
 /// Lists the served models.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
-pub(super) fn list(State(state): State<AppState>) -> Ready<Json<ModelList>> {
-    ready(Json(ModelList { object: "list", data: vec![Model::from(&*state.model)] }))
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "models",
+    operation_id = "listModels",
+    responses((status = 200, body = ModelList), (status = 503, body = ErrorBody))
+)]
+pub(super) fn list(State(state): State<AppState>) -> Ready<Result<Json<ModelList>, ApiError>> {
+    let list = |model| Json(ModelList { object: "list", data: vec![Model::from(model)] });
+    ready(state.served().map(|served| list(&served.model)))
 }
 
 /// One served model. The path is a wildcard because ids may contain slashes.
@@ -31,8 +38,13 @@ pub(super) fn list(State(state): State<AppState>) -> Ready<Json<ModelList>> {
     get,
     path = "/v1/models/{*id}",
     tag = "models",
+    operation_id = "retrieveModel",
     params(("id" = String, Path, description = "The model's name")),
-    responses((status = 200, body = Model), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = Model),
+        (status = 404, body = ErrorBody),
+        (status = 503, body = ErrorBody)
+    )
 )]
 pub(super) fn one(
     State(state): State<AppState>,
@@ -40,9 +52,8 @@ pub(super) fn one(
 ) -> Ready<Result<Json<Model>, ApiError>> {
     // A path that is not UTF-8 names no model either.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    ready(if id == state.model.id {
-        Ok(Json(Model::from(&*state.model)))
-    } else {
-        Err(ApiError::Model(id.chars().take(256).collect()))
-    })
+    ready(state.served().and_then(|served| match served.model.answers_to(&id) {
+        true => Ok(Json(Model::from(&served.model))),
+        false => Err(ApiError::Model(id.chars().take(256).collect())),
+    }))
 }

@@ -11,13 +11,14 @@ mod response;
 mod search;
 
 pub use request::{
-    BudgetRequest, ChatRequest, ContentPart, MessageRequest, ReasoningRequest, ResponseFormat, StreamOptions,
+    AssistantMessage, BudgetRequest, ChatRequest, ContentPart, FunctionMessage, MessageRequest,
+    ReasoningRequest, RefusalPart, ResponseFormat, StreamOptions, TextMessage, TextPart,
 };
 pub use response::{
     AnswerMessage, ChatChoice, ChatChunk, ChatCompletion, ChunkChoice, CompletionDetails, Delta, ErrorBody,
     ErrorObject, LogprobToken, Logprobs, Model, ModelList, PromptDetails, TopLogprob, UsageBody,
 };
 pub use search::{
-    Branches, BudgetReport, CandidateReport, ChunkSearch, Leading, Parameters, ProgressBranches,
-    ProgressReport, SearchBody, SearchReport, SearchReports, Spent,
+    BranchProgress, Branches, BudgetReport, CandidateReport, ChunkSearch, Leading, Parameters,
+    ProgressBranches, ProgressReport, SearchBody, SearchReport, SearchReports, Spent,
 };

@@ -9,7 +9,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::future::{Ready, ready};
 
-/// Whether the server should be left running: its engine thread is alive.
+/// Whether the server should be left running: it is loading its model, or its
+/// engine thread is alive and gets on with its work.
 #[utoipa::path(
     get,
     path = "/health",
@@ -17,13 +18,15 @@ use std::future::{Ready, ready};
     responses((status = 200, description = "Alive"), (status = 503, body = ErrorBody))
 )]
 pub(super) fn health(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
-    ready(match state.runner.engine().health() {
-        Health::Live | Health::Degraded => Ok(StatusCode::OK),
-        Health::Dead => Err(ApiError::Unavailable),
+    ready(match state.health() {
+        None | Some(Health::Live | Health::Degraded) => Ok(StatusCode::OK),
+        Some(Health::Stuck) => Err(ApiError::Stuck),
+        Some(Health::Dead) => Err(ApiError::Unavailable),
     })
 }
 
-/// Whether requests should be sent here: the engine's last step succeeded.
+/// Whether requests should be sent here: the model is loaded, the engine's last
+/// step succeeded, and the server is not going down.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -31,10 +34,16 @@ pub(super) fn health(State(state): State<AppState>) -> Ready<Result<StatusCode, 
     responses((status = 200, description = "Ready"), (status = 503, body = ErrorBody))
 )]
 pub(super) fn readiness(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
-    ready(match state.runner.engine().health() {
-        Health::Live => Ok(StatusCode::OK),
-        Health::Degraded | Health::Dead => Err(ApiError::Unavailable),
-    })
+    let answer = || {
+        state.accepting()?;
+        state.served()?;
+        match state.health() {
+            Some(Health::Live) => Ok(StatusCode::OK),
+            Some(Health::Stuck) => Err(ApiError::Stuck),
+            None | Some(Health::Degraded | Health::Dead) => Err(ApiError::Unavailable),
+        }
+    };
+    ready(answer())
 }
 
 /// Every series, in Prometheus' text format.

@@ -11,10 +11,12 @@ mod reasoning;
 mod sampling;
 
 use super::error::{ApiError, FieldError};
+use crate::engine::Priority;
 use crate::plan::Params;
 use field::{Field, Object, kind, quoted};
 use serde_json::Value;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 /// A request, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +36,7 @@ pub struct Parsed {
 }
 
 /// Top-level keys that mean something here, in the order of the contract.
-pub(super) const KNOWN: [&str; 41] = [
+pub(super) const KNOWN: [&str; 42] = [
     "model",
     "messages",
     "reasoning_effort",
@@ -72,11 +74,15 @@ pub(super) const KNOWN: [&str; 41] = [
     "user",
     "safety_identifier",
     "service_tier",
+    "cache_salt",
     "verbosity",
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
 ];
+
+/// OpenAI's tiers. `flex` may wait for others, `priority` and `fast` go first.
+const SERVICE_TIERS: [&str; 6] = ["auto", "default", "flex", "scale", "priority", "fast"];
 
 /// Ignored keys that are listed, and the longest of them: a header has limits.
 const IGNORED: usize = 32;
@@ -121,6 +127,12 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         sampling: sampling::sampling(&body)?,
         seed: body.integer("seed", i64::MIN, i64::MAX)?,
         stop: stop(&body)?,
+        priority: match body.choice("service_tier", &SERVICE_TIERS)? {
+            Some("flex") => Priority::Low,
+            Some("priority" | "fast") => Priority::High,
+            _ => Priority::Normal,
+        },
+        cache_salt: body.optional("cache_salt").map(|salt| cache_salt(&salt)).transpose()?,
         logprobs: logprobs(&body)?,
     };
     let [include_usage, include_search] = options;
@@ -130,6 +142,12 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
 #[expect(clippy::cast_possible_truncation, reason = "sampling is in single precision")]
 fn single(value: f64) -> f32 {
     value as f32
+}
+
+/// `cache_salt`: text of one to 256 characters.
+fn cache_salt(field: &Field<'_>) -> Result<Arc<str>, FieldError> {
+    field.nonempty()?;
+    field.short_string(256).map(Arc::from)
 }
 
 /// `stop`: a string or up to four, none of them empty.
@@ -223,7 +241,6 @@ fn check_accepted(body: &Object<'_>) -> Result<(), FieldError> {
     for key in ["prediction", "prompt_cache_options"] {
         body.optional(key).map(|field| field.object()).transpose()?;
     }
-    body.choice("service_tier", &["auto", "default", "flex", "scale", "priority", "fast"])?;
     body.choice("verbosity", &["low", "medium", "high"])?;
     body.optional("metadata").map_or(Ok(()), |field| metadata(&field))
 }

@@ -103,6 +103,11 @@ pub(super) struct Total {
 }
 
 impl Total {
+    /// Tokens generated.
+    pub(super) fn completion(self) -> u64 {
+        self.completion
+    }
+
     pub(super) fn add(&mut self, finished: &Finished) {
         self.completion += u64::from(finished.usage.completion_tokens);
         self.reasoning += u64::from(finished.usage.reasoning_tokens);

@@ -5,11 +5,11 @@
 //! before the first event is awaited, and index 0 comes first, because OpenAI's
 //! own Python helper stumbles over any other order.
 
-use super::chat::Disconnect;
+use super::account::{Account, Ending};
 use super::error::ApiError;
 use super::openai::{ChatChunk, ChunkChoice, ChunkSearch, Delta, ProgressReport, SearchReport};
 use super::render::{Source, Total, View, finish_reason, unfinished};
-use crate::search::event::{ChoiceEvent, Event, Finished};
+use crate::search::event::{ChoiceEvent, Event, Finished, StopReason};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -21,14 +21,9 @@ use std::time::Duration;
 
 /// The response to a streamed request. It owns the run: when the client leaves,
 /// the body is dropped, and every branch with it.
-pub(super) fn response(
-    source: impl Source,
-    view: View,
-    keep_alive: Duration,
-    disconnect: Disconnect,
-) -> Response {
+pub(super) fn response(source: impl Source, view: View, keep_alive: Duration, account: Account) -> Response {
     let keep_alive = KeepAlive::new().interval(keep_alive).text("keep-alive");
-    let frames = frames(source, Chunks::new(view), disconnect);
+    let frames = frames(source, Chunks::new(view), account);
     let mut response = Sse::new(frames).keep_alive(keep_alive).into_response();
     // nginx holds streams back unless it is told not to.
     let name = HeaderName::from_static("x-accel-buffering");
@@ -40,15 +35,15 @@ pub(super) fn response(
 fn frames(
     source: impl Source,
     chunks: Chunks,
-    disconnect: Disconnect,
+    account: Account,
 ) -> impl Stream<Item = Result<Frame, Infallible>> + Send {
-    stream::unfold((source, chunks, disconnect), |(mut source, mut chunks, mut disconnect)| async move {
+    stream::unfold((source, chunks, account), |(mut source, mut chunks, mut account)| async move {
         loop {
             if let Some(data) = chunks.queue.pop_front() {
                 if chunks.over && chunks.queue.is_empty() {
-                    disconnect.disarm();
+                    account.close(chunks.ending(source.cached_tokens()));
                 }
-                return Some((Ok(Frame::default().data(data)), (source, chunks, disconnect)));
+                return Some((Ok(Frame::default().data(data)), (source, chunks, account)));
             }
             if chunks.over {
                 return None;
@@ -69,12 +64,24 @@ struct Chunks {
     queue: VecDeque<String>,
     done: u32,
     total: Total,
+    /// Why the search stopped: of several choices, the first that did not
+    /// simply come to its end.
+    stopped: StopReason,
+    failed: bool,
     over: bool,
 }
 
 impl Chunks {
     fn new(view: View) -> Self {
-        let mut chunks = Self { view, queue: VecDeque::new(), done: 0, total: Total::default(), over: false };
+        let mut chunks = Self {
+            view,
+            queue: VecDeque::new(),
+            done: 0,
+            total: Total::default(),
+            stopped: StopReason::Completed,
+            failed: false,
+            over: false,
+        };
         for index in 0..chunks.view.n {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
             chunks.push(ChunkChoice { index, delta, logprobs: None, finish_reason: None }, None);
@@ -92,7 +99,10 @@ impl Chunks {
                 self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, None);
             }
             Event::Progress(progress) => {
-                self.reason(index, progress.line());
+                if progress.outcome {
+                    self.reason(index, progress.line());
+                }
+                // A report of growth alone is made only where it was asked for.
                 if self.view.include_search {
                     let delta = Delta::default();
                     let search = ChunkSearch::Progress(ProgressReport::new(index, &progress));
@@ -119,6 +129,9 @@ impl Chunks {
     fn finish(&mut self, index: u32, finished: &Finished) {
         self.done += 1;
         self.total.add(finished);
+        if self.stopped == StopReason::Completed {
+            self.stopped = finished.report.stop_reason;
+        }
         let finish_reason = Some(finish_reason(finished.finish));
         let report = SearchReport::new(index, &finished.report);
         let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
@@ -142,7 +155,14 @@ impl Chunks {
     /// The status is out already, so the error travels as a frame; SDKs raise it.
     fn fail(&mut self, error: &ApiError) {
         self.queue.push_back(text(&error.body()));
+        self.failed = true;
         self.over = true;
+    }
+
+    /// What the account is closed with.
+    fn ending(&self, cached: u32) -> Ending {
+        let stop_reason = if self.failed { "error" } else { self.stopped.name() };
+        Ending { status: 200, tokens: self.total.completion(), cached: cached.into(), stop_reason }
     }
 
     fn push(&mut self, choice: ChunkChoice, search: Option<ChunkSearch>) {

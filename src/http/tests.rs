@@ -1,8 +1,8 @@
 //! The router as a whole, over an engine that does nothing.
 
 use super::render::tests::tokenizer;
-use super::{AppState, Config, ModelCard, layers, router, wrap};
-use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Open, Sampling};
+use super::{AppState, Config, ModelCard, Served, layers, router, wrap};
+use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Health, Open, Sampling};
 use crate::metrics::Metrics;
 use crate::plan::{Planner, PlannerParts};
 use crate::prompt::{self, ChatTemplate, TemplateTokens};
@@ -43,7 +43,11 @@ struct Fixture {
 }
 
 fn fixture(mortal: bool) -> Fixture {
-    let (thread, handle) = EngineThread::spawn(Idle { mortal }).expect("a thread");
+    fixture_on(Idle { mortal })
+}
+
+fn fixture_on(engine: impl Engine) -> Fixture {
+    let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let row = json!({"mode": "direct", "budget": 16});
     let plan = json!({"default_effort": "low", "branch_tokens": 8, "efforts": {
@@ -64,16 +68,28 @@ fn fixture(mortal: bool) -> Fixture {
         defaults: Sampling::default(),
     })
     .expect("no marker to encode");
-    let model = ModelCard { id: "org/m".to_owned(), created: 7, owned_by: "us".to_owned(), context: 64 };
-    let state = AppState {
-        planner: Arc::new(planner),
-        runner: Runner::new(handle, Arc::clone(&metrics)),
-        tokenizer: tokenizer(),
-        metrics,
-        model: Arc::new(model),
-        config: Arc::new(Config { body_limit_bytes: 200, keep_alive: Duration::from_secs(10) }),
+    let model = ModelCard {
+        id: "org/m".to_owned(),
+        aliases: Vec::new(),
+        created: 7,
+        owned_by: "us".to_owned(),
+        context: 64,
     };
+    let state = AppState::new(config(), Arc::clone(&metrics));
+    state.install(Served { planner, runner: Runner::new(handle, metrics), tokenizer: tokenizer(), model });
     Fixture { state, _thread: thread }
+}
+
+fn config() -> Config {
+    Config {
+        body_limit_bytes: 200,
+        keep_alive: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(60),
+        header_timeout: Duration::from_secs(60),
+        max_concurrency: 4,
+        max_queue: 4,
+        stuck_after: Duration::from_millis(50),
+    }
 }
 
 async fn send(router: Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
@@ -169,7 +185,8 @@ async fn health_follows_the_engine() {
     }
     let dead = fixture(true);
     let open = Open::new(Arc::from([1]), 2, 1);
-    dead.state.runner.engine().open(open).await.expect_err("it dies of this");
+    let served = dead.state.served().expect("a model");
+    served.runner.engine().open(open).await.expect_err("it dies of this");
     for path in ["/health", "/ready"] {
         let answer = async || send(router(dead.state.clone()), request("GET", path, JSON, "")).await;
         let mut status = answer().await.0;
@@ -185,6 +202,100 @@ async fn health_follows_the_engine() {
         assert_eq!(status, 503, "{path}");
         assert_eq!(headers["retry-after"], "5");
         assert!(body.contains("service_unavailable_error"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn before_the_model_is_there_requests_learn_how_far_it_is() {
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let state = AppState::new(config(), metrics);
+    let get = |path: &'static str| send(router(state.clone()), request("GET", path, JSON, ""));
+    for (done, total, said) in [(0, 0, "not known yet"), (5 << 20, 20 << 20, "25 % (5.0 of 20.0 MiB)")] {
+        state.progress.set(done, total);
+        let chat = send(router(state.clone()), request("POST", CHAT, JSON, "{}"));
+        for answer in [get("/ready").await, get("/v1/models").await, get("/v1/models/m").await, chat.await] {
+            let (status, headers, body) = answer;
+            assert_eq!(
+                (status, &headers["retry-after"]),
+                (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().expect("a value"))
+            );
+            let body: Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(body["error"]["type"], "service_unavailable_error");
+            assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(said)), "{body}");
+        }
+    }
+    assert_eq!(get("/health").await.0, 200, "it is alive");
+    let (status, _, text) = get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("espalier_requests_rejected_total{reason=\"loading\"} 2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_goes_down_takes_nothing_new_and_keeps_no_connection() {
+    let fixture = fixture(false);
+    fixture.state.phase.send_replace(super::serve::Phase::Draining);
+    let chat = r#"{"model": "org/m", "messages": [{"role": "user", "content": "hi"}]}"#;
+    for asked in [request("POST", CHAT, JSON, chat), request("GET", "/ready", JSON, "")] {
+        let (status, headers, body) = send(router(fixture.state.clone()), asked).await;
+        assert_eq!(
+            (status.as_u16(), &headers["connection"]),
+            (503, &"close".parse().expect("a value")),
+            "{body}"
+        );
+        assert!(headers.contains_key("retry-after") && body.contains("shutting down"), "{body}");
+    }
+    let (status, headers, _) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
+    assert_eq!((status.as_u16(), &headers["connection"]), (200, &"close".parse().expect("a value")));
+    assert_eq!(fixture.state.metrics.requests_rejected.with_label_values(&["draining"]).get(), 1);
+}
+
+/// Takes its first command and never comes back from it.
+struct Hanging(std::sync::mpsc::Receiver<()>);
+
+impl Engine for Hanging {
+    fn caps(&self) -> Caps {
+        Caps { context: 64, vocab: 3, eos: vec![0], block: 16, pool_blocks: 8 }
+    }
+
+    fn apply(&mut self, command: Command) {
+        drop(command);
+        // An error means that the test is over.
+        let _ = self.0.recv();
+    }
+
+    fn step(&mut self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+}
+
+#[tokio::test]
+async fn an_engine_is_stuck_while_it_has_work_and_finishes_none_and_never_while_idle() {
+    let (release, hold) = std::sync::mpsc::channel();
+    let fixture = fixture_on(Hanging(hold));
+    let handle = fixture.state.served().expect("a model").runner.engine().clone();
+    let patience = fixture.state.config.stuck_after;
+    tokio::time::sleep(patience * 3).await;
+    assert_eq!(handle.health(patience), Health::Live, "idle");
+    let open = Open::new(Arc::from([1]), 2, 1);
+    let asked = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.open(open).await.map(drop) }
+    });
+    while handle.health(patience) != Health::Stuck {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(handle.health(Duration::from_secs(600)), Health::Live, "patience decides");
+    let chat = r#"{"model": "org/m", "messages": [{"role": "user", "content": "hi"}]}"#;
+    for (method, path, body) in [("GET", "/health", ""), ("GET", "/ready", ""), ("POST", CHAT, chat)] {
+        let answer = send(router(fixture.state.clone()), request(method, path, JSON, body));
+        let (status, _, text) = answer.await;
+        assert!(status == 503 && text.contains("has not finished a step"), "{path}: {status} {text}");
+    }
+    release.send(()).expect("it waits");
+    drop(release);
+    assert!(asked.await.expect("no panic").is_err(), "the engine dropped the command");
+    while handle.health(patience) != Health::Live {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -260,7 +371,10 @@ fn spans_name_route_and_id_only() {
     tracing::subscriber::with_default(tracing_subscriber::registry(), || {
         let span = layers::span(&request);
         let fields = span.metadata().expect("an enabled span").fields();
-        assert_eq!(fields.iter().map(|field| field.name()).collect::<Vec<_>>(), ["method", "route", "id"]);
+        assert_eq!(
+            fields.iter().map(|field| field.name()).collect::<Vec<_>>(),
+            ["method", "route", "request_id"]
+        );
     });
 }
 
@@ -282,6 +396,7 @@ async fn the_document_lists_every_route_and_every_schema_that_it_names() {
         "/v1/chat/completions",
         "/v1/models",
         "/v1/models/{id}",
+        "/version",
     ];
     assert_eq!(paths, expected);
     let schemas = document["components"]["schemas"].as_object().expect("schemas");

@@ -9,7 +9,7 @@ mod budget;
 mod effort;
 mod resolve;
 
-use crate::engine::Sampling;
+use crate::engine::{Priority, Sampling};
 use crate::prompt::{Message, PromptError, StopRule};
 use crate::token::TokenId;
 use std::num::NonZeroU32;
@@ -48,6 +48,10 @@ pub struct Params {
     pub seed: Option<i64>,
     /// Up to four stop strings, none empty.
     pub stop: Vec<String>,
+    /// How much it matters beside other requests.
+    pub priority: Priority,
+    /// Keeps its prefixes in the cache apart from those of others.
+    pub cache_salt: Option<Arc<str>>,
     /// `Some(k)` when `logprobs` is true, with `top_logprobs` = k (0 to 20).
     pub logprobs: Option<u8>,
 }
@@ -139,6 +143,10 @@ pub struct Plan {
     pub stop: Arc<StopRule>,
     /// How the answer is told from the thought.
     pub marker: Option<Marker>,
+    /// How much it matters beside other requests.
+    pub priority: Priority,
+    /// Keeps its prefixes in the cache apart from those of others.
+    pub cache_salt: Option<Arc<str>>,
     /// Alternatives to report per visible token; `None` for no log-probabilities.
     pub logprobs: Option<u8>,
     /// Wall-clock limit.

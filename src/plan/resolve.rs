@@ -93,13 +93,16 @@ impl Planner {
 
         let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
         let positions = prompt.len() + longest as usize;
-        let fits = self.parts.caps.widest(prompt.len(), positions);
-        if fits == 0 {
-            let needed = self.parts.caps.blocks_for(prompt.len(), positions, 1);
-            return Err(PlanError::Pool { needed, blocks: self.parts.caps.pool_blocks });
+        let caps = &self.parts.caps;
+        if caps.widest(prompt.len(), positions) == 0 {
+            let needed = caps.blocks_for(prompt.len(), positions, 1);
+            return Err(PlanError::Pool { needed, blocks: caps.pool_blocks });
         }
-        // Half of the pool, so that one wide request leaves room for others.
-        let live = (choices.len() * mode.branches() as usize).min((fits / 2).max(1));
+        // As many as fit when they get as long as branches usually do. Where
+        // some get longer, or others need room, the engine preempts.
+        let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
+        let fits = caps.widest(prompt.len(), usual).max(1);
+        let live = (choices.len() * mode.branches() as usize).min(fits);
         Ok(Plan {
             prompt: prompt.into(),
             effort,
@@ -114,6 +117,8 @@ impl Planner {
                 after: marker.as_ref().map(|marker| marker.text.clone()),
             }),
             marker,
+            priority: params.priority,
+            cache_salt: params.cache_salt.clone(),
             logprobs: params.logprobs,
             deadline: params.budget.seconds.map(deadline),
             notes,

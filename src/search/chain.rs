@@ -65,6 +65,7 @@ impl Chain {
 
     pub(super) fn candidate(&self, selected: bool) -> Candidate {
         Candidate {
+            branch: self.node,
             answer: self.value.clone(),
             mean_logprob: self.grown.as_ref().map_or(f64::NAN, |grown| grown.mean_logprob),
             tokens: self.tokens,

@@ -60,6 +60,7 @@ impl Strategy for Direct {
         self.grown
             .iter()
             .map(|grown| Candidate {
+                branch: BRANCH,
                 answer: answer::extract(&grown.text).map(answer::canonical),
                 mean_logprob: grown.mean_logprob,
                 tokens: grown.tokens,

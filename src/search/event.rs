@@ -1,6 +1,6 @@
 //! What a run tells its client: deltas, progress, and one `Done`.
 
-use super::tree::Tree;
+use super::tree::{NodeId, Tree};
 use crate::engine::Token;
 use crate::plan::{Budget, Effort, Mode};
 
@@ -25,7 +25,7 @@ pub enum Event {
         /// Its tokens, where log-probabilities were asked for.
         tokens: Vec<Token>,
     },
-    /// A branch of a search ended; nothing of the answer is known yet.
+    /// A search came further; nothing of the answer is known yet.
     Progress(Progress),
     /// The choice is complete.
     Done(Box<Finished>),
@@ -46,6 +46,67 @@ pub struct Progress {
     pub budget: u32,
     /// The leading answer and how many branches gave it.
     pub leading: Option<(String, u32)>,
+    /// Whether the outcome of a branch was taken, which is worth a line for
+    /// people; else only its growth is reported, to machines that asked for it.
+    pub outcome: bool,
+    /// Branches that have changed since the last report, in the order of their
+    /// ids; empty unless the run is watched.
+    pub changed: Vec<BranchReport>,
+}
+
+/// One branch, as far as it has grown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BranchReport {
+    /// Its name, in the order of making.
+    pub id: NodeId,
+    /// What it was forked from.
+    pub parent: NodeId,
+    /// Tokens on it, those before its fork left out.
+    pub tokens: u32,
+    /// What has become of it.
+    pub state: BranchState,
+    /// Its canonical final answer, if it has one.
+    pub answer: Option<String>,
+    /// What its mode ranks it by: the mean log-probability of its tokens.
+    pub score: Option<f64>,
+}
+
+/// What has become of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BranchState {
+    /// It is being decoded.
+    Growing,
+    /// It came to its end by itself.
+    Complete,
+    /// It met a bound; it may yet grow on.
+    Cut,
+    /// It was given up.
+    Pruned,
+    /// Its text is the answer.
+    Selected,
+}
+
+impl BranchState {
+    /// All of them, for documents.
+    pub const ALL: [BranchState; 5] = [
+        BranchState::Growing,
+        BranchState::Complete,
+        BranchState::Cut,
+        BranchState::Pruned,
+        BranchState::Selected,
+    ];
+
+    /// The value in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            BranchState::Growing => "growing",
+            BranchState::Complete => "complete",
+            BranchState::Cut => "cut",
+            BranchState::Pruned => "pruned",
+            BranchState::Selected => "selected",
+        }
+    }
 }
 
 impl Progress {
@@ -108,16 +169,19 @@ pub enum StopReason {
     Context,
     /// The engine failed on a branch; the answer comes from what was there.
     EngineFault,
+    /// The server is going down; the answer comes from what was there.
+    Shutdown,
 }
 
 impl StopReason {
     /// All of them, for metrics.
-    pub const ALL: [StopReason; 5] = [
+    pub const ALL: [StopReason; 6] = [
         StopReason::Completed,
         StopReason::Tokens,
         StopReason::Deadline,
         StopReason::Context,
         StopReason::EngineFault,
+        StopReason::Shutdown,
     ];
 
     /// The value in reports and metrics.
@@ -129,6 +193,7 @@ impl StopReason {
             StopReason::Deadline => "deadline",
             StopReason::Context => "context",
             StopReason::EngineFault => "engine_fault",
+            StopReason::Shutdown => "shutdown",
         }
     }
 }
@@ -168,6 +233,8 @@ pub struct Report {
 /// One trajectory of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
+    /// Its branch.
+    pub branch: NodeId,
     /// Its canonical final answer, if it has one.
     pub answer: Option<String>,
     /// Mean log-probability of its sampled tokens.

@@ -8,27 +8,34 @@
 //!   nothing in flight can still come before it, so what a strategy sees depends
 //!   on seeds, never on load. A deadline or a fault is exempt: it ends what is
 //!   in flight where it stands.
+//! - *Shutdown*: [`Runner::end_all`] ends every run the way a deadline does.
 //! - *Cancellation*: dropping [`Running`] aborts its tasks, which drops their
 //!   leases, which frees their branches before the engine's next step.
 
 mod choice;
 mod emit;
+mod flight;
+mod shared;
 
 use super::event::{ChoiceEvent, Event};
 use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use choice::Choice;
+use shared::{Limit, Shared, Told};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-/// Starts runs.
+/// Starts runs. Clones share what they start: [`Runner::end_all`] ends it all.
 #[derive(Debug, Clone)]
 pub struct Runner {
     engine: Handle,
     metrics: Arc<Metrics>,
+    ending: Arc<watch::Sender<bool>>,
 }
 
 /// How a client gets its answer.
@@ -36,6 +43,8 @@ pub struct Runner {
 pub enum Delivery {
     /// As it is decoded, where the mode allows it.
     Live,
+    /// The same, and how every branch grows on the way.
+    Watched,
     /// Once it is selected.
     Whole,
 }
@@ -52,15 +61,23 @@ pub enum RunError {
         /// The deadline.
         seconds: f64,
     },
+    /// The server stopped before there was any text.
+    #[error("the server is shutting down, and there was no answer yet")]
+    Shutdown,
 }
 
 /// A request under way. Dropping it cancels every branch.
 #[derive(Debug)]
 pub struct Running {
-    events: mpsc::UnboundedReceiver<Result<ChoiceEvent, RunError>>,
-    /// Choices that have not sent their `Done`.
+    told: mpsc::UnboundedReceiver<Told>,
+    /// Choices that have not come to their end.
     left: usize,
+    /// Ends without text, until it is known whether any choice has some.
+    bare: VecDeque<(ChoiceEvent, RunError)>,
+    answered: bool,
     root: Arc<Branch>,
+    /// Prompt positions that were known already.
+    cached: Arc<AtomicU32>,
     _tasks: JoinSet<()>,
 }
 
@@ -68,7 +85,7 @@ impl Runner {
     /// A runner over an engine.
     #[must_use]
     pub fn new(engine: Handle, metrics: Arc<Metrics>) -> Self {
-        Self { engine, metrics }
+        Self { engine, metrics, ending: Arc::new(watch::Sender::new(false)) }
     }
 
     /// The engine, for its caps and health.
@@ -77,74 +94,147 @@ impl Runner {
         &self.engine
     }
 
+    /// Ends every run with the best that it has, and whatever is started later
+    /// as well.
+    pub fn end_all(&self) {
+        self.ending.send_replace(true);
+    }
+
     /// Admits a plan and starts its choices.
     ///
     /// # Errors
-    /// When the engine refuses it, or the deadline passes before it is admitted.
+    /// As [`Runner::start_since`].
     pub async fn start(&self, plan: Plan, delivery: Delivery) -> Result<Running, RunError> {
-        let deadline = plan.deadline.map(|limit| Instant::now() + limit);
-        let open = Open::new(Arc::clone(&plan.prompt), plan.positions, plan.live);
-        let root = match deadline {
-            Some(at) => timeout_at(at, self.engine.open(open)).await.map_err(|_| expired(&plan))?,
-            None => self.engine.open(open).await,
+        self.start_since(plan, delivery, Instant::now()).await
+    }
+
+    /// The same for a request that came in at `arrived`, from where its
+    /// deadline and its latencies count.
+    ///
+    /// # Errors
+    /// When the engine refuses it, or the deadline passes before it is admitted.
+    pub async fn start_since(
+        &self,
+        plan: Plan,
+        delivery: Delivery,
+        arrived: Instant,
+    ) -> Result<Running, RunError> {
+        let limit = Limit {
+            deadline: plan.deadline.map(|limit| arrived + limit),
+            seconds: plan.deadline.unwrap_or_default().as_secs_f64(),
+            ending: self.ending.subscribe(),
         };
-        let root = Arc::new(root?);
-        let (send, events) = mpsc::unbounded_channel();
+        let open = Open {
+            priority: plan.priority,
+            salt: plan.cache_salt.clone(),
+            ..Open::new(Arc::clone(&plan.prompt), plan.positions, plan.live)
+        };
+        let root = tokio::select! {
+            biased;
+            root = self.engine.open(open) => root?,
+            reason = limit.clone().passed() => return Err(limit.error(reason)),
+        };
+        let root = Arc::new(root);
+        let mode = plan.mode.name();
+        self.metrics.queue_seconds.observe(arrived.elapsed().as_secs_f64());
+        self.metrics.prompt_tokens.with_label_values(&[mode]).inc_by(plan.prompt.len() as u64);
+        let (tell, told) = mpsc::unbounded_channel();
         // Choices that cannot all be alive at once take turns.
         let room = (plan.live / plan.choices.len().max(1)).max(1);
         let turns = Arc::new(Semaphore::new((plan.live / room).max(1)));
         let prefill = Arc::new(OnceCell::new());
-        let plan = Arc::new(plan);
+        let cached = Arc::new(AtomicU32::new(0));
+        let choices = plan.choices.len();
+        let shared = Arc::new(Shared {
+            delivery,
+            room,
+            tell,
+            arrived,
+            spoke: AtomicBool::new(false),
+            limit,
+            counts: self.metrics.mode(mode),
+            metrics: Arc::clone(&self.metrics),
+            plan,
+        });
         let mut tasks = JoinSet::new();
-        for index in 0..plan.choices.len() {
-            let choice = Choice::new(index, &plan, delivery, (&self.metrics, &send, room));
+        for index in 0..choices {
+            let choice = Choice::new(index, &shared);
             let (root, turns, prefill) = (Arc::clone(&root), Arc::clone(&turns), Arc::clone(&prefill));
-            let (plan, send, engine) = (Arc::clone(&plan), send.clone(), self.engine.clone());
+            let (shared, engine) = (Arc::clone(&shared), self.engine.clone());
+            let cached = Arc::clone(&cached);
             tasks.spawn(async move {
                 let begin = async {
                     let turn = turns.acquire_owned().await;
-                    prefill.get_or_init(|| root.settle()).await.clone().map(|()| turn)
+                    let settled = prefill.get_or_init(|| settle(&root, &shared.plan, &cached)).await;
+                    settled.clone().map(|()| turn)
                 };
-                let turn = timeout_at(deadline.unwrap_or_else(far_future), begin).await;
+                let limit = shared.limit.clone().passed();
+                tokio::pin!(limit);
+                let turn = tokio::select! {
+                    biased;
+                    turn = begin => turn.map_err(RunError::from),
+                    reason = &mut limit => return choice.end_unbegun(reason),
+                };
                 let outcome = match turn {
-                    Ok(Ok(_turn)) => choice.run(&engine, &root, deadline).await,
-                    Ok(Err(error)) => Err(error.into()),
-                    Err(_) => Err(expired(&plan)),
+                    Ok(_turn) => choice.run(&engine, &root, limit).await,
+                    Err(error) => Err(error),
                 };
                 if let Err(error) = outcome {
-                    drop(send.send(Err(error)));
+                    drop(shared.tell.send(Told::Failed(error)));
                 }
             });
         }
-        Ok(Running { events, left: plan.choices.len(), root, _tasks: tasks })
+        let bare = VecDeque::new();
+        Ok(Running { told, left: choices, bare, answered: false, root, cached, _tasks: tasks })
     }
 }
 
-fn expired(plan: &Plan) -> RunError {
-    RunError::Deadline { seconds: plan.deadline.unwrap_or_default().as_secs_f64() }
+/// Computes the prompt, and takes note of how much of it was known. At least
+/// the last position is computed, for its logits.
+async fn settle(root: &Branch, plan: &Plan, cached: &AtomicU32) -> Result<(), EngineError> {
+    root.settle().await?;
+    let most = u64::try_from(plan.prompt.len() - 1).unwrap_or(u64::MAX);
+    let known = root.counts().await?.reused.min(most);
+    cached.store(u32::try_from(known).unwrap_or(u32::MAX), Ordering::Relaxed);
+    Ok(())
 }
 
 impl Running {
     /// The next event of any choice; `None` after every choice's `Done`. After
     /// an error nothing follows.
     pub async fn next(&mut self) -> Option<Result<ChoiceEvent, RunError>> {
-        if self.left == 0 {
-            return None;
+        while self.left > 0 {
+            match self.told.recv().await.unwrap_or(Told::Failed(EngineError::Closed.into())) {
+                Told::Event(event) => {
+                    if matches!(event.event, Event::Done(_)) {
+                        self.left -= 1;
+                        self.answered = true;
+                    }
+                    return Some(Ok(event));
+                }
+                Told::Bare(event, why) => {
+                    self.left -= 1;
+                    self.bare.push_back((event, why));
+                }
+                Told::Failed(error) => {
+                    self.left = 0;
+                    self.bare.clear();
+                    return Some(Err(error));
+                }
+            }
         }
-        let event = self.events.recv().await.unwrap_or(Err(RunError::Engine(EngineError::Closed)));
-        match &event {
-            Ok(ChoiceEvent { event: Event::Done(_), .. }) => self.left -= 1,
-            Ok(_) => {}
-            Err(_) => self.left = 0,
+        let (event, why) = self.bare.pop_front()?;
+        if self.answered {
+            return Some(Ok(event));
         }
-        Some(event)
+        self.bare.clear();
+        Some(Err(why))
     }
 
     /// Prompt positions taken from another request's KV.
     #[must_use]
     pub fn cached_tokens(&self) -> u32 {
-        // The engine has no cache across requests yet, so none ever are.
-        0
+        self.cached.load(Ordering::Relaxed)
     }
 
     /// The engine's own counters of this request.
@@ -154,10 +244,6 @@ impl Running {
     pub async fn counts(&self) -> Result<RequestCounts, EngineError> {
         self.root.counts().await
     }
-}
-
-fn far_future() -> Instant {
-    Instant::now() + std::time::Duration::from_secs(86_400 * 365)
 }
 
 #[cfg(test)]

@@ -60,8 +60,11 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["axum"], &["http", "app"]),
     (&["tower_http"], &["http", "app"]),
     (&["tower"], &["http", "app"]),
+    (&["hyper"], &["http"]),
+    (&["hyper_util"], &["http"]),
     (&["utoipa"], &["http", "app"]),
     (&["utoipa_axum"], &["http", "app"]),
+    (&["utoipa_swagger_ui"], &["http"]),
     (&["prometheus"], &["metrics"]),
     (&["mistralrs"], &["engine/mistralrs"]),
     (&["mistralrs_quant"], &["engine"]),
@@ -70,6 +73,9 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["std", "env"], &["config", "main", "app"]),
     (&["reqwest"], &["client"]),
     (&["clap"], &["main", "app", "config", "eval", "bench"]),
+    (&["hf_hub"], &["app"]),
+    (&["sysinfo"], &["app"]),
+    (&["toml"], &["app", "config"]),
 ];
 
 /// Places that stay synchronous, by the beginnings of their paths, and the one

@@ -1,8 +1,9 @@
 //! What a good request gets: the answer, its reasoning, usage and report, whole
 //! and streamed, on the bundled model.
 
-use crate::support::{JSON, PUZZLE, Served, body, frames, joined, serve};
+use crate::support::{JSON, PUZZLE, Served, beside_cache, body, frames, joined, serve};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Efforts of the bundled model's table: (effort, mode, branches).
 const EFFORTS: [(&str, &str, u64); 7] = [
@@ -101,7 +102,8 @@ async fn every_effort_runs_its_mode_and_a_stream_says_what_the_body_says() {
         assert!(thought.ends_with(whole_thought), "{effort}: {thought:?} and {whole_thought:?}");
         assert_eq!(thought.len() > whole_thought.len(), width > 1, "{effort} tells of progress");
         let last = chunks.last().expect("chunks");
-        assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]), "{effort}");
+        assert_eq!(last["choices"], json!([]), "{effort}");
+        assert_eq!(beside_cache(&last["usage"]), beside_cache(&whole["usage"]), "{effort}");
         let mut report = chunks[chunks.len() - 2]["search"].clone();
         assert_eq!(report["type"], "report");
         report.as_object_mut().expect("a report").shift_remove("type");
@@ -171,20 +173,94 @@ async fn usage_is_streamed_only_where_it_was_asked_for() {
     }
 }
 
+/// Progress reports of a streamed request, once the branches in them were checked: ids rise within
+/// a report, tokens of a branch never fall, and every report says something.
+fn progress(chunks: &[Value]) -> (Vec<&Value>, BTreeMap<u64, Value>) {
+    let reports: Vec<&Value> =
+        chunks.iter().map(|chunk| &chunk["search"]).filter(|search| search["type"] == "progress").collect();
+    let mut branches: BTreeMap<u64, Value> = BTreeMap::new();
+    for report in &reports {
+        let mut before = 0;
+        for branch in report["changed"].as_array().expect("a list") {
+            let id = branch["id"].as_u64().expect("a number");
+            assert!(id > before, "ids rise: {report}");
+            before = id;
+            let known = branches.insert(id, branch.clone());
+            let tokens = |branch: &Value| branch["tokens"].as_u64().expect("a count");
+            assert!(known.is_none_or(|known| tokens(&known) <= tokens(branch)), "{report}");
+        }
+    }
+    (reports, branches)
+}
+
 #[tokio::test]
-async fn progress_for_machines_comes_only_where_it_was_asked_for() {
+async fn progress_for_machines_comes_only_where_it_was_asked_for_and_changes_nothing_else() {
     let server = serve().await;
+    let mut texts = Vec::new();
     for asked in [false, true] {
         let fields = json!({"reasoning_effort": "medium", "stream_options": {"include_search": asked}});
         let chunks = server.stream(fields).await;
-        let progress: Vec<&Value> =
-            chunks.iter().filter(|chunk| chunk["search"]["type"] == "progress").collect();
-        assert_eq!(progress.len(), if asked { 8 } else { 0 });
-        for (ended, chunk) in (1..).zip(progress) {
-            assert_eq!(chunk["choices"][0]["delta"], json!({}));
-            assert_eq!(chunk["search"]["branches"], json!({"made": 8, "ended": ended, "planned": 8}));
+        let (reports, branches) = progress(&chunks);
+        texts.push(joined(&chunks, 0));
+        if !asked {
+            assert!(reports.is_empty());
+            continue;
         }
+        for chunk in chunks.iter().filter(|chunk| chunk["search"]["type"] == "progress") {
+            assert_eq!(chunk["choices"][0]["delta"], json!({}));
+            assert_eq!(chunk["search"]["branches"]["planned"], 8);
+        }
+        assert_eq!(branches.len(), 8);
+        let report = &chunks.last().expect("chunks")["search"];
+        for candidate in report["candidates"].as_array().expect("candidates") {
+            let branch = &branches[&candidate["branch"].as_u64().expect("a number")];
+            let state = if candidate["selected"] == true { "selected" } else { "complete" };
+            assert_eq!(branch["state"], state, "{candidate} {branch}");
+            assert_eq!((&branch["tokens"], &branch["answer"]), (&candidate["tokens"], &candidate["answer"]));
+            assert_eq!((&branch["score"], &branch["parent"]), (&candidate["mean_logprob"], &json!(0)));
+        }
+        let last = reports.last().expect("reports");
+        assert_eq!(last["tokens"], report["spent"]["tokens"]);
+        assert_eq!(last["leading"]["answer"], "98");
     }
+    let people = |text: &str| text.lines().filter(|line| line.contains("branches ended")).count();
+    assert_eq!(people(&texts[0].1), 8);
+    assert_eq!(people(&texts[1].1), 8, "a line for each outcome, watched or not");
+    assert_eq!(texts[0].0, texts[1].0);
+}
+
+#[tokio::test]
+async fn a_single_branch_is_watched_as_well() {
+    let server = serve().await;
+    let fields = json!({"reasoning_effort": "low", "stream_options": {"include_search": true}});
+    let chunks = server.stream(fields).await;
+    let (reports, branches) = progress(&chunks);
+    assert_eq!(reports[0]["changed"], json!([{"id": 1, "parent": 0, "tokens": 0, "state": "growing"}]));
+    assert_eq!(branches.len(), 1);
+    assert_eq!((&branches[&1]["state"], &branches[&1]["answer"]), (&json!("selected"), &json!("98")));
+    let (_, reasoning) = joined(&chunks, 0);
+    assert!(!reasoning.contains("branches ended"), "{reasoning}");
+}
+
+#[tokio::test]
+async fn what_a_budget_cuts_is_pruned_in_the_end() {
+    let server = serve().await;
+    // Hot chains wander, so that grants cut some of them.
+    let fields = puzzle(json!({
+        "reasoning": {"mode": "self_consistency", "branches": 4, "budget": {"tokens": 640}},
+        "temperature": 2,
+        "stream_options": {"include_search": true},
+    }));
+    let chunks = server.stream(fields).await;
+    let (reports, branches) = progress(&chunks);
+    let ever_cut = reports.iter().flat_map(|report| report["changed"].as_array().expect("a list"));
+    assert!(ever_cut.clone().any(|branch| branch["state"] == "cut"));
+    let report = &chunks.last().expect("chunks")["search"];
+    let of = |state: &str| branches.values().filter(|branch| branch["state"] == state).count();
+    assert_eq!(of("selected"), 1);
+    assert_eq!(of("growing") + of("cut"), 0, "{branches:?}");
+    assert_eq!(report["branches"]["made"], branches.len());
+    assert!(of("pruned") > 0 || report["branches"]["pruned"] == 0, "{branches:?}");
 }
 
 #[tokio::test]
@@ -300,7 +376,8 @@ async fn reasoning_can_be_kept_out_and_is_counted_all_the_same() {
     let hidden = server.chat(json!({"reasoning": {"effort": "low", "exclude": true}})).await;
     assert!(hidden["choices"][0]["message"].get("reasoning").is_none(), "{hidden}");
     assert!(hidden["choices"][0]["message"].get("reasoning_content").is_none(), "{hidden}");
-    assert_eq!((content(&hidden, 0), &hidden["usage"]), (content(&open, 0), &open["usage"]));
+    assert_eq!(content(&hidden, 0), content(&open, 0));
+    assert_eq!(beside_cache(&hidden["usage"]), beside_cache(&open["usage"]));
     let fields = json!({"reasoning": {"effort": "medium", "exclude": true}});
     let (_, thought) = joined(&server.stream(fields).await, 0);
     assert_eq!(thought, "");

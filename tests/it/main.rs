@@ -4,14 +4,21 @@
 
 mod architecture; // the module table, the fences and the shape of every source file
 mod bad_input; // requests that must be refused, by hand and by chance
+mod binary; // the real binary as a child process
+mod browser; // the page, in a Chromium
 mod budget; // token bounds, and the independent counts of what was spent
 mod chat; // what a good request gets, whole and streamed
 mod disconnect; // clients that leave
 mod engine; // the tree engine against transformers, and its promises about sharing
 mod families; // every model family and configuration key against transformers
 mod faults; // engines that fail, and deadlines
+mod hub; // models of the Hugging Face hub, from one that a test plays
 mod models; // checkpoints that cannot be served, and the binary that refuses them
+mod openapi; // the API's document, and the pages for people
+mod operating; // loading, limits, drain, logs and metrics
+mod process; // the real binary, for the modules around
 mod reproducible; // equal seeds, whatever else is going on
 mod sampling; // the sampling fields of requests and of a model's own defaults
 mod sdk; // the official clients of OpenAI against a server
+mod settings; // what a person sets, through the real binary, and mistakes in it
 mod support; // servers and clients for the modules above

@@ -1,14 +1,14 @@
 //! Checkpoints that cannot be served, each with a message of its own, and the
 //! binary that refuses them before it opens its port.
 
-use crate::support::{PATIENCE, serve_model};
+use crate::process::Binary;
+use crate::support::serve_model;
 use espalier::app::load;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -127,11 +127,17 @@ fn configurations_that_are_broken_or_of_other_models() {
     says(configured("vocab_size", json!(16)).path(), &["tokenizer.json has", "and the model 16"]);
     let template = changed("tokenizer_config.json", |_| b"{}".to_vec());
     says(template.path(), &["cannot load", "chat_template"]);
+    let own = template.path().join("chat_template.jinja");
+    fs::write(&own, "{% if %}").expect("written");
+    says(template.path(), &["cannot load", "chat_template.jinja", "chat template"]);
+    fs::write(&own, "{{ messages[0].content }}</think>").expect("written");
+    let loaded = load(template.path().to_str().expect("UTF-8")).expect("a template of its own is enough");
+    assert_eq!(loaded.config.prompt.answer_marker.as_deref(), Some("</think>"));
 }
 
 #[test]
 fn settings_that_are_wrong() {
-    for (text, named) in [("nonsense", "line 1"), ("[prompt]\nhue = 3\n", "hue"), ("", "prompt")] {
+    for (text, named) in [("nonsense", "line 1"), ("[prompt]\nhue = 3\n", "hue"), ("plan = 3", "plan")] {
         let folder = changed("espalier.toml", |_| text.as_bytes().to_vec());
         says(folder.path(), &["espalier.toml of", named]);
     }
@@ -159,50 +165,6 @@ async fn a_directory_and_the_bundled_prm_are_served_like_the_default() {
     }
 }
 
-/// `espalier serve`, ended with the test whatever comes.
-struct Binary(Child);
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        // It may be gone already, which is what most tests want.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Binary {
-    fn serve(arguments: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_espalier"))
-            .arg("serve")
-            .args(arguments)
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        Self(child)
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Everything it says, once it has ended: (standard output, standard error).
-    fn said(&mut self) -> (String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
-        self.0.stdout.take().expect("piped").read_to_string(&mut out).expect("text");
-        self.0.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
-        (out, err)
-    }
-}
-
 #[test]
 fn the_binary_refuses_what_it_cannot_serve_in_one_line_and_opens_no_port() {
     let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address");
@@ -216,7 +178,7 @@ fn the_binary_refuses_what_it_cannot_serve_in_one_line_and_opens_no_port() {
     ] {
         let mut binary = Binary::serve(&["--model", model, "--port", &port]);
         let mut opened = false;
-        while binary.0.try_wait().expect("a child").is_none() {
+        while binary.child.try_wait().expect("a child").is_none() {
             opened |= TcpStream::connect(free).is_ok();
         }
         let status = binary.wait();
@@ -246,14 +208,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_signal_to_stop_ends_it_in_peace() {
     let mut binary = Binary::serve(&["--port", "0", "--kv-mib", "64"]);
-    let mut lines = BufReader::new(binary.0.stdout.take().expect("piped")).lines();
-    let url = loop {
-        let line = lines.next().expect("it says where it listens").expect("text");
-        if let Some(url) = line.strip_prefix("url ") {
-            break url.trim().to_owned();
-        }
-    };
-    let address = url.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let address = binary.address();
     // One client has been answered and stays, another never asks for anything.
     let mut served = TcpStream::connect(&address).expect("connects");
     let _silent = TcpStream::connect(&address).expect("connects");
@@ -263,8 +218,7 @@ fn a_signal_to_stop_ends_it_in_peace() {
     assert_eq!(&head, b"HTTP/1.1 200 OK");
 
     let started = Instant::now();
-    let told = Command::new("kill").args(["-TERM", &binary.0.id().to_string()]).status().expect("kill");
-    assert!(told.success());
+    binary.signal("TERM");
     let status = binary.wait();
     assert_eq!(status.code(), Some(0), "a wanted end is no failure");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

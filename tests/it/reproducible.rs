@@ -1,6 +1,6 @@
 //! Equal seeds give equal bodies: alone or in company, whole or streamed.
 
-use crate::support::{PUZZLE, Served, joined, serve};
+use crate::support::{PUZZLE, Served, beside_cache, joined, serve};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ async fn ask(server: &Served, request: Value) -> Value {
     let mut body = server.chat(request).await;
     let map = body.as_object_mut().expect("an object");
     assert!(map.shift_remove("id").is_some() && map.shift_remove("created").is_some());
+    map["usage"] = beside_cache(&map["usage"]);
     body
 }
 
@@ -52,5 +53,32 @@ async fn a_seed_decides_all_of_a_body_alone_in_company_and_streamed() {
             assert!(thought.ends_with(choice["message"]["reasoning"].as_str().unwrap_or_default()));
         }
     }
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_known_says_so_changes_nothing_and_is_known_to_its_own_tenant_only() {
+    let server = serve().await;
+    let asked = |salt: Option<&str>| {
+        let mut fields = request(json!({"reasoning_effort": "medium"}), 7);
+        if let Some(salt) = salt {
+            fields["cache_salt"] = json!(salt);
+        }
+        fields
+    };
+    let cached =
+        |body: &Value| body["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number");
+    let cold = server.chat(asked(None)).await;
+    assert_eq!(cached(&cold), 0);
+    let prompt = cold["usage"]["prompt_tokens"].as_u64().expect("a number");
+    for (salt, known) in [(None, true), (Some("a"), false), (Some("b"), false), (Some("a"), true)] {
+        let body = server.chat(asked(salt)).await;
+        // Whole blocks of sixteen are known, and the last position never.
+        let expected = if known { (prompt / 16 * 16).min(prompt - 1) } else { 0 };
+        assert_eq!(cached(&body), expected, "{salt:?}");
+        assert_eq!(body["choices"], cold["choices"], "{salt:?}");
+    }
+    let reused = server.counter("espalier_engine_prefix_reused_positions_total").await;
+    assert_eq!(reused, 2 * (prompt / 16 * 16));
     server.idle().await;
 }

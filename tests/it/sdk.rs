@@ -18,14 +18,14 @@ fn suites() -> PathBuf {
 }
 
 /// A folder below the target folder for what one suite installs.
-fn workplace(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn workplace(name: &str) -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(folder)
 }
 
 /// Runs a program to its end; its output either way, as an error if it failed.
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("`{program}` is not installed, and this test needs it"),
@@ -37,7 +37,7 @@ fn run(command: &mut Command) -> Result<String, String> {
 }
 
 /// Runs `install` unless it has succeeded before with the same `pins`.
-fn install_once(
+pub(crate) fn install_once(
     folder: &Path,
     pins: &str,
     install: impl FnOnce() -> Result<String, String>,
@@ -51,7 +51,7 @@ fn install_once(
     fs::write(&stamp, pins).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -89,7 +89,7 @@ fn node(url: &str) -> Result<String, String> {
 }
 
 /// Points a suite at the server, past any proxy that the environment names.
-fn against<'a>(url: &str, command: &'a mut Command) -> &'a mut Command {
+pub(crate) fn against<'a>(url: &str, command: &'a mut Command) -> &'a mut Command {
     command
         .env("ESPALIER_URL", url)
         .env("NO_PROXY", "127.0.0.1,localhost")

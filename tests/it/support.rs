@@ -3,8 +3,8 @@
 //! The clients here know nothing of the server's types: what they assert is
 //! what any other client would see.
 
-use espalier::app::{self, Server};
-use espalier::config::EngineArgs;
+use espalier::app::{self, Hub, Server};
+use espalier::config::{EngineArgs, Environment, ServeArgs};
 use espalier::engine::scripted::{Script, ScriptedEngine};
 use espalier::engine::{Caps, EngineError, EngineThread};
 use espalier::http::{self, ModelCard};
@@ -62,14 +62,24 @@ pub(crate) async fn serve() -> Served {
 
 /// A bundled model or a directory, as `espalier serve --model` serves it.
 pub(crate) async fn serve_model(model: &str) -> Served {
-    let args = EngineArgs {
-        model: model.to_owned(),
+    serve_with(ServeArgs { engine: engine(model), ..ServeArgs::default() }).await
+}
+
+/// A small engine for a bundled model or a directory.
+pub(crate) fn engine(model: &str) -> EngineArgs {
+    EngineArgs {
+        model: model.into(),
         kv_mib: NonZeroUsize::new(256).expect("not zero"),
         threads: NonZeroUsize::new(2),
         ..EngineArgs::default()
-    };
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::bind(&args, any, BODY_LIMIT).await.expect("the model is served");
+    }
+}
+
+/// What `espalier serve` serves with these arguments, on a free port.
+pub(crate) async fn serve_with(args: ServeArgs) -> Served {
+    let args = ServeArgs { port: 0, body_limit: BODY_LIMIT, ..args };
+    let hub = Hub::new(&Environment::default());
+    let server = Server::bind(&args, &hub).await.expect("the model is served");
     let (url, metrics) = (server.url(), server.metrics());
     let serving = tokio::spawn(async move { server.serve(std::future::pending()).await.expect("serves") });
     served(url, metrics, serving, None)
@@ -91,11 +101,17 @@ pub(crate) async fn serve_scripted(script: Script) -> Served {
     })
     .expect("the marker encodes");
     let context = handle.caps().context;
-    let card = ModelCard { id: "seedling".to_owned(), created: 0, owned_by: "tests".to_owned(), context };
+    let card = ModelCard {
+        id: "seedling".to_owned(),
+        aliases: Vec::new(),
+        created: 0,
+        owned_by: "tests".to_owned(),
+        context,
+    };
     let state = app::assemble(handle, planner, tokenizer, Arc::clone(&metrics), (card, BODY_LIMIT));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let serving = tokio::spawn(async move { http::serve(listener, state).await.expect("serves") });
+    let serving = tokio::spawn(http::serve(listener, state));
     served(url, metrics, serving, Some(thread))
 }
 
@@ -148,6 +164,14 @@ pub(crate) fn words(text: &str) -> Vec<String> {
 /// A text that does not come to its end in any test.
 pub(crate) fn endless() -> Vec<String> {
     vec!["and ".to_owned(); 1 << 15]
+}
+
+/// A usage without what depends on who has asked before.
+pub(crate) fn beside_cache(usage: &Value) -> Value {
+    let mut usage = usage.clone();
+    let details = usage["prompt_tokens_details"].as_object_mut().expect("details");
+    assert!(details.shift_remove("cached_tokens").is_some_and(|cached| cached.is_u64()));
+    usage
 }
 
 /// A response, read to its end.

@@ -116,6 +116,12 @@ impl Weights {
         self.tensors.values().map(|(_, entry)| entry.bytes()).sum()
     }
 
+    /// Numbers in all tensors.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.tensors.values().map(|(_, entry)| entry.numbers()).sum()
+    }
+
     /// Checks that every tensor that the model needs is there, in the right
     /// shape and in a type that can be read.
     ///

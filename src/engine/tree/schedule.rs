@@ -47,6 +47,7 @@ impl<M: Forward> TreeEngine<M> {
         metrics.engine_steps.inc();
         metrics.engine_step_seconds.observe(seconds);
         metrics.engine_step_positions.observe(rows as f64);
+        metrics.engine_step_branches.observe(shares.len() as f64);
         let Err(message) = outcome else {
             self.costs.observe(rows, seconds);
             self.advance(&shares);

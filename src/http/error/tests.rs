@@ -13,6 +13,7 @@ type Row = (ApiError, u16, &'static str, Option<&'static str>, Option<&'static s
 fn rows() -> Vec<Row> {
     let invalid = "invalid_request_error";
     let server = "server_error";
+    let (unavailable, overloaded) = ("service_unavailable_error", Some("server_is_overloaded"));
     let overflow = "This model's maximum context length is 256 tokens. However, your messages resulted in 300 \
                     tokens. Please reduce the length of the messages.";
     let exceeded = Some("context_length_exceeded");
@@ -93,6 +94,35 @@ fn rows() -> Vec<Row> {
             Some("server_is_overloaded"),
             "unavailable",
         ),
+        (
+            ApiError::ReadTimeout { seconds: 30.0 },
+            408,
+            invalid,
+            None,
+            Some("request_timeout"),
+            "did not arrive within 30 s",
+        ),
+        (
+            ApiError::Overloaded { retry_after: 7 },
+            429,
+            "rate_limit_error",
+            None,
+            Some("rate_limit_exceeded"),
+            "try again in 7 s",
+        ),
+        (ApiError::Waited { seconds: 2.5 }, 504, server, None, Some("deadline_exceeded"), "of 2.5 s passed"),
+        (
+            ApiError::Loading { done: 3 << 20, total: 8 << 20 },
+            503,
+            unavailable,
+            None,
+            overloaded,
+            "37 % (3.0 of 8.0 MiB)",
+        ),
+        (ApiError::Loading { done: 0, total: 0 }, 503, unavailable, None, overloaded, "still being loaded"),
+        (ApiError::Draining, 503, unavailable, None, overloaded, "shutting down"),
+        (ApiError::Stuck, 503, unavailable, None, overloaded, "has not finished a step"),
+        (ApiError::Run(RunError::Shutdown), 503, unavailable, None, overloaded, "shutting down"),
         (ApiError::Internal("cause".to_owned()), 500, server, None, Some("server_error"), "The server had"),
         (
             plan(PlanError::ContextLength { tokens: 300, context: 256 }),
@@ -206,6 +236,14 @@ fn internal_causes_are_not_sent() {
 fn retries_are_hinted_at_where_they_help_and_forbidden_where_they_hurt() {
     let closed = ApiError::Run(RunError::Engine(EngineError::Closed)).into_response();
     assert_eq!(closed.headers()["retry-after"], "5");
+    for (error, seconds) in [
+        (ApiError::Overloaded { retry_after: 7 }, "7"),
+        (ApiError::Loading { done: 0, total: 0 }, "5"),
+        (ApiError::Draining, "5"),
+    ] {
+        assert_eq!(error.into_response().headers()["retry-after"], seconds);
+    }
+    assert_eq!(ApiError::ReadTimeout { seconds: 1.0 }.into_response().headers()["connection"], "close");
     let late = ApiError::Run(RunError::Deadline { seconds: 1.0 }).into_response();
     assert_eq!(late.headers()["x-should-retry"], "false");
     let field = ApiError::BodyRead.into_response();

@@ -1,5 +1,6 @@
 //! Requests, as the OpenAPI document describes them.
 
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -9,28 +10,34 @@ use utoipa::openapi::{Ref, RefOr};
 /// The body of `POST /v1/chat/completions`. `null` means omitted.
 #[derive(Debug, ToSchema)]
 pub struct ChatRequest {
-    /// The model's name.
+    /// The model's name, as `GET /v1/models` lists it.
+    #[schema(examples("seedling"))]
     pub model: String,
-    /// The conversation.
+    /// The conversation, oldest message first. A system message is kept; in every mode but `direct` the
+    /// model's chain-of-thought instruction is added to it.
     #[schema(min_items = 1)]
     pub messages: Vec<MessageRequest>,
-    /// How hard to think: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`.
+    /// How hard to think. Each value selects a row of the model's effort table: a mode, its size, a
+    /// temperature and a budget. Absent means the table's default, which is shipped as `low`.
+    #[schema(examples("medium"))]
     pub reasoning_effort: Option<String>,
     /// Mode, budget and visibility of the reasoning; our extension.
     pub reasoning: Option<ReasoningRequest>,
-    /// Tokens generated for one choice over all its branches, at most.
-    #[schema(minimum = 1)]
+    /// Tokens generated for one choice over all its branches, discarded ones included; never exceeded by one.
+    /// A bound past the context is clamped. Absent means the effort's budget.
+    #[schema(minimum = 1, examples(600))]
     pub max_completion_tokens: Option<u64>,
     /// Older name of `max_completion_tokens`, which wins over it.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
-    /// Choices to return.
-    #[schema(minimum = 1, maximum = 128)]
+    /// Choices to return, each a run of its own with a seed derived from the request's.
+    #[schema(minimum = 1, maximum = 128, default = 1)]
     pub n: Option<u32>,
-    /// Softmax temperature.
-    #[schema(minimum = 0, maximum = 2)]
+    /// Softmax temperature. Absent means the effort's, else the model's own. At 0 branches would be equal, so
+    /// one is run.
+    #[schema(minimum = 0, maximum = 2, examples(0.8))]
     pub temperature: Option<f64>,
-    /// Nucleus mass.
+    /// Nucleus mass: sampling is among the likeliest tokens that together have it. Absent means the model's own.
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Only tokens as likely as the k-th are drawn; 0 and -1 keep all. The model's own default, if
@@ -41,17 +48,22 @@ pub struct ChatRequest {
     /// if absent; our extension, as in vLLM.
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
-    /// Equal seeds give equal answers.
+    /// Equal seeds give equal answers, whatever else the server does. Absent means that one is drawn, and
+    /// reported as `search.seed`.
+    #[schema(examples(1))]
     pub seed: Option<i64>,
-    /// Up to four strings that end the answer; not returned.
+    /// A string, or up to four, any of which ends the answer.
     #[schema(schema_with = stop)]
     pub stop: Option<Value>,
     /// Whether to report the log-probabilities of the answer's tokens.
+    #[schema(default = false)]
     pub logprobs: Option<bool>,
     /// Alternatives to report per token; needs `logprobs`.
-    #[schema(minimum = 0, maximum = 20)]
+    #[schema(minimum = 0, maximum = 20, default = 0)]
     pub top_logprobs: Option<u8>,
-    /// Whether to answer as server-sent events.
+    /// Whether to answer as server-sent events. `direct` and `cot` stream as they are decoded; a search
+    /// streams its progress, and its answer once it is selected.
+    #[schema(default = false)]
     pub stream: Option<bool>,
     /// Only with `stream`.
     pub stream_options: Option<StreamOptions>,
@@ -106,8 +118,13 @@ pub struct ChatRequest {
     pub user: Option<String>,
     /// Accepted without effect.
     pub safety_identifier: Option<String>,
-    /// `auto`, `default`, `flex`, `scale`, `priority` or `fast`; accepted without effect.
+    /// The request's share where requests compete: `flex` has half of it and may wait for others, `priority` and
+    /// `fast` have twice and go first.
     pub service_tier: Option<String>,
+    /// Keeps the request's prefixes in the KV cache apart from those of requests with another salt, or none, so
+    /// that nobody learns from timing what others have asked; our extension, as in vLLM.
+    #[schema(min_length = 1, max_length = 256)]
+    pub cache_salt: Option<String>,
     /// `low`, `medium` or `high`; accepted without effect.
     pub verbosity: Option<String>,
     /// Accepted without effect.
@@ -119,47 +136,110 @@ pub struct ChatRequest {
     pub prompt_cache_retention: Option<String>,
 }
 
-/// One message.
-#[derive(Debug, ToSchema)]
-pub struct MessageRequest {
-    /// `developer`, `system`, `user`, `assistant`, `tool` or `function`.
+/// One message, by its role.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum MessageRequest {
+    /// Of all roles but these two.
+    Text(TextMessage),
+    /// The model's own.
+    Assistant(AssistantMessage),
+    /// Older form of `tool`.
+    Function(FunctionMessage),
+}
+
+/// What somebody else than the model said.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextMessage {
+    /// Who speaks. `developer` is another name of `system`.
     pub role: String,
-    /// A string, or text parts.
+    /// A string, or parts of text.
     #[schema(schema_with = content)]
     pub content: Value,
     /// The participant's name; without effect.
     pub name: Option<String>,
+    /// The call that a `tool` message answers; without effect.
+    pub tool_call_id: Option<String>,
+}
+
+/// What the model said before. It needs a content or a refusal.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AssistantMessage {
+    /// Who speaks.
+    pub role: String,
+    /// A string, or parts.
+    #[schema(required = false, schema_with = content_or_null)]
+    pub content: Value,
+    /// Stands in for an absent content.
+    pub refusal: Option<String>,
+    /// The participant's name; without effect.
+    pub name: Option<String>,
+    /// Only an empty list is served.
+    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
+    pub tool_calls: Option<Value>,
+}
+
+/// What a function returned.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FunctionMessage {
+    /// Who speaks.
+    pub role: String,
+    /// A string, parts of text, or null.
+    #[schema(schema_with = content_or_null)]
+    pub content: Value,
+    /// The function's name; without effect.
+    pub name: Option<String>,
 }
 
 /// One part of a message's content.
-#[derive(Debug, ToSchema)]
-pub struct ContentPart {
-    /// `text`, or `refusal` in an assistant's message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ContentPart {
+    /// A text.
+    Text(TextPart),
+    /// A refusal, in an assistant's message only.
+    Refusal(RefusalPart),
+}
+
+/// A text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextPart {
+    /// What it is.
     #[schema(rename = "type")]
     pub kind: String,
-    /// The text of a `text` part.
-    pub text: Option<String>,
-    /// The text of a `refusal` part.
-    pub refusal: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+/// A refusal, in an assistant's message only.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RefusalPart {
+    /// What it is.
+    #[schema(rename = "type")]
+    pub kind: String,
+    /// The text.
+    pub refusal: String,
 }
 
 /// How to think. Unknown keys are refused.
 #[derive(Debug, ToSchema)]
 pub struct ReasoningRequest {
-    /// As `reasoning_effort`.
+    /// As `reasoning_effort`; a different one beside it is refused.
     pub effort: Option<String>,
-    /// `standard` (by effort), `pro` (the strongest row), `direct`, `cot` or `self_consistency`.
+    /// `standard`: by effort. `pro`: the strongest row of the effort table. `direct`: the model's own answer.
+    /// `cot`: one chain of thought. `self_consistency`: a majority over many.
     pub mode: Option<String>,
     /// Bounds on the whole request.
     pub budget: Option<BudgetRequest>,
-    /// Branches of `self_consistency`.
+    /// Branches of `self_consistency`. Absent means the effort's.
     #[schema(minimum = 1, maximum = 256)]
     pub branches: Option<u32>,
     /// Keeps the reasoning out of the response; its tokens count all the same.
+    #[schema(default = false)]
     pub exclude: Option<bool>,
     /// `auto`, `concise` or `detailed`; accepted without effect.
     pub summary: Option<String>,
-    /// Another name of `budget.tokens`.
+    /// Another name of `budget.tokens`; a different one beside it is refused.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
 }
@@ -167,11 +247,12 @@ pub struct ReasoningRequest {
 /// Bounds on the whole request, over all choices and branches.
 #[derive(Debug, ToSchema)]
 pub struct BudgetRequest {
-    /// Tokens generated.
-    #[schema(minimum = 1)]
+    /// Tokens generated, discarded ones included; never exceeded by one.
+    #[schema(minimum = 1, examples(900))]
     pub tokens: Option<u64>,
-    /// Wall-clock seconds.
-    #[schema(exclusive_minimum = 0)]
+    /// Wall-clock seconds. When they have passed, the best answer so far is given, and a 504 where there is
+    /// none. Searches that a clock ends are not reproducible.
+    #[schema(exclusive_minimum = 0, examples(2.5))]
     pub seconds: Option<f64>,
     /// Branches made.
     #[schema(minimum = 1)]
@@ -185,10 +266,14 @@ pub struct BudgetRequest {
 #[derive(Debug, ToSchema)]
 pub struct StreamOptions {
     /// A last chunk with `usage`.
+    #[schema(default = false)]
     pub include_usage: Option<bool>,
     /// Accepted without effect.
+    #[schema(default = false)]
     pub include_obfuscation: Option<bool>,
-    /// Progress of the search for machines, as a `search` key on chunks; our extension.
+    /// Progress of the search for machines, branch by branch, as a `search` key on chunks whose delta is
+    /// empty (`ProgressReport`); our extension.
+    #[schema(default = false)]
     pub include_search: Option<bool>,
 }
 
@@ -204,16 +289,31 @@ fn string() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-fn content() -> Schema {
+fn contents() -> OneOfBuilder {
     let part = RefOr::<Schema>::Ref(Ref::from_schema_name("ContentPart"));
     let parts = ArrayBuilder::new().items(part).min_items(Some(1));
-    OneOfBuilder::new().item(string()).item(parts).into()
+    OneOfBuilder::new()
+        .description(Some("A string, or parts, which are joined by line breaks."))
+        .item(string())
+        .item(parts)
+}
+
+fn content() -> Schema {
+    contents().into()
+}
+
+fn content_or_null() -> Schema {
+    contents().item(ObjectBuilder::new().schema_type(Type::Null)).into()
 }
 
 fn stop() -> Schema {
     let strings = ArrayBuilder::new().items(string().min_length(Some(1)));
     let null = ObjectBuilder::new().schema_type(Type::Null);
     OneOfBuilder::new()
+        .description(Some(
+            "A string, or up to four, any of which ends the answer; not returned. They apply to the answer and \
+             not to the thought before it.",
+        ))
         .item(string().min_length(Some(1)))
         .item(strings.min_items(Some(1)).max_items(Some(4)))
         .item(null)

@@ -31,9 +31,10 @@ pub struct ChatChoice {
     pub index: u32,
     /// Its text.
     pub message: AnswerMessage,
-    /// Log-probabilities of the visible tokens, where asked for.
+    /// Log-probabilities of the visible tokens, where asked for; else null.
+    #[schema(required)]
     pub logprobs: Option<Logprobs>,
-    /// `stop` or `length`.
+    /// `stop`: the answer is complete, whatever stopped the search. `length`: a token bound cut it.
     pub finish_reason: &'static str,
 }
 
@@ -45,12 +46,16 @@ pub struct AnswerMessage {
     /// The answer.
     pub content: String,
     /// Always null.
+    #[schema(required)]
     pub refusal: Option<String>,
-    /// The selected trajectory's thought.
+    /// The selected trajectory's thought: its text before the model's answer marker. Absent where there is
+    /// none, and with `reasoning.exclude`. Our extension, as vLLM and DeepSeek name it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reasoning_content: Option<String>,
     /// The same: clients read one name or the other.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reasoning: Option<String>,
 }
 
@@ -60,6 +65,7 @@ pub struct Logprobs {
     /// One per token.
     pub content: Vec<LogprobToken>,
     /// Always null.
+    #[schema(required)]
     pub refusal: Option<Vec<LogprobToken>>,
 }
 
@@ -143,6 +149,7 @@ pub struct ChatChunk {
     pub usage: Option<Option<UsageBody>>,
     /// The report, on the chunk with `finish_reason`, or progress where asked for; our extension.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub search: Option<ChunkSearch>,
 }
 
@@ -153,9 +160,11 @@ pub struct ChunkChoice {
     pub index: u32,
     /// What is new.
     pub delta: Delta,
-    /// Log-probabilities of the new tokens, where asked for.
+    /// Log-probabilities of the new tokens, where asked for; else null.
+    #[schema(required)]
     pub logprobs: Option<Logprobs>,
-    /// `stop` or `length` on the choice's last chunk.
+    /// As on a whole answer, on the choice's last chunk; else null.
+    #[schema(required)]
     pub finish_reason: Option<&'static str>,
 }
 
@@ -165,15 +174,19 @@ pub struct ChunkChoice {
 pub struct Delta {
     /// `assistant`, on the choice's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub role: Option<&'static str>,
-    /// More of the answer.
+    /// More of the answer; never retracted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub content: Option<String>,
-    /// More of the thought.
+    /// More of the thought; before it, in a search, one short line of progress for each branch that ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reasoning_content: Option<String>,
     /// The same: clients read one name or the other.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reasoning: Option<String>,
 }
 
@@ -211,13 +224,16 @@ pub struct ErrorBody {
 /// An error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ErrorObject {
-    /// For people.
+    /// For people: names the field, the bound and the value.
     pub message: String,
-    /// Its class.
+    /// Its class: `invalid_request_error` where the request has to change, else whose fault it is.
+    #[schema(examples("invalid_request_error"))]
     #[serde(rename = "type")]
     pub kind: String,
-    /// Path of the offending field.
+    /// Path of the offending field, for example `messages[2].content`; null where no single field is.
+    #[schema(required, examples("temperature"))]
     pub param: Option<String>,
-    /// For programs.
+    /// For programs: the reason, for example `missing_required_parameter`.
+    #[schema(required, examples("decimal_above_max_value"))]
     pub code: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The `search` report and machine-readable progress; our extension.
 
 use crate::plan::Mode;
-use crate::search::event::{Candidate, Progress, Report};
+use crate::search::event::{BranchReport, Candidate, Progress, Report, StopReason};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
@@ -28,6 +28,7 @@ impl Serialize for SearchBody {
 /// Described by hand: the derive knows no enum whose variants carry no tag.
 pub(super) fn body_schema() -> Schema {
     OneOfBuilder::new()
+        .description(Some("What was done to get the answer, or one report per choice; our extension."))
         .item(Ref::from_schema_name("SearchReport"))
         .item(Ref::from_schema_name("SearchReports"))
         .into()
@@ -56,6 +57,22 @@ impl SearchBody {
             branches,
             choices: reports,
         }))
+    }
+}
+
+impl SearchBody {
+    /// Why the search stopped: of several choices, the first that did not
+    /// simply come to its end.
+    #[must_use]
+    pub fn stop_reason(&self) -> &'static str {
+        let completed = StopReason::Completed.name();
+        match self {
+            Self::One(report) => report.stop_reason,
+            Self::Many(reports) => {
+                let mut reasons = reports.choices.iter().map(|report| report.stop_reason);
+                reasons.find(|reason| *reason != completed).unwrap_or(completed)
+            }
+        }
     }
 }
 
@@ -94,12 +111,17 @@ pub struct SearchReport {
     /// Branches by their fate.
     pub branches: Branches,
     /// The verifier; null where none took part.
+    #[schema(required)]
     pub verifier: Option<String>,
-    /// Unique positions over the sum of the trajectories' lengths.
+    /// Unique positions of the choice's tree over the sum of its trajectories' lengths, prompt included; 1
+    /// when nothing was shared.
+    #[schema(required)]
     pub sharing_ratio: Option<f64>,
-    /// The request's seed: sent again, it gives the same answer.
+    /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 64 bits, which
+    /// not every client's numbers hold.
     pub seed: i64,
-    /// Why it stopped.
+    /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`, `deadline`,
+    /// `context` (it was full) or `engine_fault`.
     pub stop_reason: &'static str,
     /// One per trajectory.
     pub candidates: Vec<CandidateReport>,
@@ -112,8 +134,10 @@ pub struct SearchReport {
 pub struct Parameters {
     /// Branches wanted, of a mode that has several.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub branches: Option<u32>,
     /// Softmax temperature.
+    #[schema(required)]
     pub temperature: Option<f32>,
 }
 
@@ -149,9 +173,13 @@ pub struct Branches {
 /// One trajectory.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct CandidateReport {
-    /// Its final answer.
+    /// Its branch, as progress reports name it.
+    pub branch: u32,
+    /// Its final answer in canonical form; null where none can be extracted.
+    #[schema(required)]
     pub answer: Option<String>,
     /// Mean log-probability of its tokens.
+    #[schema(required)]
     pub mean_logprob: Option<f64>,
     /// Tokens generated on it.
     pub tokens: u32,
@@ -182,8 +210,38 @@ pub struct ProgressReport {
     pub tokens: u32,
     /// The choice's budget, in tokens.
     pub budget: u32,
-    /// The leading answer.
+    /// The leading answer; null before there is one, and in modes of one branch.
+    #[schema(required)]
     pub leading: Option<Leading>,
+    /// Branches that have changed since the last report of this choice, by
+    /// rising id. A branch that is made, resumed, ended or selected is reported
+    /// at once, mere growth at most ten times a second.
+    pub changed: Vec<BranchProgress>,
+}
+
+/// One branch, as far as it has grown.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BranchProgress {
+    /// Its name within the choice, in the order of making.
+    #[schema(minimum = 1)]
+    pub id: u32,
+    /// The branch at whose end it was forked; 0 is the prompt.
+    pub parent: u32,
+    /// Tokens on it, those of its parents left out.
+    pub tokens: u32,
+    /// `growing`: being decoded. `complete`: came to its end by itself. `cut`:
+    /// met a bound, and may grow on. `pruned`: given up. `selected`: its text is
+    /// the answer.
+    pub state: &'static str,
+    /// Its final answer, once it is complete and has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub answer: Option<String>,
+    /// What its mode ranks it by, once it is known: the mean log-probability of
+    /// its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub score: Option<f64>,
 }
 
 /// Branches so far.
@@ -247,6 +305,7 @@ impl SearchReport {
 impl From<&Candidate> for CandidateReport {
     fn from(candidate: &Candidate) -> Self {
         Self {
+            branch: candidate.branch.0,
             answer: candidate.answer.clone(),
             mean_logprob: finite(candidate.mean_logprob),
             tokens: candidate.tokens,
@@ -273,6 +332,20 @@ impl ProgressReport {
                 .leading
                 .as_ref()
                 .map(|(answer, votes)| Leading { answer: answer.clone(), votes: *votes }),
+            changed: progress.changed.iter().map(BranchProgress::from).collect(),
+        }
+    }
+}
+
+impl From<&BranchReport> for BranchProgress {
+    fn from(branch: &BranchReport) -> Self {
+        Self {
+            id: branch.id.0,
+            parent: branch.parent.0,
+            tokens: branch.tokens,
+            state: branch.state.name(),
+            answer: branch.answer.clone(),
+            score: branch.score.and_then(finite),
         }
     }
 }

@@ -30,6 +30,10 @@ fn message(field: &Field<'_>) -> Result<Message, FieldError> {
     if name == "assistant" {
         refuse_calls(&message)?;
     }
+    // Without effect; their types hold all the same.
+    for key in ["name", "tool_call_id"] {
+        message.optional(key).map(|field| field.string()).transpose()?;
+    }
     let content = match (message.optional("content"), name) {
         (Some(content), _) => text(&content, name == "assistant")?,
         // An assistant's refusal, sent back as it came, has no content.

@@ -1,6 +1,7 @@
 //! Every rule about a request's fields.
 
 use super::{KNOWN, Parsed, parse};
+use crate::engine::Priority;
 use crate::http::error::ApiError;
 use crate::plan::{Effort, ModeName, SamplingParams};
 use proptest::prelude::*;
@@ -270,6 +271,8 @@ fn messages() {
         (text(json!([{"type": "refusal", "refusal": "no"}])), path, VALUE),
         (text(json!([{"type": "image_url", "image_url": {}}])), path, "unsupported_value"),
         (text(json!([{"type": "input_audio"}])), path, "unsupported_value"),
+        (json!([{"role": "user", "content": "x", "name": {}}]), "messages[0].name", TYPE),
+        (json!([{"role": "tool", "content": "x", "tool_call_id": 1}]), "messages[0].tool_call_id", TYPE),
         (
             json!([{"role": "assistant", "content": null, "tool_calls": [{}]}]),
             "messages[0].tool_calls",
@@ -419,13 +422,29 @@ fn aliases_and_edges() {
 fn fields_without_effect_change_nothing() {
     let parsed = accept(json!({
         "user": "u", "safety_identifier": "s", "store": true, "metadata": {"a": "b"},
-        "service_tier": "flex", "verbosity": "high", "parallel_tool_calls": false,
+        "service_tier": "auto", "verbosity": "high", "parallel_tool_calls": false,
         "prompt_cache_key": "k", "prompt_cache_retention": "24h", "prompt_cache_options": {},
         "prediction": {"type": "content", "content": "x"}, "frequency_penalty": 0, "presence_penalty": 0.0,
         "logit_bias": {}, "response_format": {"type": "text"}, "modalities": ["text"],
         "tool_choice": "auto", "function_call": "none"
     }));
     assert_eq!(parsed, accept(json!({})));
+}
+
+#[test]
+fn a_tier_is_a_priority_and_a_salt_is_kept() {
+    let priority = |tier: &str| accept(json!({"service_tier": tier})).params.priority;
+    assert_eq!(
+        ["flex", "default", "scale"].map(priority),
+        [Priority::Low, Priority::Normal, Priority::Normal]
+    );
+    assert_eq!(["priority", "fast"].map(priority), [Priority::High; 2]);
+    let salted = accept(json!({"cache_salt": "tenant"})).params.cache_salt;
+    assert_eq!(salted.as_deref(), Some("tenant"));
+    for bad in [json!(""), json!("x".repeat(257)), json!(7)] {
+        let error = parse(&with(json!({"cache_salt": bad})), "m").expect_err("refused").body().error;
+        assert_eq!(error.param.as_deref(), Some("cache_salt"), "{}", error.message);
+    }
 }
 
 #[test]

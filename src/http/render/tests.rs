@@ -4,8 +4,10 @@ use super::{ApiError, Source, View, collect, spell_out};
 use crate::engine::Token;
 use crate::plan::{Budget, Effort, Mode};
 use crate::prompt::Tokenizer;
+use crate::search::NodeId;
 use crate::search::event::{
-    Candidate, ChoiceEvent, Event, Finish, Finished, Progress, Report, StopReason, Usage,
+    BranchReport, BranchState, Candidate, ChoiceEvent, Event, Finish, Finished, Progress, Report, StopReason,
+    Usage,
 };
 use crate::search::run::RunError;
 use crate::search::tree::Tree;
@@ -79,6 +81,15 @@ pub(in crate::http) fn progress() -> Event {
         tokens: 50,
         budget: 100,
         leading: Some(("42".to_owned(), 2)),
+        outcome: true,
+        changed: vec![BranchReport {
+            id: NodeId(2),
+            parent: NodeId::ROOT,
+            tokens: 12,
+            state: BranchState::Complete,
+            answer: Some("42".to_owned()),
+            score: Some(-0.5),
+        }],
     })
 }
 
@@ -99,6 +110,7 @@ pub(in crate::http) fn done(finish: Finish) -> Event {
             seed: u64::MAX,
             stop_reason: StopReason::Tokens,
             candidates: vec![Candidate {
+                branch: NodeId(2),
                 answer: Some("42".to_owned()),
                 mean_logprob: f64::NEG_INFINITY,
                 tokens: 12,
@@ -120,7 +132,7 @@ pub(in crate::http) fn report(index: u32) -> Value {
         "spent": {"tokens": 20}, "branches": {"made": 2, "kept": 1, "pruned": 1},
         "verifier": null, "sharing_ratio": 0.5, "seed": -1, "stop_reason": "budget_tokens",
         "candidates": [
-            {"answer": "42", "mean_logprob": null, "tokens": 12, "complete": true, "selected": true}
+            {"branch": 2, "answer": "42", "mean_logprob": null, "tokens": 12, "complete": true, "selected": true}
         ],
         "notes": ["a note"]
     })

@@ -2,7 +2,7 @@
 
 use super::response;
 use crate::engine::{EngineError, Token};
-use crate::http::chat::Disconnect;
+use crate::http::account::Account;
 use crate::http::render::tests::{content, done, failing, progress, report, script, thought, view};
 use crate::http::render::{Source, View};
 use crate::metrics::Metrics;
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 fn respond(source: impl Source, view: View, keep_alive: Duration) -> (Response, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    let disconnect = Disconnect::arm(Arc::clone(&metrics));
-    (response(source, view, keep_alive, disconnect), metrics)
+    let account = Account::open(Arc::clone(&metrics));
+    (response(source, view, keep_alive, account), metrics)
 }
 
 /// The whole text of a stream whose client stays to the end.
@@ -50,7 +50,7 @@ async fn golden() {
     let events = vec![(0, thought("2+2")), (0, content("4")), (0, done(Finish::Stop))];
     let text = sse(script(events), view(1)).await;
     // Keys in the report's own order, which the sorted `report` of the body's tests has not.
-    let report = r#"{"type":"report","index":0,"effort":"medium","mode":"self_consistency","parameters":{"branches":2,"temperature":0.8},"budget":{"tokens":100,"answer_reserve":25,"branches":2},"spent":{"tokens":20},"branches":{"made":2,"kept":1,"pruned":1},"verifier":null,"sharing_ratio":0.5,"seed":-1,"stop_reason":"budget_tokens","candidates":[{"answer":"42","mean_logprob":null,"tokens":12,"complete":true,"selected":true}],"notes":["a note"]}"#;
+    let report = r#"{"type":"report","index":0,"effort":"medium","mode":"self_consistency","parameters":{"branches":2,"temperature":0.8},"budget":{"tokens":100,"answer_reserve":25,"branches":2},"spent":{"tokens":20},"branches":{"made":2,"kept":1,"pruned":1},"verifier":null,"sharing_ratio":0.5,"seed":-1,"stop_reason":"budget_tokens","candidates":[{"branch":2,"answer":"42","mean_logprob":null,"tokens":12,"complete":true,"selected":true}],"notes":["a note"]}"#;
     let expected = [
         r#"[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}"#
             .to_owned(),
@@ -131,7 +131,10 @@ async fn progress_is_a_line_for_people_and_on_request_a_chunk_for_machines() {
     assert_eq!(asked[2]["choices"][0]["finish_reason"], Value::Null);
     let expected = json!({
         "type": "progress", "index": 0, "branches": {"made": 3, "ended": 2, "planned": 4},
-        "tokens": 50, "budget": 100, "leading": {"answer": "42", "votes": 2}
+        "tokens": 50, "budget": 100, "leading": {"answer": "42", "votes": 2},
+        "changed": [
+            {"id": 2, "parent": 0, "tokens": 12, "state": "complete", "answer": "42", "score": -0.5}
+        ]
     });
     assert_eq!(asked[2]["search"], expected);
 

@@ -1,6 +1,7 @@
 //! Plans for the bundled model, with its own tokenizer, template and table.
 
 use super::*;
+use crate::engine::Priority;
 use crate::plan::{BudgetParams, PlanError, SamplingParams};
 use crate::prompt::{Message, TemplateTokens};
 use proptest::prelude::*;
@@ -60,6 +61,8 @@ fn params() -> Params {
         temperature: None,
         top_p: None,
         sampling: SamplingParams::default(),
+        priority: Priority::Normal,
+        cache_salt: None,
         seed: None,
         stop: Vec::new(),
         logprobs: None,
@@ -262,9 +265,13 @@ fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
     assert_eq!((whole.mode, whole.live), (votes(10), 10));
     let needs = |width| caps(2_048, 0).blocks_for(whole.prompt.len(), whole.positions, width);
     let live = |blocks| planner_of(settings(), caps(2_048, blocks)).plan(&bounded, 0).map(|plan| plan.live);
-    assert_eq!(live(needs(6)), Ok(3), "half of what fits");
-    assert_eq!(live(needs(20)), Ok(10));
-    assert_eq!(live(needs(1)), Ok(1));
+    let usual = whole.positions.min(whole.prompt.len() + 2 * settings().plan.branch_tokens as usize);
+    let fits = |width| caps(2_048, 0).blocks_for(whole.prompt.len(), usual, width).max(needs(1));
+    assert!(fits(9) > needs(1), "branches do not usually get that long");
+    assert_eq!(live(fits(9)), Ok(9), "what fits at the usual length");
+    assert_eq!(live(fits(20)), Ok(10));
+    let least = caps(2_048, needs(1)).widest(whole.prompt.len(), usual).clamp(1, 10);
+    assert_eq!(live(needs(1)), Ok(least));
     let error = PlanError::Pool { needed: needs(1), blocks: needs(1) - 1 };
     assert_eq!(live(needs(1) - 1), Err(error));
 }
@@ -386,6 +393,8 @@ proptest! {
         prop_assert_ne!(plan.mode, votes(1));
         prop_assert!(plan.positions > plan.prompt.len() && plan.positions <= context);
         prop_assert!(plan.live >= 1 && plan.live as u64 <= made);
-        prop_assert!(caps.blocks_for(plan.prompt.len(), plan.positions, plan.live) <= blocks);
+        prop_assert!(caps.blocks_for(plan.prompt.len(), plan.positions, 1) <= blocks);
+        let usual = plan.positions.min(plan.prompt.len() + 2 * settings().plan.branch_tokens as usize);
+        prop_assert!(plan.live == 1 || caps.blocks_for(plan.prompt.len(), usual, plan.live) <= blocks);
     }
 }

@@ -1,47 +1,32 @@
 //! One choice of a request: its strategy, its tree and its leases, from the
 //! first work to the report.
 
+mod watch;
+
 use super::emit::Emitter;
-use super::{Delivery, RunError, expired, far_future};
+use super::flight::{Flight, Landing};
+use super::shared::{Shared, Told};
+use super::{Delivery, RunError};
 use crate::engine::{Branch, End, EngineError, Events, Handle, Segment, SegmentEvent, rng};
-use crate::metrics::{Counter, Metrics};
-use crate::plan::{Budget, Plan};
-use crate::search::event::{ChoiceEvent, Event, Finish, Finished, Progress, Report, StopReason, Usage};
+use crate::plan::Budget;
+use crate::search::event::{BranchState, ChoiceEvent, Event, Finish, Finished, Report, StopReason, Usage};
 use crate::search::tree::Tree;
 use crate::search::{Extend, Grown, NodeId, Outcome, Strategy, Work, WorkId, build};
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-
-/// A piece of work that the engine is busy with.
-#[derive(Debug)]
-struct Flight {
-    node: NodeId,
-    granted: u32,
-    /// Logical time at which it began.
-    begun: u64,
-    /// Tokens so far.
-    got: u32,
-    /// Injected tokens among those still to come.
-    injected: u32,
-}
-
-/// What came of a flight, not yet told.
-#[derive(Debug)]
-struct Landing {
-    node: NodeId,
-    tokens: u32,
-    end: Result<End, EngineError>,
-}
+use tokio::time::Instant;
+use watch::Watch;
 
 /// One choice of a request.
 pub(super) struct Choice {
     index: u32,
-    plan: Arc<Plan>,
+    shared: Arc<Shared>,
     budget: Budget,
     key: u64,
-    room: usize,
     strategy: Box<dyn Strategy>,
     tree: Tree,
     leases: HashMap<NodeId, Branch>,
@@ -53,30 +38,24 @@ pub(super) struct Choice {
     /// What cut each branch that is not complete, or was only within the reserve.
     cuts: BTreeMap<NodeId, StopReason>,
     fault: Option<EngineError>,
-    expired: bool,
+    /// What ended it from outside.
+    ended: Option<StopReason>,
     /// Emits the one trajectory of a mode that has no selection to wait for.
     live: Option<Emitter>,
-    send: mpsc::UnboundedSender<Result<ChoiceEvent, RunError>>,
-    metrics: Arc<Metrics>,
-    tokens: Counter,
+    /// Which branches have changed, where somebody watches them.
+    watch: Option<Watch>,
 }
 
 impl Choice {
-    pub(super) fn new(
-        index: usize,
-        plan: &Arc<Plan>,
-        delivery: Delivery,
-        (metrics, send, room): (&Arc<Metrics>, &mpsc::UnboundedSender<Result<ChoiceEvent, RunError>>, usize),
-    ) -> Self {
-        let marker = plan.marker.as_ref();
+    pub(super) fn new(index: usize, shared: &Arc<Shared>) -> Self {
+        let plan = &shared.plan;
         let budget = plan.choices[index];
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let mut choice = Self {
             index,
             budget,
             key: rng::derive(plan.seed, u64::from(index)),
-            room,
-            strategy: build(plan.mode, budget, marker),
+            strategy: build(plan.mode, budget, plan.marker.as_ref()),
             tree: Tree::new(plan.prompt.len()),
             leases: HashMap::new(),
             flights: HashMap::new(),
@@ -86,34 +65,36 @@ impl Choice {
             made: 0,
             cuts: BTreeMap::new(),
             fault: None,
-            expired: false,
+            ended: None,
             live: None,
-            send: send.clone(),
-            metrics: Arc::clone(metrics),
-            tokens: metrics.tokens.with_label_values(&[plan.mode.name()]),
-            plan: Arc::clone(plan),
+            watch: (shared.delivery == Delivery::Watched).then(Watch::default),
+            shared: Arc::clone(shared),
         };
-        if delivery == Delivery::Live && plan.mode.branches() == 1 {
+        if shared.delivery != Delivery::Whole && plan.mode.branches() == 1 {
             choice.live = Some(choice.emitter());
         }
         choice
     }
 
     fn emitter(&self) -> Emitter {
-        let plan = &self.plan;
+        let plan = &self.shared.plan;
         Emitter::new(plan.marker.as_ref(), plan.stop.strings.clone(), plan.logprobs.is_some())
     }
 
-    /// Runs the choice to its `Done`.
+    /// Ends a choice whose turn never came.
+    pub(super) fn end_unbegun(mut self, reason: StopReason) {
+        self.ended = Some(reason);
+        self.end_bare(reason);
+    }
+
+    /// Runs the choice to its `Done`, or until `limit` says why it must end.
     pub(super) async fn run(
         mut self,
         engine: &Handle,
         root: &Branch,
-        deadline: Option<Instant>,
+        mut limit: Pin<&mut impl Future<Output = StopReason>>,
     ) -> Result<(), RunError> {
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let clock = sleep_until(deadline.unwrap_or_else(far_future));
-        tokio::pin!(clock);
         loop {
             self.start_work(root, &events);
             while self.deliver() {
@@ -122,12 +103,13 @@ impl Choice {
             if self.flights.is_empty() {
                 break;
             }
-            // The clock first, or an engine that always has news would outrun
+            self.report(false);
+            // The limit first, or an engine that always has news would outrun
             // it; the engine's end last, for what it said before that counts.
             tokio::select! {
                 biased;
-                () = &mut clock, if !self.expired => {
-                    self.expired = true;
+                reason = &mut limit, if self.ended.is_none() => {
+                    self.ended = Some(reason);
                     self.leases.values().for_each(Branch::abort);
                 }
                 event = inbox.recv() => {
@@ -155,14 +137,17 @@ impl Choice {
 
     /// Asks the strategy until it has nothing more, and starts what it wants.
     fn start_work(&mut self, root: &Branch, events: &Events) {
-        while !self.expired {
-            let works = self.strategy.ask(self.room.saturating_sub(self.leases.len()));
+        while self.ended.is_none() {
+            let works = self.strategy.ask(self.shared.room.saturating_sub(self.leases.len()));
             if works.is_empty() {
                 return;
             }
             for work in works {
                 match work {
-                    Work::Retire(node) => drop(self.leases.remove(&node)),
+                    Work::Retire(node) => {
+                        drop(self.leases.remove(&node));
+                        self.settle(node, BranchState::Pruned);
+                    }
                     Work::Extend(extend) => self.extend(extend, root, events),
                 }
             }
@@ -172,7 +157,7 @@ impl Choice {
     fn extend(&mut self, extend: Extend, root: &Branch, events: &Events) {
         let Extend { id, node, fork, inject, max_tokens } = extend;
         if let Some(parent) = fork
-            && self.leases.len() < self.room
+            && self.leases.len() < self.shared.room
             && self.made < self.budget.branches
         {
             let parent_lease = if parent == NodeId::ROOT { Some(root) } else { self.leases.get(&parent) };
@@ -182,7 +167,7 @@ impl Choice {
                 self.leases.insert(node, lease);
                 self.tree.add(node, parent);
                 self.made += 1;
-                self.metrics.branches.with_label_values(&[self.plan.mode.name()]).inc();
+                self.shared.counts.branches.inc();
             }
         }
         let Some(lease) = self.leases.get(&node) else {
@@ -194,15 +179,17 @@ impl Choice {
         let in_flight: u32 = self.flights.values().map(|flight| flight.granted - flight.got).sum();
         let granted = max_tokens.min(self.budget.tokens - self.spent - in_flight);
         let injected = u32::try_from(inject.len()).unwrap_or(u32::MAX);
-        self.flights.insert(id, Flight { node, granted, begun: self.clock, got: 0, injected });
+        self.flights.insert(id, Flight { node, granted, begun: self.clock, got: 0, injected, last: None });
+        let plan = &self.shared.plan;
         let segment = Segment {
             inject,
             max_tokens: granted,
-            sampling: self.plan.sampling.clone(),
-            stop: Arc::clone(&self.plan.stop),
-            top_logprobs: self.plan.logprobs.unwrap_or(0),
+            sampling: plan.sampling.clone(),
+            stop: Arc::clone(&plan.stop),
+            top_logprobs: plan.logprobs.unwrap_or(0),
         };
         lease.decode(segment, id, events);
+        self.settle(node, BranchState::Growing);
     }
 
     /// Takes one event of the engine.
@@ -214,9 +201,21 @@ impl Choice {
                 flight.got += 1;
                 let sampled = flight.injected == 0;
                 flight.injected = flight.injected.saturating_sub(1);
+                if sampled {
+                    let now = Instant::now();
+                    if let Some(last) = flight.last.replace(now) {
+                        self.shared.counts.inter_token.observe((now - last).as_secs_f64());
+                    } else if !self.shared.spoke.swap(true, Ordering::Relaxed) {
+                        let waited = now - self.shared.arrived;
+                        self.shared.counts.first_token.observe(waited.as_secs_f64());
+                    }
+                }
                 self.spent += 1;
-                self.tokens.inc();
+                self.shared.counts.tokens.inc();
                 self.tree.node_mut(node).push(token, sampled);
+                if let Some(watch) = &mut self.watch {
+                    watch.grew(node);
+                }
                 if let Some(mut live) = self.live.take() {
                     live.push(self.tree.node(node)).into_iter().for_each(|event| self.emit(event));
                     self.live = Some(live);
@@ -224,6 +223,7 @@ impl Choice {
                 return;
             }
             SegmentEvent::End { end, tail } => {
+                let id = node;
                 let node = self.tree.node_mut(node);
                 node.text.push_str(&tail);
                 if let Some(end) = node.ends.last_mut() {
@@ -231,9 +231,14 @@ impl Choice {
                 }
                 node.complete = matches!(end, End::Eos | End::Stop { .. });
                 node.cut = if let End::Stop { cut } = end { Some(cut) } else { None };
+                let state = if node.complete { BranchState::Complete } else { BranchState::Cut };
+                self.settle(id, state);
                 Ok(end)
             }
-            SegmentEvent::Failed(error) => Err(error),
+            SegmentEvent::Failed(error) => {
+                self.settle(node, BranchState::Pruned);
+                Err(error)
+            }
         };
         if let Some(flight) = self.flights.remove(&work) {
             let at = flight.begun + u64::from(flight.got);
@@ -254,8 +259,11 @@ impl Choice {
         self.clock = self.clock.max(at);
         let outcome = self.outcome(id, tokens, end);
         self.strategy.tell(work, outcome);
-        if self.plan.mode.branches() > 1 {
-            self.emit(Event::Progress(self.progress()));
+        if let Some(watch) = &mut self.watch {
+            watch.judged(id);
+        }
+        if self.shared.plan.mode.branches() > 1 {
+            self.report(true);
         }
         true
     }
@@ -269,7 +277,8 @@ impl Choice {
             return Outcome::Abandoned;
         }
         let node = self.tree.node(id);
-        let full = self.plan.prompt.len() + node.tokens.len() >= self.plan.positions;
+        let plan = &self.shared.plan;
+        let full = plan.prompt.len() + node.tokens.len() >= plan.positions;
         let extensible = end == Some(End::Length) && !full;
         let Budget { tokens: most, reserve, branch_tokens, .. } = self.budget;
         let used = u32::try_from(node.tokens.len()).unwrap_or(u32::MAX);
@@ -290,8 +299,8 @@ impl Choice {
     /// Why the search stopped, once it has.
     fn stop_reason(&self) -> StopReason {
         let cut = |reason: StopReason| self.cuts.values().any(|cut| *cut == reason);
-        if self.expired {
-            StopReason::Deadline
+        if let Some(reason) = self.ended {
+            reason
         } else if self.fault.is_some() {
             StopReason::EngineFault
         } else if cut(StopReason::Tokens) {
@@ -303,74 +312,83 @@ impl Choice {
         }
     }
 
-    fn progress(&self) -> Progress {
-        let mut votes: Vec<(String, u32)> = Vec::new();
-        for answer in self.strategy.candidates().into_iter().filter_map(|candidate| candidate.answer) {
-            match votes.iter_mut().find(|(known, _)| *known == answer) {
-                Some((_, count)) => *count += 1,
-                None => votes.push((answer, 1)),
-            }
-        }
-        Progress {
-            branches_made: self.made,
-            branches_ended: self.made.saturating_sub(u32::try_from(self.leases.len()).unwrap_or(u32::MAX)),
-            branches_planned: self.plan.mode.branches(),
-            tokens: self.spent,
-            budget: self.budget.tokens,
-            leading: votes.into_iter().rev().max_by_key(|(_, count)| *count),
-        }
-    }
-
     fn emit(&self, event: Event) {
         // Nobody listens once the client has left, and then this task is about
         // to be aborted.
-        drop(self.send.send(Ok(ChoiceEvent { index: self.index, event })));
+        drop(self.shared.tell.send(Told::Event(ChoiceEvent { index: self.index, event })));
     }
 
     /// Emits the answer and the report.
     fn finish(mut self) -> Result<(), RunError> {
-        let stop = self.stop_reason();
         // After a fault only a complete answer is one: half a text that the
         // model would have gone on with must not look like success.
-        let answer = match (self.strategy.answer(), self.fault.take()) {
-            (Some(answer), fault) if answer.complete || fault.is_none() => answer,
+        let answer = match (self.strategy.answer(), self.fault.clone()) {
+            (Some(answer), fault) if answer.complete || fault.is_none() => Some(answer),
             (_, Some(error)) => return Err(error.into()),
-            (_, None) => return Err(expired(&self.plan)),
+            (_, None) => None,
         };
-        let node = self.tree.node(answer.node);
-        if self.expired && !answer.complete && node.visible_text().is_empty() {
-            return Err(expired(&self.plan));
+        let spoken =
+            answer.filter(|answer| answer.complete || !self.tree.node(answer.node).visible_text().is_empty());
+        let reason = self.ended.unwrap_or(StopReason::Completed);
+        let answer = match (spoken, self.ended, answer) {
+            (Some(answer), ..) | (None, None, Some(answer)) => answer,
+            (None, Some(_), _) | (None, None, None) => {
+                self.end_bare(reason);
+                return Ok(());
+            }
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.close(answer.node);
         }
+        self.report(false);
+        let node = self.tree.node(answer.node);
         let (events, visible) = match self.live.take() {
             Some(mut live) => (live.finish(node), live.visible_tokens(node)),
             None => self.emitter().whole_trajectory(node),
         };
         events.into_iter().for_each(|event| self.emit(event));
+        let finish = if answer.complete { Finish::Stop } else { Finish::Length };
+        let done = self.done(finish, visible);
+        self.emit(done);
+        Ok(())
+    }
+
+    /// Ends a choice that has no text to show.
+    fn end_bare(&mut self, reason: StopReason) {
+        let event = ChoiceEvent { index: self.index, event: self.done(Finish::Length, 0) };
+        // As with events: nobody listens once the client has left.
+        drop(self.shared.tell.send(Told::Bare(event, self.shared.limit.error(reason))));
+    }
+
+    /// The end with its report, and its mark on the metrics.
+    fn done(&mut self, finish: Finish, visible: usize) -> Event {
+        let stop = self.stop_reason();
+        let plan = &self.shared.plan;
         let candidates = self.strategy.candidates();
         let kept = candidates.iter().filter(|candidate| candidate.complete).count();
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
-        let mode = self.plan.mode.name();
-        self.metrics.choices.with_label_values(&[mode, stop.name()]).inc();
+        let pruned = self.made.saturating_sub(kept);
+        self.shared.metrics.choices.with_label_values(&[plan.mode.name(), stop.name()]).inc();
+        self.shared.counts.kept.inc_by(kept.into());
+        self.shared.counts.pruned.inc_by(pruned.into());
         let report = Report {
-            effort: self.plan.effort,
-            mode: self.plan.mode,
-            temperature: self.plan.sampling.temperature,
+            effort: plan.effort,
+            mode: plan.mode,
+            temperature: plan.sampling.temperature,
             budget: self.budget,
             spent_tokens: self.spent,
             branches_made: self.made,
             branches_kept: kept,
-            branches_pruned: self.made.saturating_sub(kept),
+            branches_pruned: pruned,
             sharing_ratio: self.tree.sharing_ratio(),
-            seed: self.plan.seed,
+            seed: plan.seed,
             stop_reason: stop,
             candidates,
-            notes: self.plan.notes.clone(),
+            notes: plan.notes.clone(),
         };
         let reasoning_tokens = self.spent - u32::try_from(visible).unwrap_or(u32::MAX).min(self.spent);
         let usage = Usage { completion_tokens: self.spent, reasoning_tokens };
-        let finish = if answer.complete { Finish::Stop } else { Finish::Length };
         let tree = std::mem::replace(&mut self.tree, Tree::new(0));
-        self.emit(Event::Done(Box::new(Finished { finish, usage, report, tree })));
-        Ok(())
+        Event::Done(Box::new(Finished { finish, usage, report, tree }))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
-use crate::engine::{Caps, EngineThread, Sampling, Token, rng};
+use crate::engine::{Caps, EngineThread, Priority, Sampling, Token, rng};
 use crate::plan::{Budget, Effort, Marker, Mode};
 use crate::prompt::StopRule;
 use crate::search::event::{Finish, Finished, Progress, StopReason};
@@ -55,6 +55,8 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
         effort: Effort::Low,
         mode,
         sampling: Sampling::default(),
+        priority: Priority::Normal,
+        cache_salt: None,
         seed: 11,
         choices: vec![budget; n],
         live: n * mode.branches() as usize,
@@ -363,6 +365,74 @@ async fn a_deadline_before_any_text_is_an_error_and_no_empty_answer() {
         let end = run(&fixture, late, Delivery::Whole).await;
         assert_eq!(end, Err(RunError::Deadline { seconds: 0.1 }));
     }
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_gives_the_best_answer_so_far() {
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 4 }] {
+        let fixture = sleepy();
+        let mut running =
+            fixture.runner.start(plan(mode, 4_000, 1), Delivery::Whole).await.expect("admitted");
+        let counts = fixture.metrics.mode(mode.name());
+        while counts.tokens.get() < 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fixture.runner.end_all();
+        let said = collect(&mut running).await.expect("an answer").remove(&0).expect("choice 0");
+        let done = said.done();
+        assert_eq!((done.report.stop_reason, done.finish), (StopReason::Shutdown, Finish::Length));
+        assert!(said.content.starts_with("a a "), "{}", said.content);
+        assert_eq!(fixture.metrics.choices.with_label_values(&[mode.name(), "shutdown"]).get(), 1);
+        drop(running);
+        nothing_is_left(&fixture).await;
+        // Whoever comes later has nothing to show.
+        let late = fixture.runner.start(plan(mode, 4_000, 1), Delivery::Whole).await;
+        let late = match late {
+            Ok(mut running) => collect(&mut running).await.err(),
+            Err(error) => Some(error),
+        };
+        assert_eq!(late, Some(RunError::Shutdown));
+    }
+}
+
+#[tokio::test]
+async fn a_choice_whose_turn_never_came_is_empty_beside_answered_ones() {
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let fixture = sleepy();
+        let mut late = plan(Mode::ChainOfThought, 4_000, 3);
+        late.live = 1;
+        late.deadline = Some(Duration::from_millis(150));
+        let choices = run(&fixture, late, delivery).await.expect("one of them has something to say");
+        let empty =
+            choices.values().filter(|said| said.content.is_empty() && said.thought.is_empty()).count();
+        assert_eq!((choices.len(), empty), (3, 2));
+        for said in choices.values() {
+            let done = said.done();
+            assert_eq!((done.finish, done.report.stop_reason), (Finish::Length, StopReason::Deadline));
+            assert_eq!(done.usage.completion_tokens == 0, said.content.is_empty() && said.thought.is_empty());
+        }
+        let counted = fixture.metrics.choices.with_label_values(&["cot", "deadline"]).get();
+        assert_eq!(counted, 3);
+    }
+}
+
+#[tokio::test]
+async fn latencies_count_from_the_arrival_and_branches_by_their_fate() {
+    let fixture = saying(|_| words("The answer is 7"));
+    let mode = Mode::SelfConsistency { branches: 3 };
+    let arrived = Instant::now() - Duration::from_secs(5);
+    let mut running =
+        fixture.runner.start_since(plan(mode, 90, 2), Delivery::Whole, arrived).await.expect("admitted");
+    collect(&mut running).await.expect("answers");
+    let counts = fixture.metrics.mode(mode.name());
+    assert_eq!(counts.first_token.get_sample_count(), 1, "one per request");
+    assert!(
+        counts.first_token.get_sample_sum() > 5.0 && fixture.metrics.queue_seconds.get_sample_sum() > 5.0
+    );
+    // Five tokens with the EOS on each of six branches.
+    assert_eq!(counts.inter_token.get_sample_count(), 6 * 4);
+    assert_eq!((counts.branches.get(), counts.kept.get(), counts.pruned.get()), (6, 6, 0));
+    assert_eq!(fixture.metrics.prompt_tokens.with_label_values(&["self_consistency"]).get(), 20);
 }
 
 fn failing_at(at: u64) -> Fixture {

@@ -55,6 +55,11 @@ impl Entry {
         self.data_offsets.1 - self.data_offsets.0
     }
 
+    /// Its numbers, as its shape says.
+    pub(super) fn numbers(&self) -> u64 {
+        self.shape.iter().fold(1, |product, &side| product.saturating_mul(side as u64))
+    }
+
     /// The type of its numbers, where it is one that weights may have.
     pub(super) fn dtype(&self) -> Option<DType> {
         match self.kind.as_str() {

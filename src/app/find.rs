@@ -1,0 +1,142 @@
+//! Finding a model: a bundled one, a directory, or one of the Hugging Face hub.
+//!
+//! A directory of a name wins over the hub. Nothing is read here but directory
+//! entries; what is found is checked by [`Found::check`](super::model).
+
+use super::hub::{self, Hub};
+use super::model::ModelError;
+use crate::config::{BUNDLED, ModelArgs, nearest};
+use std::path::{Path, PathBuf};
+
+/// The name of the bundled process reward model, which is a language model too.
+pub const BUNDLED_PRM: &str = "seedling-prm";
+
+/// A model that is there, not yet looked at.
+#[derive(Debug)]
+pub struct Found {
+    /// Its own name: a bundled name, the directory's, or the hub's id.
+    pub name: String,
+    /// Where it came from, for people.
+    pub origin: String,
+    pub(super) source: Source,
+    pub(super) args: ModelArgs,
+    /// The process reward model that goes with it.
+    pub(super) prm: Option<Box<Found>>,
+}
+
+/// Where a model's files are.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    Bundled(&'static Bundled),
+    Directory(PathBuf),
+}
+
+/// A checkpoint within the binary.
+#[derive(Debug)]
+pub(super) struct Bundled {
+    name: &'static str,
+    pub(super) files: &'static [(&'static str, &'static [u8])],
+    pub(super) weights: &'static [u8],
+}
+
+macro_rules! bundled {
+    ($name:expr, $directory:literal, [$($file:literal),*]) => {
+        Bundled {
+            name: $name,
+            files: &[$(($file, include_bytes!(concat!("../../models/", $directory, "/", $file)))),*],
+            weights: include_bytes!(concat!("../../models/", $directory, "/model.safetensors")),
+        }
+    };
+}
+
+static MODELS: [Bundled; 2] = [
+    bundled!(
+        BUNDLED,
+        "seedling/policy",
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "espalier.toml"]
+    ),
+    bundled!(
+        BUNDLED_PRM,
+        "seedling/prm",
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+    ),
+];
+
+/// Finds a model and the process reward model that goes with it; downloads what
+/// is neither here nor in the cache.
+///
+/// # Errors
+/// When one of them cannot be found.
+pub async fn find(args: &ModelArgs, hub: &Hub) -> Result<Found, ModelError> {
+    let mut found = locate(args, &args.name, &args.revision, hub).await?;
+    let prm = match args.prm.as_deref() {
+        None => (found.name == BUNDLED && matches!(found.source, Source::Bundled(_))).then_some(BUNDLED_PRM),
+        Some(none) if none.eq_ignore_ascii_case("none") => None,
+        named => named,
+    };
+    if let Some(name) = prm {
+        let prm = locate(args, name, "main", hub).await;
+        found.prm = Some(Box::new(prm.map_err(|cause| ModelError::Prm(Box::new(cause)))?));
+    }
+    Ok(found)
+}
+
+/// Finds a bundled model or a directory.
+///
+/// # Errors
+/// When the name is neither.
+pub fn find_here(args: &ModelArgs) -> Result<Found, ModelError> {
+    here(args, &args.name)?.ok_or_else(|| missing(&args.name))
+}
+
+async fn locate(args: &ModelArgs, name: &str, revision: &str, hub: &Hub) -> Result<Found, ModelError> {
+    if let Some(found) = here(args, name)? {
+        return Ok(found);
+    }
+    if !hub::is_id(name) {
+        return Err(missing(name));
+    }
+    if !hub::is_revision(revision) {
+        return Err(ModelError::Revision(revision.to_owned()));
+    }
+    let directory = hub.get(name, revision).await?;
+    Ok(Found {
+        name: name.to_owned(),
+        origin: format!("Hugging Face, revision {revision}"),
+        source: Source::Directory(directory),
+        args: args.clone(),
+        prm: None,
+    })
+}
+
+fn here(args: &ModelArgs, name: &str) -> Result<Option<Found>, ModelError> {
+    let found = |own: String, origin: &str, source| Found {
+        name: own,
+        origin: origin.to_owned(),
+        source,
+        args: args.clone(),
+        prm: None,
+    };
+    if let Some(model) = MODELS.iter().find(|model| model.name == name) {
+        return Ok(Some(found(name.to_owned(), "bundled", Source::Bundled(model))));
+    }
+    let path = Path::new(name);
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !path.is_dir() {
+        return Err(ModelError::Gguf(name.to_owned()));
+    }
+    if !path.exists() {
+        return Ok(None);
+    }
+    if !path.is_dir() {
+        return Err(ModelError::File(path.to_owned()));
+    }
+    let whole = path.canonicalize().map_err(|cause| ModelError::Read { file: path.to_owned(), cause })?;
+    let own = whole.file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Some(found(own, name, Source::Directory(path.to_owned()))))
+}
+
+fn missing(name: &str) -> ModelError {
+    let near = nearest(name, MODELS.iter().map(|model| model.name));
+    let hint = near.map(|near| format!("did you mean '{near}'? or ")).unwrap_or_default();
+    ModelError::Missing { name: name.to_owned(), hint }
+}

@@ -1,0 +1,138 @@
+//! Why a model cannot be served, in one line each.
+
+use crate::app::hub::{HubError, SINGLE};
+use crate::config::{BUNDLED, ConfigError, Mistake};
+use crate::engine::tree::config::{LoadError, SUPPORTED};
+use crate::prompt::PromptError;
+use std::path::PathBuf;
+
+/// Why a model cannot be served. Each says what was found and what would do.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Neither a bundled name, nor a path, nor a hub's id.
+    #[error(
+        "no model at '{name}': {hint}give '{BUNDLED}', '{prm}' (both bundled), a directory with a checkpoint, or a Hugging Face id such as org/name",
+        prm = crate::app::BUNDLED_PRM
+    )]
+    Missing {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        hint: String,
+    },
+    /// A GGUF file.
+    #[error(
+        "'{0}' is a GGUF file, which is not supported yet; give a directory with config.json, {SINGLE} and tokenizer.json, or a Hugging Face id"
+    )]
+    Gguf(String),
+    /// A file where a directory is needed.
+    #[error("'{0}' is a file; give the directory that holds config.json and model.safetensors")]
+    File(PathBuf),
+    /// No revision can be called that.
+    #[error("--revision is '{0}' and must be a branch, a tag or a commit")]
+    Revision(String),
+    /// The hub's model cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The process reward model cannot be had.
+    #[error("--prm: {0}; `--prm none` goes without")]
+    Prm(Box<ModelError>),
+    /// The directory lacks files.
+    #[error(
+        "'{directory}' holds {found}, but no {missing}; a checkpoint is config.json, model.safetensors, tokenizer.json and tokenizer_config.json"
+    )]
+    Incomplete {
+        /// The directory.
+        directory: PathBuf,
+        /// Its files.
+        found: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("cannot read '{file}': {cause}")]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A JSON file is broken.
+    #[error("{file} of '{model}': {cause}")]
+    Json {
+        /// The model.
+        model: String,
+        /// The file.
+        file: &'static str,
+        /// Why.
+        cause: serde_json::Error,
+    },
+    /// The architecture, configuration or weights are not usable.
+    #[error("cannot load '{model}': {cause}; supported are {} in safetensors", SUPPORTED.join(", "))]
+    Load {
+        /// The model.
+        model: String,
+        /// Why.
+        cause: LoadError,
+    },
+    /// The tokenizer or chat template is not usable.
+    #[error("cannot load '{model}': {file}: {cause}")]
+    Prompt {
+        /// The model.
+        model: String,
+        /// The file.
+        file: &'static str,
+        /// Why.
+        cause: PromptError,
+    },
+    /// Its `espalier.toml` is wrong.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// Its settings are wrong once they are put together.
+    #[error("settings of '{model}': {cause}")]
+    Merged {
+        /// The model.
+        model: String,
+        /// Why.
+        cause: Mistake,
+    },
+    /// No file names an end of text.
+    #[error("cannot load '{0}': neither generation_config.json nor config.json names an eos_token_id")]
+    NoEnd(String),
+    /// The tokenizer knows tokens that the model does not.
+    #[error("cannot load '{model}': tokenizer.json has {tokens} tokens and the model {vocab}")]
+    Vocabulary {
+        /// The model.
+        model: String,
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Tokens of the model.
+        vocab: usize,
+    },
+    /// A context longer than the model's own.
+    #[error("--max-model-len is {asked} and '{model}' has a context of {own} tokens; give at most that")]
+    TooLong {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        asked: usize,
+        /// What it has.
+        own: usize,
+    },
+    /// More memory than there is.
+    #[error(
+        "'{model}' needs {total} of memory ({weights} of weights in f32, {kv} of KV) and {free} is free; serve a smaller model, lower --kv-mib or --max-model-len, or give it more memory"
+    )]
+    Memory {
+        /// The model.
+        model: String,
+        /// Weights and KV.
+        total: String,
+        /// Weights alone.
+        weights: String,
+        /// KV alone.
+        kv: String,
+        /// What is free.
+        free: String,
+    },
+}

@@ -1,0 +1,125 @@
+//! A model on its engine's thread, with everything that plans and runs requests.
+
+use super::{AppError, Checked};
+use crate::config::{EngineArgs, ServeArgs};
+use crate::engine::tree::{self, TreeEngine};
+use crate::engine::{EngineThread, Handle};
+use crate::http::{AppState, ModelCard, Progress, Served};
+use crate::metrics::Metrics;
+use crate::plan::{Planner, PlannerParts};
+use crate::prompt::Tokenizer;
+use crate::search::run::Runner;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Requests that may wait for KV memory; those at the door are bounded by
+/// `--max-concurrency` already.
+const QUEUE: usize = 4096;
+
+/// A model that is ready to be served.
+#[derive(Debug)]
+pub struct Stack {
+    /// What HTTP needs.
+    pub served: Served,
+    /// Lines that say what was loaded.
+    pub summary: String,
+    /// Ends the engine when dropped.
+    pub thread: EngineThread,
+}
+
+impl Stack {
+    /// Reads a model's weights and starts its engine.
+    ///
+    /// # Errors
+    /// When the weights or the engine cannot be had.
+    pub fn build(
+        checked: Checked,
+        args: &EngineArgs,
+        metrics: &Arc<Metrics>,
+        progress: &Progress,
+    ) -> Result<Self, AppError> {
+        let loaded = checked.load(&mut |done, total| progress.set(done, total))?;
+        let tokenizer = Arc::new(loaded.tokenizer);
+        let config = tree_config(args);
+        let shape = loaded.model.config().clone();
+        let parameters = loaded.model.parameters();
+        let engine =
+            TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(metrics), &config)?;
+        let (thread, handle) = EngineThread::spawn(engine)?;
+        let caps = handle.caps();
+        metrics.set_cache(caps.block, caps.pool_blocks);
+        let mut summary = String::new();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            summary,
+            "model   {} ({}): {} layers, {:.2} M parameters, context {}",
+            loaded.name,
+            loaded.origin,
+            shape.layers,
+            parameters as f64 / 1e6,
+            shape.context
+        );
+        let _ = writeln!(
+            summary,
+            "engine  {} threads, KV for {} positions in {} MiB, {} positions a step",
+            config.threads,
+            caps.pool_blocks * caps.block,
+            args.kv_mib,
+            config.step_positions
+        );
+        if let Some(prm) = &loaded.prm {
+            let millions = prm.parameters as f64 / 1e6;
+            let _ = writeln!(
+                summary,
+                "prm     {} ({}): {millions:.2} M parameters, found and checked; no mode uses it yet",
+                prm.name, prm.origin
+            );
+        }
+        let model = ModelCard {
+            id: loaded.name,
+            aliases: loaded.aliases,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            owned_by: "espalier".to_owned(),
+            context: shape.context,
+        };
+        let planner = Planner::new(PlannerParts {
+            config: loaded.config.plan,
+            prompt: loaded.config.prompt,
+            template: loaded.template,
+            tokenizer: Arc::clone(&tokenizer),
+            caps: caps.clone(),
+            defaults: loaded.sampling,
+        })?;
+        let runner = Runner::new(handle, Arc::clone(metrics));
+        Ok(Self { served: Served { planner, runner, tokenizer, model }, summary, thread })
+    }
+}
+
+/// What HTTP needs, around any engine, with the limits that are the default.
+#[must_use]
+pub fn assemble(
+    engine: Handle,
+    planner: Planner,
+    tokenizer: Arc<Tokenizer>,
+    metrics: Arc<Metrics>,
+    (model, body_limit): (ModelCard, usize),
+) -> AppState {
+    let config = super::http_config(&ServeArgs { body_limit, ..ServeArgs::default() });
+    let state = AppState::new(config, Arc::clone(&metrics));
+    state.install(Served { planner, runner: Runner::new(engine, metrics), tokenizer, model });
+    state
+}
+
+/// The engine's settings, with one thread per core where none are given.
+#[must_use]
+pub fn tree_config(args: &EngineArgs) -> tree::Config {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tree::Config {
+        kv_bytes: args.kv_mib.get().saturating_mul(1 << 20),
+        threads: args.threads.map_or(cores, std::num::NonZero::get),
+        step_positions: args.step_positions.get(),
+        queue: QUEUE,
+        grouped: true,
+    }
+}

@@ -1,0 +1,144 @@
+//! Flag over variable over file over default, with where each value came from.
+
+use super::environment::{CONFIG_VARIABLE, Environment};
+use super::error::ConfigError;
+use super::file::File;
+use super::flags::Given;
+use super::settings::{SETTINGS, Setting};
+use super::{EngineArgs, ServeArgs};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// An environment variable.
+    Variable(String),
+    /// The server's configuration file.
+    File(String),
+    /// The model's own `espalier.toml`.
+    Model,
+    /// Nobody set it.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Variable(name) => write!(f, "env {name}"),
+            Origin::File(label) => write!(f, "file {label}"),
+            Origin::Model => f.write_str("model"),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// All settings, resolved.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    values: BTreeMap<&'static str, (Value, Origin)>,
+    /// What the server's file says about models.
+    pub models: Table,
+    /// How messages call that file; empty without one.
+    pub file: String,
+    /// What deserves a warning, in sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Puts the layers over each other. The configuration file is the one that
+    /// the flag names, else the one that `ESPALIER_CONFIG` names.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a value or key of any layer is wrong.
+    pub fn resolve(given: &Given, environment: &Environment) -> Result<Self, ConfigError> {
+        let named = given.config.clone().or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+        let file = named.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mut values = BTreeMap::new();
+        for setting in SETTINGS {
+            if let Some(found) = one(setting, given, environment, &file)? {
+                values.insert(setting.flag, found);
+            }
+        }
+        Ok(Self { values, models: file.models, file: file.label, warnings: environment.warnings() })
+    }
+
+    /// A setting's value and where it came from; `None` where nobody set it and
+    /// it has no default.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> Option<&(Value, Origin)> {
+        self.values.get(setting.flag)
+    }
+
+    /// Everything that `espalier serve` needs.
+    #[must_use]
+    pub fn serve(&self) -> ServeArgs {
+        let mut args: ServeArgs = self.typed();
+        args.engine.model.sections = self.models.clone();
+        args
+    }
+
+    /// Everything that a command with an engine needs.
+    #[must_use]
+    pub fn engine(&self) -> EngineArgs {
+        self.serve().engine
+    }
+
+    fn typed<T: for<'a> Deserialize<'a>>(&self) -> T {
+        let fields = SETTINGS.iter().filter_map(|setting| {
+            let (value, _) = self.values.get(setting.flag)?;
+            Some((setting.field(), value.clone()))
+        });
+        Value::Table(fields.collect()).try_into().expect("each value was held against its kind")
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.to_owned(), cause })?;
+    File::parse(&path.display().to_string(), &text)
+}
+
+fn one(
+    setting: &Setting,
+    given: &Given,
+    environment: &Environment,
+    file: &File,
+) -> Result<Option<(Value, Origin)>, ConfigError> {
+    let (kind, bound) = (setting.kind, setting.kind.bound());
+    if let Some(texts) = given.values.get(setting.flag) {
+        let value = kind.read(texts).ok_or_else(|| ConfigError::Flag {
+            flag: format!("--{}", setting.flag),
+            given: shown(&texts.join(" ")),
+            bound: bound.clone(),
+        })?;
+        return Ok(Some((value, Origin::Flag)));
+    }
+    // RUST_LOG is what every Rust program understands; ours comes before it.
+    let own = setting.variable();
+    let variables = [own.as_str(), if setting.flag == "log-level" { "RUST_LOG" } else { &own }];
+    if let Some((name, text)) = variables.iter().find_map(|name| Some((*name, environment.get(name)?))) {
+        let value = kind.read(&[text.to_owned()]).ok_or_else(|| ConfigError::Value {
+            place: format!("the environment variable {name}"),
+            given: shown(text),
+            bound,
+        })?;
+        return Ok(Some((value, Origin::Variable(name.to_owned()))));
+    }
+    if let Some(value) = file.values.get(setting.flag) {
+        return Ok(Some((value.clone(), Origin::File(file.label.clone()))));
+    }
+    let value = setting.default.and_then(|text| kind.read(&[text.to_owned()]));
+    Ok(value.map(|value| (value, Origin::Default)))
+}
+
+/// A text as a message shows it.
+fn shown(text: &str) -> String {
+    if text.trim().is_empty() { "empty".to_owned() } else { format!("`{text}`") }
+}

@@ -1,0 +1,326 @@
+//! The layers, the file's schema, the printed page: against the table of settings.
+
+use super::file::{File, PLAN, PROMPT, ROW, known_keys};
+use super::*;
+use clap::CommandFactory;
+use std::collections::BTreeSet;
+use toml::Value;
+
+const GENERAL: &str = include_str!("general.toml");
+
+/// A value that is not the default, as a flag and as a file spell it.
+fn sample(setting: &Setting) -> (String, Value) {
+    match setting.kind {
+        Kind::Address => ("10.0.0.7".to_owned(), Value::from("10.0.0.7")),
+        Kind::Number(..) => ("7".to_owned(), Value::from(7)),
+        Kind::Text => ("seven".to_owned(), Value::from("seven")),
+        Kind::Names => ("a,b".to_owned(), Value::from(vec!["a", "b"])),
+        Kind::Choice(words) => (words[1].to_owned(), Value::from(words[1])),
+        Kind::Filter => ("warn,espalier=debug".to_owned(), Value::from("warn,espalier=debug")),
+    }
+}
+
+fn given(arguments: &[&str]) -> Given {
+    let arguments = ["espalier", "serve"].into_iter().chain(arguments.iter().copied());
+    match Cli::try_parse_from(arguments).expect("flags").command {
+        Command::Serve(flags) => flags.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn resolved(given: &Given, environment: &Environment, file: &str) -> Result<Settings, ConfigError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("serve.toml");
+    std::fs::write(&path, file).expect("written");
+    Settings::resolve(&Given { config: Some(path), ..given.clone() }, environment)
+}
+
+fn refused(file: &str) -> String {
+    let error = File::parse("serve.toml", file).expect_err(file).to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+#[test]
+fn every_command_is_consistent_and_says_what_it_does() {
+    fn check(command: &clap::Command) {
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+        }
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            check(sub);
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    command.clone().debug_assert();
+    check(&command);
+}
+
+#[test]
+fn the_table_of_settings_is_consistent_and_its_defaults_are_within_bounds() {
+    let mut names = BTreeSet::new();
+    for setting in SETTINGS {
+        assert!(names.insert(setting.flag.to_owned()), "{}", setting.flag);
+        assert!(names.insert(format!("{}.{}", setting.section, setting.key)), "{}", setting.key);
+        assert_eq!(setting.default.is_none(), !setting.absent.is_empty(), "{}", setting.flag);
+        if let Some(default) = setting.default {
+            assert!(setting.kind.read(&[default.to_owned()]).is_some(), "{}", setting.flag);
+        }
+    }
+    let defaults = ServeArgs::default();
+    assert_eq!((defaults.host.to_string().as_str(), defaults.port), ("127.0.0.1", 8080));
+    assert_eq!((defaults.max_concurrency, defaults.max_queue, defaults.body_limit), (256, 256, 4 << 20));
+    assert_eq!((defaults.request_timeout, defaults.header_timeout), (600, 30));
+    assert_eq!((defaults.keep_alive, defaults.shutdown_timeout), (10, 30));
+    assert_eq!((defaults.log_format, defaults.log_level.as_str()), (LogFormat::Human, "info"));
+    assert_eq!((defaults.engine.kv_mib.get(), defaults.engine.step_positions.get()), (1024, 512));
+    assert_eq!((defaults.engine.threads, defaults.engine.model.prm), (None, None));
+    assert_eq!(
+        (defaults.engine.model.name.as_str(), defaults.engine.model.served_model_name),
+        (BUNDLED, vec![])
+    );
+}
+
+#[test]
+fn a_flag_comes_before_a_variable_before_the_file_before_the_default() {
+    for setting in SETTINGS {
+        let (text, value) = sample(setting);
+        let flag = format!("--{}={text}", setting.flag);
+        let variable = setting.variable();
+        let key = setting.key;
+        let file = format!("[{}]\n{key} = {value}\n", setting.section);
+        let (by_flag, no_flag) = (given(&[&flag]), Given::default());
+        let by_variable = Environment::from([(variable.as_str(), text.as_str())]);
+        let empty = Environment::from([(variable.as_str(), "")]);
+        let found = |given: &Given, environment: &Environment, file: &str| {
+            let settings = resolved(given, environment, file).expect("valid");
+            settings.value(setting).cloned()
+        };
+        assert_eq!(found(&by_flag, &by_variable, &file), Some((value.clone(), Origin::Flag)));
+        let named = Origin::Variable(variable.clone());
+        assert_eq!(found(&no_flag, &by_variable, &file), Some((value.clone(), named)));
+        let (by_file, origin) = found(&no_flag, &empty, &file).expect("set");
+        assert_eq!(by_file, value);
+        assert!(matches!(origin, Origin::File(label) if label.ends_with("serve.toml")));
+        let default = found(&no_flag, &empty, "");
+        assert_eq!(default.is_some(), setting.default.is_some(), "{}", setting.flag);
+        assert!(default.is_none_or(|(_, origin)| origin == Origin::Default));
+    }
+}
+
+#[test]
+fn what_is_set_reaches_the_field_of_its_name() {
+    let flags: Vec<String> =
+        SETTINGS.iter().map(|setting| format!("--{}={}", setting.flag, sample(setting).0)).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let args = Settings::resolve(&given(&flags), &Environment::default()).expect("valid").serve();
+    assert_eq!((args.host.to_string().as_str(), args.port, args.body_limit), ("10.0.0.7", 7, 7));
+    assert_eq!((args.max_concurrency, args.max_queue), (7, 7));
+    assert_eq!((args.request_timeout, args.header_timeout, args.keep_alive), (7, 7, 7));
+    assert_eq!((args.shutdown_timeout, args.log_format), (7, LogFormat::Json));
+    let engine = args.engine;
+    assert_eq!((engine.kv_mib.get(), engine.step_positions.get()), (7, 7));
+    assert_eq!(engine.threads.map(NonZeroUsize::get), Some(7));
+    let model = engine.model;
+    assert_eq!((model.name.as_str(), model.revision.as_str()), ("seven", "seven"));
+    assert_eq!(
+        (model.served_model_name, model.prm.as_deref()),
+        (vec!["a".to_owned(), "b".to_owned()], Some("seven"))
+    );
+    assert_eq!(model.max_model_len.map(NonZeroUsize::get), Some(7));
+}
+
+#[test]
+fn values_out_of_bounds_are_refused_with_the_bound_wherever_they_stand() {
+    for (flag, text, bound) in [
+        ("port", "65536", "from 0 to 65535"),
+        ("port", "-1", "from 0 to 65535"),
+        ("port", "http", "from 0 to 65535"),
+        ("threads", "0", "from 1 to 4096"),
+        ("kv-mib", "1.5", "a whole number"),
+        ("host", "localhost", "an IP address"),
+        ("log-format", "xml", "human or json"),
+        ("log-level", "a=b=c", "a log level"),
+        ("model", " ", "a text that is not empty"),
+        ("served-model-name", "a,,b", "one or more names"),
+    ] {
+        let setting = SETTINGS.iter().find(|setting| setting.flag == flag).expect(flag);
+        let flagged = given(&[&format!("--{flag}={text}")]);
+        let error = Settings::resolve(&flagged, &Environment::default()).expect_err(flag);
+        assert!(matches!(error, ConfigError::Flag { .. }), "{error:?}");
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("--{flag} is ")) && error.contains(bound), "{error}");
+        if !text.trim().is_empty() {
+            let variable = setting.variable();
+            let environment = Environment::from([(variable.as_str(), text)]);
+            let error = Settings::resolve(&Given::default(), &environment).expect_err(flag).to_string();
+            assert!(error.contains(&format!("{variable} is `{text}`")) && error.contains(bound), "{error}");
+        }
+        let error = refused(&format!("[{}]\n\n{} = {text:?}\n", setting.section, setting.key));
+        assert!(error.starts_with("serve.toml, line 3: ") && error.contains(bound), "{error}");
+    }
+    let error = refused("[server]\nport = true");
+    assert!(error.contains("server.port is true"), "{error}");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one_and_their_line() {
+    for (file, line, key, hint) in [
+        ("\n[server]\nprot = 1", 3, "server.prot", "did you mean `port`?"),
+        ("[servr]\nport = 1", 1, "servr", "did you mean `server`?"),
+        ("port = 1", 1, "port", "did you mean `port` in [server]?"),
+        ("[server]\nkv-mib = 1", 2, "server.kv-mib", "did you mean `kv_mib` in [engine]?"),
+        ("[engine]\nhue = 1", 2, "engine.hue", "known here: kv_mib, threads, step_positions"),
+        (
+            "[models.m.plan]\ndefault_efort = 1",
+            2,
+            "models.m.plan.default_efort",
+            "did you mean `default_effort`?",
+        ),
+        ("[models.\"a/b\".prompts]", 1, "models.\"a/b\".prompts", "did you mean `prompt`?"),
+        (
+            "[models.m.plan.efforts]\nlow = { brunches = 2 }",
+            2,
+            "models.m.plan.efforts.low.brunches",
+            "`branches`?",
+        ),
+        ("[models.m.plan.efforts.hihg]\nbudget = 2", 1, "models.m.plan.efforts.hihg", "did you mean `high`?"),
+    ] {
+        let error = refused(file);
+        assert!(error.starts_with(&format!("serve.toml, line {line}: unknown key `{key}`; ")), "{error}");
+        assert!(error.ends_with(hint), "{error}");
+    }
+}
+
+#[test]
+fn files_that_are_broken_name_the_line() {
+    for (file, line, named) in [
+        ("[server\nport = 1", 1, "unclosed"),
+        ("[server]\nport = 1\nport = 2", 3, "duplicate"),
+        ("server = 3", 1, "`server` is a section"),
+        ("[models]\nm = 3", 2, "`models.m` is a section"),
+        ("[models.m.prompt]\n\nchain_of_thought = 3", 3, "models.m.prompt.chain_of_thought: invalid type"),
+        (
+            "[models.m.plan.efforts]\nlow = { mode = \"beem\" }",
+            2,
+            "models.m.plan.efforts.low.mode: unknown variant",
+        ),
+        ("[models.m.plan.efforts.low]\nmode = \"cot\"\ntemperature = 2.5", 3, "low.temperature is 2.5"),
+        ("[models.m.plan.efforts.low]\nbranches = 0", 1, "low: branches and budget must be at least 1"),
+    ] {
+        let error = refused(file);
+        assert!(error.starts_with(&format!("serve.toml, line {line}: ")) && error.contains(named), "{error}");
+    }
+    let error = model_file("espalier.toml of 'm'", "[prompt]\nhue = 3").expect_err("unknown").to_string();
+    assert!(error.starts_with("espalier.toml of 'm', line 2: unknown key `prompt.hue`"), "{error}");
+}
+
+/// What a type's deserializer says that it knows; asked by an unknown key.
+fn fields_of<T: for<'a> Deserialize<'a>>() -> BTreeSet<String> {
+    let error = toml::from_str::<T>("no_such_field = 1").err().expect("unknown").to_string();
+    let (_, known) = error.split_once("expected").expect("a list");
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_files_schema_knows_every_key_of_a_models_settings() {
+    let set = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(fields_of::<crate::prompt::Config>(), set(PROMPT));
+    assert_eq!(fields_of::<crate::plan::Config>(), set(PLAN));
+    assert_eq!(fields_of::<crate::plan::Row>(), set(ROW));
+    assert_eq!(fields_of::<ModelConfig>(), set(&known_keys(&["models", "m"])));
+}
+
+#[test]
+fn a_models_settings_are_layered_key_by_key() {
+    let table = |text: &str| toml::from_str::<Table>(text).expect("TOML");
+    let own = table("[prompt]\nanswer_marker = \"So:\"\n[plan.efforts]\nlow = { budget = 99 }");
+    let over = table("[plan.efforts.low]\nmode = \"direct\"\n[prompt]\nstep_separator = \"|\"");
+    let config = ModelConfig::layered(&[&general(""), &own, &over]).expect("valid");
+    assert_eq!(config.prompt.answer_marker.as_deref(), Some("So:"));
+    assert_eq!(config.prompt.step_separator, "|");
+    let low = config.plan.row(crate::plan::Effort::Low);
+    assert_eq!((low.mode.name(), low.budget), ("direct", 99));
+    assert_eq!(config.plan.row(crate::plan::Effort::Medium).branches, 8, "general");
+
+    let thinking = general("x </think> y");
+    let config = ModelConfig::layered(&[&thinking]).expect("valid");
+    assert_eq!(config.prompt.answer_marker.as_deref(), Some("</think>"));
+    assert!(!config.prompt.answer_marker_shown);
+    let none = table("[prompt]\nanswer_marker = \"\"");
+    let config = ModelConfig::layered(&[&thinking, &none]).expect("valid");
+    assert_eq!(config.prompt.answer_marker, None, "an empty marker takes one away");
+}
+
+#[test]
+fn mistakes_in_a_models_settings_are_named() {
+    for (from, to, named) in [
+        ("mode = \"cot\"", "mode = \"beam\"", "beam"),
+        ("temperature = 0.8", "temperature = 2.5", "2.5"),
+        ("branches = 8", "branches = 0", "medium"),
+        ("default_effort = \"low\"", "default_effort = \"huge\"", "huge"),
+        ("branch_tokens = 512", "branch_tokens = 0", "branch_tokens"),
+    ] {
+        let table: Table = toml::from_str(&GENERAL.replacen(from, to, 1)).expect("TOML");
+        let error = ModelConfig::layered(&[&table]).expect_err(named).to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_as_the_same_configuration() {
+    let file = "[server]\nport = 81\n\n[models.\"a b\"]\nplan.efforts.low.budget = 5\n\
+                [models.other.prompt]\nstep_separator = \"\\n'\\\"\\u007f\\\\\"\n";
+    let flags = given(&["--kv-mib=3", "--served-model-name", "x", "y z", "--model", "a b"]);
+    let environment = Environment::from([("ESPALIER_THREADS", "2")]);
+    let settings = resolved(&flags, &environment, file).expect("valid");
+    let own = toml::from_str("[prompt]\nchain_of_thought = \"\"\"One\nTwo\"\"\"").expect("TOML");
+    let section = settings.models["a b"].as_table().cloned().expect("a section");
+    let general = general("");
+    let layers = ModelLayers {
+        name: "a b".to_owned(),
+        general: general.clone(),
+        own: Some(own),
+        sections: vec![section],
+    };
+    let page = |settings: &Settings, layers: &Result<ModelLayers, String>| {
+        let mut page = Vec::new();
+        print(settings, layers, &mut page).expect("written");
+        String::from_utf8(page).expect("text")
+    };
+    let first = page(&settings, &Ok(layers));
+    for line in [
+        "port = 81  # file ",
+        "kv_mib = 3  # flag",
+        "served_model_name = [\"x\", \"y z\"]  # flag",
+        "threads = 2  # env ESPALIER_THREADS",
+        "host = \"127.0.0.1\"  # default",
+        "# max_model_len =  # default: the model's own context",
+        "chain_of_thought = \"One\\nTwo\"  # model",
+        "budget = 5  # file ",
+        "step_separator = \"\\n\\n\"  # default",
+        "[models.\"a b\".plan.efforts.low]",
+        "[models.other.prompt]",
+    ] {
+        assert!(first.lines().any(|found| found.starts_with(line)), "{line}\n{first}");
+    }
+    let again = resolved(&Given::default(), &Environment::default(), &first).expect("loads");
+    assert_eq!(again.serve().engine.model.served_model_name, ["x", "y z"]);
+    assert_eq!(again.models["other"], settings.models["other"]);
+    for setting in SETTINGS {
+        let value = |settings: &Settings| settings.value(setting).map(|(value, _)| value.clone());
+        assert_eq!(value(&again), value(&settings), "{}", setting.flag);
+    }
+    let section = again.models["a b"].as_table().cloned().expect("a section");
+    let layers = ModelLayers { name: "a b".to_owned(), general, own: None, sections: vec![section] };
+    let without_origins = |page: &str| {
+        let value = |line: &str| line.split("  # ").next().unwrap_or_default().to_owned();
+        page.lines().map(value).collect::<Vec<_>>()
+    };
+    assert_eq!(without_origins(&page(&again, &Ok(layers))), without_origins(&first));
+    let unknown = page(&settings, &Err("it is not here".to_owned()));
+    assert!(unknown.contains("# The model's own settings are not shown: it is not here"), "{unknown}");
+    assert!(unknown.contains("[models.\"a b\".plan.efforts.low]"), "{unknown}");
+}

@@ -1,0 +1,228 @@
+//! How many chat requests run, how many wait, and what the others are told.
+//!
+//! At most `max_concurrency` requests hold a [`Place`]; at most `max_queue` more
+//! wait for one, first come first served; whoever comes beyond that is refused
+//! at once, with a guess at when it is worth trying again. A waiting request is
+//! a future: when its client leaves, it is dropped, and its place in the queue
+//! is free.
+
+use super::error::ApiError;
+use crate::metrics::Metrics;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// The longest wait that a refusal names: OpenAI's Python client gives up on a
+/// longer one.
+const LONGEST_WAIT: u64 = 120;
+
+/// Weight of the newest service time in the running mean, as a shift: 1/8.
+const MEAN_SHIFT: u32 = 3;
+
+/// Lets requests in.
+#[derive(Debug, Clone)]
+pub(super) struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    places: Arc<Semaphore>,
+    max_concurrency: usize,
+    max_queue: usize,
+    waiting: AtomicUsize,
+    /// Running mean of how long a place is held, in microseconds; 0 before the
+    /// first was given back.
+    mean: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// The right to run. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    gate: Gate,
+    since: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a Inner);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.requests_queued.dec();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.0.metrics.requests_running.dec();
+        self.gate.0.learn(self.since.elapsed());
+    }
+}
+
+impl Inner {
+    /// Takes note of how long a place was held.
+    fn learn(&self, held: Duration) {
+        let held = u64::try_from(held.as_micros()).unwrap_or(u64::MAX >> 1).max(1);
+        // Two that end at once may lose one of the updates; it is a guess anyway.
+        let mean = self.mean.load(Ordering::Relaxed);
+        let next = if mean == 0 { held } else { mean - (mean >> MEAN_SHIFT) + (held >> MEAN_SHIFT) };
+        self.mean.store(next.max(1), Ordering::Relaxed);
+    }
+}
+
+impl Gate {
+    pub(super) fn new(max_concurrency: usize, max_queue: usize, metrics: Arc<Metrics>) -> Self {
+        let max_concurrency = max_concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Inner {
+            places: Arc::new(Semaphore::new(max_concurrency)),
+            max_concurrency,
+            max_queue,
+            waiting: AtomicUsize::new(0),
+            mean: AtomicU64::new(0),
+            metrics,
+        }))
+    }
+
+    /// Waits for a place, until `deadline`, which lies `limit` after the
+    /// request's arrival.
+    ///
+    /// # Errors
+    /// When the queue is full, the deadline passes, or the server goes down.
+    pub(super) async fn enter(&self, deadline: Instant, limit: Duration) -> Result<Place, ApiError> {
+        let inner = &self.0;
+        // The semaphore hands places to those that wait before anyone new.
+        if let Ok(permit) = Arc::clone(&inner.places).try_acquire_owned() {
+            return Ok(self.place(permit));
+        }
+        let room = |waiting: usize| (waiting < inner.max_queue).then_some(waiting + 1);
+        if inner.places.is_closed() {
+            return Err(ApiError::Draining);
+        }
+        if inner.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
+            return Err(ApiError::Overloaded { retry_after: self.retry_after() });
+        }
+        inner.metrics.requests_queued.inc();
+        let waiting = Waiting(inner);
+        let permit = timeout_at(deadline, Arc::clone(&inner.places).acquire_owned()).await;
+        drop(waiting);
+        match permit {
+            Ok(Ok(permit)) => Ok(self.place(permit)),
+            Ok(Err(_closed)) => Err(ApiError::Draining),
+            Err(_) => Err(ApiError::Waited { seconds: limit.as_secs_f64() }),
+        }
+    }
+
+    /// Turns away whoever waits or comes later.
+    pub(super) fn close(&self) {
+        self.0.places.close();
+    }
+
+    fn place(&self, permit: OwnedSemaphorePermit) -> Place {
+        self.0.metrics.requests_running.inc();
+        Place { gate: self.clone(), since: Instant::now(), _permit: permit }
+    }
+
+    /// Seconds until a newcomer could have a place: those who wait and itself,
+    /// at the mean time per place. At least 1.
+    fn retry_after(&self) -> u64 {
+        let inner = &self.0;
+        let ahead =
+            u64::try_from(inner.waiting.load(Ordering::Relaxed)).unwrap_or(u64::MAX).saturating_add(1);
+        let places = u64::try_from(inner.max_concurrency).unwrap_or(u64::MAX);
+        let micros = inner.mean.load(Ordering::Relaxed).saturating_mul(ahead) / places;
+        micros.div_ceil(1_000_000).clamp(1, LONGEST_WAIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn gate(max_concurrency: usize, max_queue: usize) -> (Gate, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        (Gate::new(max_concurrency, max_queue, Arc::clone(&metrics)), metrics)
+    }
+
+    async fn enter(gate: &Gate) -> Result<Place, ApiError> {
+        gate.enter(Instant::now() + LONG, LONG).await
+    }
+
+    /// Polls until it waits.
+    async fn waits(gate: &Gate, queued: usize) {
+        while gate.0.waiting.load(Ordering::SeqCst) != queued {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn places_then_a_queue_in_order_then_a_refusal() {
+        let (gate, metrics) = gate(1, 2);
+        let first = enter(&gate).await.expect("a place");
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        for name in 0..2 {
+            let (task, said) = (gate.clone(), said.clone());
+            tokio::spawn(async move {
+                let place = enter(&task).await.expect("a place in the end");
+                said.send((name, place)).expect("heard");
+            });
+            waits(&gate, name + 1).await;
+        }
+        assert_eq!(enter(&gate).await.expect_err("full"), ApiError::Overloaded { retry_after: 1 });
+        assert_eq!((metrics.requests_running.get(), metrics.requests_queued.get()), (1, 2));
+        drop(first);
+        let (name, second) = heard.recv().await.expect("the next");
+        assert_eq!((name, metrics.requests_running.get(), metrics.requests_queued.get()), (0, 1, 1));
+        drop(second);
+        assert_eq!(heard.recv().await.expect("the last").0, 1);
+        assert_eq!((metrics.requests_running.get(), metrics.requests_queued.get()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_queue_frees_its_place() {
+        let (gate, metrics) = gate(1, 1);
+        let _place = enter(&gate).await.expect("a place");
+        let task = tokio::spawn({
+            let gate = gate.clone();
+            async move { enter(&gate).await.map(drop) }
+        });
+        waits(&gate, 1).await;
+        task.abort();
+        assert!(task.await.expect_err("aborted").is_cancelled());
+        assert_eq!((gate.0.waiting.load(Ordering::SeqCst), metrics.requests_queued.get()), (0, 0));
+        let soon = Duration::from_millis(5);
+        let late = gate.enter(Instant::now() + soon, soon).await;
+        assert_eq!(late.expect_err("it may wait, but not for ever"), ApiError::Waited { seconds: 0.005 });
+    }
+
+    #[tokio::test]
+    async fn a_closed_gate_turns_everyone_away() {
+        let (gate, _) = gate(1, 4);
+        let place = enter(&gate).await.expect("a place");
+        let (waiter, ()) = tokio::join!(enter(&gate), async {
+            waits(&gate, 1).await;
+            gate.close();
+        });
+        assert_eq!(waiter.expect_err("closed"), ApiError::Draining);
+        assert_eq!(enter(&gate).await.expect_err("closed"), ApiError::Draining);
+        drop(place);
+    }
+
+    #[tokio::test]
+    async fn the_wait_that_a_refusal_names_follows_from_how_long_requests_take() {
+        let (gate, _) = gate(2, 0);
+        let _both = (enter(&gate).await.expect("a place"), enter(&gate).await.expect("a place"));
+        assert_eq!(gate.retry_after(), 1, "nothing is known yet");
+        for (each, expected) in [(0, 1), (30, 15), (4_000, 120), (5, 3)] {
+            for _ in 0..128 {
+                gate.0.learn(Duration::from_secs(each));
+            }
+            let error = enter(&gate).await.expect_err("full");
+            assert_eq!(error, ApiError::Overloaded { retry_after: expected });
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What the derived document lacks: closed sets of values, headers, what each
+//! status means, and examples.
+//!
+//! It works on the finished JSON, so that a response which a handler adds gets
+//! its headers, its meaning and its examples without being named here. The
+//! examples are a recording of the bundled model, and a test checks each
+//! against its schema.
+
+use crate::plan::{Effort, ModeName};
+use crate::search::event::{BranchState, StopReason};
+use serde_json::{Map, Value, json};
+
+/// Requests and responses, by content.
+const EXAMPLES: &str = include_str!("examples.json");
+
+/// The one operation with examples of its own.
+const CHAT: &str = "/paths/~1v1~1chat~1completions/post";
+
+/// Completes the document.
+pub(super) fn complete(document: &mut Value) {
+    close_sets(document);
+    event_stream(document);
+    let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
+    let operations = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    for operation in operations.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+        if let Some(responses) = operation["responses"].as_object_mut() {
+            let any = json!({"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}});
+            responses.entry("default").or_insert(any);
+            for (status, response) in responses {
+                explain(status, response);
+                exemplify(response, &examples["responses"][status.as_str()]);
+            }
+        }
+    }
+    if let Some(chat) = document.pointer_mut(CHAT) {
+        chat["requestBody"]["content"]["application/json"]["examples"] = examples["requests"].clone();
+        exemplify(&mut chat["responses"]["200"], &examples["answers"]);
+        chat["responses"]["200"]["headers"]["x-ignored-params"] = json!({
+            "description": "Keys of the request that nobody knows, and that were ignored: a comma-separated list. \
+                            Absent where there are none.",
+            "schema": {"type": "string"},
+        });
+    }
+}
+
+/// Fields that take a few values only: (schema, field, values).
+fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let efforts = Effort::ALL.map(Effort::name).to_vec();
+    let modes = ModeName::ALL.map(ModeName::name).to_vec();
+    let chosen = [ModeName::Standard, ModeName::Pro].map(ModeName::name);
+    let run: Vec<&str> = modes.iter().copied().filter(|mode| !chosen.contains(mode)).collect();
+    let finish = vec!["stop", "length"];
+    vec![
+        ("ChatRequest", "reasoning_effort", efforts.clone()),
+        ("ChatRequest", "tool_choice", vec!["none", "auto"]),
+        ("ChatRequest", "function_call", vec!["none", "auto"]),
+        ("ChatRequest", "service_tier", vec!["auto", "default", "flex", "scale", "priority", "fast"]),
+        ("ChatRequest", "verbosity", vec!["low", "medium", "high"]),
+        ("ReasoningRequest", "effort", efforts.clone()),
+        ("ReasoningRequest", "mode", modes),
+        ("ReasoningRequest", "summary", vec!["auto", "concise", "detailed"]),
+        ("TextMessage", "role", vec!["developer", "system", "user", "tool"]),
+        ("AssistantMessage", "role", vec!["assistant"]),
+        ("FunctionMessage", "role", vec!["function"]),
+        ("TextPart", "type", vec!["text"]),
+        ("RefusalPart", "type", vec!["refusal"]),
+        ("ResponseFormat", "type", vec!["text"]),
+        ("ChatCompletion", "object", vec!["chat.completion"]),
+        ("ChatChunk", "object", vec!["chat.completion.chunk"]),
+        ("Model", "object", vec!["model"]),
+        ("ModelList", "object", vec!["list"]),
+        ("AnswerMessage", "role", vec!["assistant"]),
+        ("Delta", "role", vec!["assistant"]),
+        ("ChatChoice", "finish_reason", finish.clone()),
+        ("ChunkChoice", "finish_reason", finish),
+        ("SearchReport", "effort", efforts.clone()),
+        ("SearchReport", "mode", run.clone()),
+        ("SearchReport", "stop_reason", StopReason::ALL.map(StopReason::name).to_vec()),
+        ("SearchReports", "effort", efforts),
+        ("SearchReports", "mode", run),
+        ("BranchProgress", "state", BranchState::ALL.map(BranchState::name).to_vec()),
+    ]
+}
+
+/// Fields of the request that are refused, whatever they hold.
+const UNSERVED: [&str; 5] = ["tools", "functions", "audio", "web_search_options", "moderation"];
+
+fn close_sets(document: &mut Value) {
+    let schemas = &mut document["components"]["schemas"];
+    for (schema, field, values) in sets() {
+        let Some(property) = schemas.pointer_mut(&format!("/{schema}/properties/{field}")) else { continue };
+        let mut values: Vec<Value> = values.into_iter().map(Value::from).collect();
+        // A set is closed to null as well, unless it says otherwise.
+        if property["type"].as_array().is_some_and(|types| types.contains(&json!("null"))) {
+            values.push(Value::Null);
+        }
+        property["enum"] = Value::Array(values);
+    }
+    for field in UNSERVED {
+        let property = &mut schemas["ChatRequest"]["properties"][field];
+        *property = json!({"type": "null", "description": property["description"]});
+    }
+    let modalities = &mut schemas["ChatRequest"]["properties"]["modalities"];
+    modalities["items"]["enum"] = json!(["text"]);
+    modalities["minItems"] = json!(1);
+    // Nobody else's client fills these, so unknown keys in them are refused.
+    for schema in ["ReasoningRequest", "BudgetRequest"] {
+        schemas[schema]["additionalProperties"] = json!(false);
+    }
+}
+
+/// A stream's body is a text; each of its events is a chunk.
+fn event_stream(document: &mut Value) {
+    if let Some(stream) = document.pointer_mut(&format!("{CHAT}/responses/200/content/text~1event-stream")) {
+        stream["schema"] = json!({
+            "type": "string",
+            "description": "With `stream`: events of one `data:` line each, and comments of silence. Every line \
+                            holds a `ChatChunk`, or an `ErrorBody` where the run fails after the head is out; the \
+                            last one holds `[DONE]`.",
+            "x-event-schema": {"$ref": "#/components/schemas/ChatChunk"},
+        });
+    }
+}
+
+/// What a status means, and the headers that come with it.
+fn explain(status: &str, response: &mut Value) {
+    let meaning = match status {
+        "200" => "The answer",
+        "400" => {
+            "A field is missing, malformed, out of bounds, contradictory or not served, the conversation is longer \
+             than the context, or the body is no JSON"
+        }
+        "404" => "No such model, or nothing at this path",
+        "408" => "The request did not arrive in time",
+        "413" => "The body is longer than the server reads",
+        "415" => "The body is not declared as JSON",
+        "429" => "Too many requests at once",
+        "500" => "A fault of the server; the log has its cause under the request's id",
+        "503" => "The model is loading, the server is stopping, or its engine has failed",
+        "504" => "The deadline passed before there was any text; otherwise the best answer so far is given",
+        "default" => "Any other failure, for example a method that is not served (405)",
+        _ => "",
+    };
+    if response["description"].as_str().is_none_or(str::is_empty) {
+        response["description"] = json!(meaning);
+    }
+    response["headers"]["x-request-id"] = json!({
+        "description": "Names the request in the logs: the client's own id where it sent a plain one, else a new one.",
+        "schema": {"type": "string"},
+    });
+    response["headers"]["openai-processing-ms"] = json!({
+        "description": "Milliseconds from the request's arrival to the response's head.",
+        "schema": {"type": "integer", "minimum": 0},
+    });
+    if matches!(status, "429" | "503") {
+        response["headers"]["retry-after"] = json!({
+            "description": "Seconds after which it is worth trying again, where the server can tell.",
+            "schema": {"type": "integer", "minimum": 1},
+        });
+    }
+    if status == "504" {
+        response["headers"]["x-should-retry"] = json!({
+            "description": "`false`: clients that retry by themselves would spend the same budget again.",
+            "schema": {"type": "string", "enum": ["false"]},
+        });
+    }
+}
+
+/// Puts examples beside the contents that they are of.
+fn exemplify(response: &mut Value, examples: &Value) {
+    for (kind, examples) in examples.as_object().into_iter().flatten() {
+        if let Some(content) = response["content"].get_mut(kind) {
+            content["examples"] = examples.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_is_of_a_field_that_exists() {
+        let schemas = &crate::http::document()["components"]["schemas"];
+        for (schema, field, values) in sets() {
+            let property = &schemas[schema]["properties"][field];
+            assert!(property["description"].is_string(), "{schema}.{field}");
+            assert_eq!(property["enum"][0], values[0], "{schema}.{field}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        let schemas = crate::http::document()["components"]["schemas"].as_object().expect("schemas");
+        for (name, schema) in schemas {
+            assert!(schema["description"].is_string() || schema["oneOf"].is_array(), "{name}");
+            for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+                let described = property["description"].is_string()
+                    || property["oneOf"].as_array().is_some_and(|of| of[0]["description"].is_string());
+                assert!(described, "{name}.{field}: {property}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_recording_is_json_and_has_every_status() {
+        let examples: Value = serde_json::from_str(EXAMPLES).expect("JSON");
+        let chat = crate::http::document().pointer(CHAT).expect("the operation");
+        for (status, response) in chat["responses"].as_object().expect("responses") {
+            for (kind, content) in response["content"].as_object().into_iter().flatten() {
+                assert!(content["examples"].is_object(), "{status} {kind}");
+            }
+        }
+        assert!(examples["requests"].as_object().is_some_and(|requests| requests.len() >= 5));
+    }
+}

@@ -1,0 +1,29 @@
+//! `GET /version`.
+
+use axum::Json;
+use serde::Serialize;
+use std::future::{Ready, ready};
+use utoipa::ToSchema;
+
+/// Which program answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct VersionBody {
+    /// The server's version.
+    #[schema(examples("0.1.0"))]
+    pub version: &'static str,
+    /// The commit that it was built from, where `ESPALIER_GIT` named it to the compiler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub git: Option<&'static str>,
+}
+
+/// The server's version.
+#[utoipa::path(
+    get,
+    path = "/version",
+    tag = "operation",
+    responses((status = 200, description = "The version", body = VersionBody))
+)]
+pub(super) fn version() -> Ready<Json<VersionBody>> {
+    ready(Json(VersionBody { version: env!("CARGO_PKG_VERSION"), git: option_env!("ESPALIER_GIT") }))
+}

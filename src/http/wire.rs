@@ -1,0 +1,138 @@
+//! A connection's socket, which has a last word for clients that are cut: hyper
+//! closes in silence when a head does not come in time.
+
+use super::error::ApiError;
+use super::layers::request_id;
+use super::state::AppState;
+use axum::http::HeaderMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a client that was cut is listened to, so that it gets its answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What came from a client since it was last answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    /// The beginning of a request in HTTP/1.
+    Something,
+    /// It speaks HTTP/2, where a status line would be noise.
+    Frames,
+}
+
+/// A socket that says 408 when it is closed on a client in the middle of a head.
+pub(super) struct Wire {
+    /// `None` only once it is being dropped.
+    stream: Option<TcpStream>,
+    state: AppState,
+    /// Set when the connection is given up because nothing came in time.
+    cut: Arc<AtomicBool>,
+    heard: Heard,
+    /// Whether the client does not read, so that a part of a response may be missing.
+    blocked: bool,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(self.socket()?.poll_read(context, buffer))?;
+        let news = &buffer.filled()[before..];
+        if self.heard == Heard::Nothing && !news.is_empty() {
+            self.heard = if news.starts_with(b"PRI") { Heard::Frames } else { Heard::Something };
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire {
+    /// A socket that is given up once `cut` is set.
+    pub(super) fn new(stream: TcpStream, state: AppState, cut: Arc<AtomicBool>) -> Self {
+        Self { stream: Some(stream), state, cut, heard: Heard::Nothing, blocked: false }
+    }
+
+    fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Notes how a write went.
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked = outcome.is_pending();
+        if self.heard == Heard::Something {
+            self.heard = Heard::Nothing;
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.socket()?.poll_write(context, bytes);
+        self.wrote(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.socket()?.poll_write_vectored(context, bytes);
+        self.wrote(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket()?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket()?.poll_shutdown(context)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // One that sent nothing was idle, and idle connections are closed in silence.
+        if !self.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked {
+            return;
+        }
+        let error = ApiError::ReadTimeout { seconds: self.state.config.header_timeout.as_secs_f64() };
+        self.state.note(&error);
+        self.state.metrics.http_responses.with_label_values(&["other", "408"]).inc();
+        let body = serde_json::to_string(&error.body()).unwrap_or_default();
+        let id = request_id(&HeaderMap::new());
+        let id = id.to_str().unwrap_or_default();
+        let response = format!(
+            "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             x-request-id: {id}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let Some(mut stream) = self.stream.take() else { return };
+        // A client that goes on sending to a closed socket would lose the answer to a
+        // reset, so what it sends is read for a moment. It may be gone at any point of this.
+        let farewell = async move {
+            stream.write_all(response.as_bytes()).await?;
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        tokio::spawn(async move { drop(timeout(FAREWELL, farewell).await) });
+    }
+}

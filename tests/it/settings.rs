@@ -1,0 +1,331 @@
+//! What a person sets, through the real binary: good settings that take effect,
+//! mistakes that are refused in one line, and the commands that explain.
+
+use crate::binary::{Binary, Ended};
+use crate::support::{engine, serve_with};
+use espalier::config::{EngineArgs, Environment, Given, ModelArgs, SETTINGS, ServeArgs, Settings};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn written(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("serve.toml");
+    fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    (folder, path)
+}
+
+/// A checkpoint whose weights would take four terabytes; the file is all holes.
+fn giant() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fixture = root().join("tests/fixtures/llama-gqa");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture.join(file), folder.path().join(file)).expect("copied");
+    }
+    let (wide, narrow) = (1u64 << 20, 64);
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": wide, "vocab_size": wide,
+        "intermediate_size": narrow, "head_dim": narrow, "num_attention_heads": 1, "num_key_value_heads": 1,
+        "num_hidden_layers": 1, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "tie_word_embeddings": true, "eos_token_id": 2,
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+    let (down, up, flat) = (vec![narrow, wide], vec![wide, narrow], vec![wide]);
+    let layer = |name: &str| format!("model.layers.0.{name}.weight");
+    let tensors = [
+        ("model.embed_tokens.weight".to_owned(), vec![wide, wide]),
+        ("model.norm.weight".to_owned(), flat.clone()),
+        (layer("input_layernorm"), flat.clone()),
+        (layer("post_attention_layernorm"), flat),
+        (layer("self_attn.q_proj"), down.clone()),
+        (layer("self_attn.k_proj"), down.clone()),
+        (layer("self_attn.v_proj"), down.clone()),
+        (layer("self_attn.o_proj"), up.clone()),
+        (layer("mlp.gate_proj"), down.clone()),
+        (layer("mlp.up_proj"), down),
+        (layer("mlp.down_proj"), up),
+    ];
+    let (mut header, mut end) = (serde_json::Map::new(), 0u64);
+    for (name, shape) in tensors {
+        let begin = end;
+        end += 2 * shape.iter().product::<u64>();
+        header.insert(name, json!({"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}));
+    }
+    let header = Value::from(header).to_string();
+    let path = folder.path().join("model.safetensors");
+    fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).expect("written");
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("opens");
+    file.set_len(8 + header.len() as u64 + end).expect("a file of holes");
+    folder
+}
+
+#[test]
+fn mistakes_are_refused_in_one_line_that_says_what_to_do() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let (_a, typo) = written("[server]\n\nprot = 1\n");
+    let (_b, broken) = written("[server\n");
+    let (_c, row) = written("[models.seedling.plan.efforts]\nlow = { mode = \"beem\" }\n");
+    let (_d, number) = written("[engine]\nkv_mib = \"many\"\n");
+    let giant = giant();
+    let giant = giant.path().to_str().expect("UTF-8").to_owned();
+    let gguf = root().join("README.md.gguf").to_str().expect("UTF-8").to_owned();
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        (&["--port", "99999"], &[], 2, &["--port is `99999`", "0 to 65535"]),
+        (&["--host", "here"], &[], 2, &["--host is `here`", "IP address"]),
+        (&[], &[("ESPALIER_PORT", "http")], 1, &["ESPALIER_PORT is `http`", "0 to 65535"]),
+        (&["--config", "/nonexistent.toml"], &[], 1, &["cannot read", "/nonexistent.toml", "--config"]),
+        (&[], &[("ESPALIER_CONFIG", "/nonexistent.toml")], 1, &["cannot read", "/nonexistent.toml"]),
+        (&["--config", &typo], &[], 1, &["serve.toml, line 3", "`server.prot`", "did you mean `port`?"]),
+        (&["--config", &broken], &[], 1, &["serve.toml, line 1", "unclosed"]),
+        (&["--config", &row], &[], 1, &["serve.toml, line 2", "low.mode", "beem", "self_consistency"]),
+        (&["--config", &number], &[], 1, &["serve.toml, line 2", "engine.kv_mib", "a whole number"]),
+        (&["--model", "seedlng"], &[], 1, &["no model at 'seedlng'", "did you mean 'seedling'?", "org/name"]),
+        (&["--model", "no/such/model"], &[], 1, &["no model at 'no/such/model'", "a directory"]),
+        (&["--model", &gguf], &[], 1, &["GGUF", "not supported yet", "model.safetensors"]),
+        (&["--model", &giant], &[], 1, &["needs 4097", "of memory", "is free", "--kv-mib"]),
+        (&["--model", "org/name"], &[], 1, &["no home directory", "HF_HOME"]),
+        (&["--max-model-len", "4096"], &[], 1, &["--max-model-len is 4096", "context of 2048"]),
+        (&["--prm", "seedling-pmr"], &[], 1, &["--prm", "did you mean 'seedling-prm'?", "--prm none"]),
+        (&["--port", &port], &[], 1, &["cannot listen on", &port, "--port"]),
+    ];
+    for (arguments, variables, code, parts) in cases {
+        let arguments: Vec<&str> = ["serve"].iter().chain(*arguments).copied().collect();
+        let Ended { code: ended, out, err } = Binary::run(&arguments, variables);
+        assert_eq!((ended, out.as_str()), (Some(*code), ""), "{arguments:?}: {err}");
+        assert!(err.starts_with("espalier: ") && err.lines().count() == 1, "{arguments:?}: {err}");
+        for part in *parts {
+            assert!(err.contains(part), "{part:?} is not in: {err}");
+        }
+    }
+    // What clap refuses it explains at more length.
+    let ended = Binary::run(&["serve", "--prot", "1"], &[]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("'--port'"), "{}", ended.err);
+}
+
+#[test]
+fn variables_that_look_like_ours_are_warned_of_and_kubernetes_is_not() {
+    let strays = [
+        ("ESPALIER_KV_MB", "3"),
+        ("ESPALIER_PORT", "tcp://10.0.0.1:80"),
+        ("ESPALIER_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let mut server = Binary::start(&["serve", "--port=0", "--kv-mib=16", "--log-level=warn"], &strays);
+    server.url();
+    let log = server.kill();
+    assert!(log.contains("WARN") && log.contains("did you mean ESPALIER_KV_MIB?"), "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    let Ended { code, out, err } = Binary::run(&["config"], &strays[1..]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("port = 8080  # default") && !out.contains("# Warning"), "{out}");
+    let Ended { code, out, .. } = Binary::run(&["config"], &strays);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("# Warning: the environment variable ESPALIER_KV_MB is no setting"), "{out}");
+}
+
+#[test]
+fn log_lines_have_the_shape_and_level_that_were_set() {
+    let stray = ("ESPALIER_KV_MB", "3");
+    let log = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let arguments: Vec<&str> =
+            ["serve", "--port=0", "--kv-mib=16"].iter().chain(arguments).copied().collect();
+        let mut server = Binary::start(&arguments, variables);
+        server.url();
+        server.kill()
+    };
+    // In this format everything is a log line, the ready one included.
+    let mut server = Binary::start(&["serve", "--port=0", "--kv-mib=16", "--log-format", "json"], &[stray]);
+    let lines = server.log_until("ready");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["level"], "WARN");
+    let ready = lines.last().expect("lines");
+    assert!(ready["url"].as_str().is_some_and(|url| url.starts_with("http://")), "{ready}");
+    assert_eq!(log(&["--log-level", "error"], &[stray]), "");
+    assert_eq!(log(&[], &[stray, ("RUST_LOG", "error")]), "", "RUST_LOG is understood");
+    assert!(log(&["--log-level", "warn"], &[stray, ("RUST_LOG", "error")]).contains("WARN"));
+}
+
+#[test]
+fn the_configuration_is_printed_with_origins_and_loads_again() {
+    let (_folder, file) = written("[engine]\nkv_mib = 5\n[models.seedling]\nplan.efforts.low.budget = 77\n");
+    let arguments = ["config", "--config", &file, "--port", "81"];
+    let Ended { code, out, err } = Binary::run(&arguments, &[("ESPALIER_THREADS", "3")]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for line in [
+        "port = 81  # flag".to_owned(),
+        "threads = 3  # env ESPALIER_THREADS".to_owned(),
+        format!("kv_mib = 5  # file {file}"),
+        "step_positions = 512  # default".to_owned(),
+        format!("budget = 77  # file {file}"),
+        "budget = 32768  # model".to_owned(),
+        "answer_marker = \"The answer is\"  # model".to_owned(),
+    ] {
+        assert!(out.lines().any(|found| found == line), "{line}\n{out}");
+    }
+    let (_again, printed) = written(&out);
+    let again = Binary::run(&["config", "--config", &printed], &[]);
+    assert_eq!((again.code, again.err.as_str()), (Some(0), ""));
+    let values = |page: &str| {
+        let value = |line: &str| line.split("  # ").next().unwrap_or_default().to_owned();
+        page.lines().map(value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&again.out), values(&out));
+    assert!(!again.out.contains("# flag") && !again.out.contains("# env") && !again.out.contains("# model"));
+
+    // A model that would have to be downloaded is not.
+    let cache = tempfile::tempdir().expect("a folder");
+    let variables =
+        [("HF_HOME", cache.path().to_str().expect("UTF-8")), ("HF_ENDPOINT", "http://127.0.0.1:1")];
+    let absent = Binary::run(&["config", "--model", "org/name"], &variables);
+    assert_eq!(absent.code, Some(0));
+    assert!(absent.out.contains("# The model's own settings are not shown: 'org/name'"), "{}", absent.out);
+}
+
+#[test]
+fn the_example_file_holds_every_setting_with_its_default() {
+    let path = root().join("deploy/espalier.toml");
+    let text = fs::read_to_string(&path).expect("the example");
+    let settings = |file: PathBuf| {
+        Settings::resolve(&Given { config: Some(file), ..Given::default() }, &Environment::default())
+            .expect("valid")
+    };
+    let example = settings(path.clone());
+    let defaults = Settings::resolve(&Given::default(), &Environment::default()).expect("valid");
+    for setting in SETTINGS {
+        let value = |settings: &Settings| settings.value(setting).map(|(value, _)| value.clone());
+        assert_eq!(value(&example), value(&defaults), "{}", setting.flag);
+        let starts = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{} = ", setting.key));
+        assert!(text.lines().any(starts), "{} is not in the example", setting.key);
+    }
+    let own = fs::read_to_string(root().join("models/seedling/policy/espalier.toml")).expect("there");
+    let own: toml::Value = toml::from_str(&own).expect("TOML");
+    assert_eq!(example.models["seedling"], own, "the example shows what seedling really has");
+    // What it shows behind a `#` is right as well.
+    let key = |line: &str| {
+        let shown = line.strip_prefix("# ").unwrap_or(line);
+        let named = SETTINGS.iter().any(|setting| shown.starts_with(&format!("{} = ", setting.key)));
+        if named { shown.to_owned() } else { line.to_owned() }
+    };
+    let (_folder, shown) = written(&text.lines().map(key).collect::<Vec<_>>().join("\n"));
+    let shown = settings(PathBuf::from(shown));
+    assert!(SETTINGS.iter().all(|setting| shown.value(setting).is_some()));
+}
+
+#[tokio::test]
+async fn a_model_answers_to_the_names_that_it_is_served_under() {
+    let names = ["org/first", "second"].map(str::to_owned).to_vec();
+    let engine = EngineArgs {
+        model: ModelArgs {
+            served_model_name: names,
+            max_model_len: NonZeroUsize::new(64),
+            .."seedling".into()
+        },
+        ..engine("seedling")
+    };
+    let server = serve_with(ServeArgs { engine, ..ServeArgs::default() }).await;
+    let listed = server.get("/v1/models").await.json();
+    assert_eq!(
+        (&listed["data"][0]["id"], &listed["data"][0]["max_model_len"]),
+        (&json!("org/first"), &json!(64))
+    );
+    assert_eq!(server.get("/v1/models/second").await.json()["id"], "org/first");
+    let short = json!([{"role": "user", "content": "Compute (3 + 4) * 5."}]);
+    for name in ["org/first", "second"] {
+        let body = server.chat(json!({"model": name, "reasoning_effort": "none", "messages": short})).await;
+        assert_eq!(body["model"], "org/first");
+    }
+    assert_eq!(server.post(json!({"model": "seedling"})).await.status, 404, "its own name is another");
+    let long = json!([{"role": "user", "content": "Compute 1 + 1. ".repeat(20)}]);
+    let refused = server.post(json!({"model": "second", "messages": long})).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.error()["message"].as_str().is_some_and(|text| text.contains("64")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_servers_file_rules_over_the_models_own() {
+    let (_folder, file) = written(
+        "[models.seedling.plan]\ndefault_effort = \"none\"\n[models.seedling.plan.efforts.none]\nbudget = 3\n",
+    );
+    let given = Given { config: Some(PathBuf::from(file)), ..Given::default() };
+    let settings = Settings::resolve(&given, &Environment::default()).expect("valid");
+    let engine = EngineArgs { model: settings.engine().model, ..engine("seedling") };
+    let server = serve_with(ServeArgs { engine, ..ServeArgs::default() }).await;
+    let body = server.chat(json!({})).await;
+    assert_eq!(body["search"]["mode"], "direct", "{body}");
+    assert_eq!(body["usage"]["completion_tokens"], 3, "{body}");
+}
+
+#[test]
+fn the_process_reward_model_is_found_and_not_claimed_to_be_used() {
+    let summary = |arguments: &[&str]| {
+        let arguments: Vec<&str> =
+            ["serve", "--port=0", "--kv-mib=16"].iter().chain(arguments).copied().collect();
+        let mut server = Binary::start(&arguments, &[]);
+        let seen = server.summary();
+        seen.lines().find(|line| line.starts_with("prm ")).map(str::to_owned)
+    };
+    let line = summary(&[]).expect("the bundled model has one");
+    assert!(line.contains("seedling-prm (bundled)") && line.contains("no mode uses it yet"), "{line}");
+    let directory = root().join("models/seedling/prm");
+    let line = summary(&["--prm", directory.to_str().expect("UTF-8")]).expect("it was named");
+    assert!(line.contains("prm (") && line.contains("1.85 M"), "{line}");
+    assert_eq!(summary(&["--prm", "none"]), None);
+    assert_eq!(summary(&["--model", "seedling-prm"]), None, "other models have none by default");
+}
+
+#[test]
+fn a_healthcheck_tells_a_server_from_none() {
+    let mut server = Binary::start(&["serve", "--port=0", "--host=0.0.0.0", "--kv-mib=16"], &[]);
+    let url = server.url();
+    let port = url.rsplit(':').next().expect("a port").to_owned();
+    let proxy = ("http_proxy", "http://127.0.0.1:1");
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let silent = silent.local_addr().expect("an address").port().to_string();
+    let gone = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address");
+    let gone = gone.port().to_string();
+    let local = format!("http://127.0.0.1:{port}/v1");
+    for (arguments, variables, code) in [
+        (vec!["--port", &port], vec![], 0),
+        (vec!["--url", &local], vec![proxy], 0),
+        (vec!["--host", "0.0.0.0"], vec![("ESPALIER_PORT", port.as_str()), proxy], 0),
+        (vec!["--port", &gone], vec![], 1),
+        (vec!["--port", &silent], vec![], 1),
+        (vec!["--url", "https://x"], vec![], 2),
+    ] {
+        let arguments: Vec<&str> = ["healthcheck"].into_iter().chain(arguments).collect();
+        let ended = Binary::run(&arguments, &variables);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(code), ""), "{arguments:?}: {}", ended.err);
+        assert_eq!(ended.err.lines().count(), usize::from(code != 0), "{}", ended.err);
+    }
+}
+
+#[test]
+fn the_manual_and_the_completions_cover_every_command_and_flag() {
+    let man = Binary::run(&["man"], &[]);
+    assert_eq!(man.code, Some(0));
+    for part in
+        ["ESPALIER SERVE", "ESPALIER CONFIG", "ESPALIER BENCH HTTP", "ESPALIER HEALTHCHECK", ".TH espalier 1"]
+    {
+        assert!(man.out.contains(part), "{part}");
+    }
+    for setting in SETTINGS {
+        let flag = format!("\\-\\-{}", setting.flag.replace('-', "\\-"));
+        assert!(man.out.contains(&flag) && man.out.contains(&setting.variable()), "{flag}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = Binary::run(&["completions", shell], &[]);
+        assert_eq!(script.code, Some(0), "{}", script.err);
+        assert!(script.out.contains("served-model-name") && script.out.contains("healthcheck"), "{shell}");
+    }
+    assert_eq!(Binary::run(&["completions", "tcsh"], &[]).code, Some(2));
+}
