@@ -65,6 +65,15 @@ pub enum ClientError {
     },
 }
 
+/// Whether an endpoint is on this machine.
+fn is_here(base: &str) -> bool {
+    let host = reqwest::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
+}
+
 impl Client {
     /// A client of the server at `endpoint`, for example
     /// `http://127.0.0.1:8000`; a trailing `/v1` is understood.
@@ -73,7 +82,12 @@ impl Client {
     /// When the HTTP client cannot be set up.
     pub fn new(endpoint: &str) -> Result<Self, ClientError> {
         let base = endpoint.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).build();
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT);
+        if is_here(&base) {
+            // A proxy that the environment names would look for it elsewhere.
+            builder = builder.no_proxy();
+        }
+        let http = builder.build();
         let http = http.map_err(|e| unreachable_at(&base, &e))?;
         Ok(Self { http, base })
     }
@@ -208,6 +222,17 @@ mod tests {
         assert!(matches!(error, ClientError::Refused { code: Some(code), .. } if code == "model_not_found"));
         let error = client.chat(&serde_json::json!({})).await.unwrap_err();
         assert_eq!(error.to_string(), "502: <html>");
+    }
+
+    #[test]
+    fn no_proxy_stands_between_a_client_and_its_own_machine() {
+        for here in ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:8080/v1", "https://127.9.9.9"]
+        {
+            assert!(is_here(here), "{here}");
+        }
+        for away in ["http://10.0.0.1", "http://localhost.example", "https://api.example/v1", "nonsense"] {
+            assert!(!is_here(away), "{away}");
+        }
     }
 
     #[tokio::test]

@@ -111,7 +111,9 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let limit = own.map_or(limit, |own| own.min(limit));
     // What a body needs is checked before anyone waits, and nothing else is done before that.
     account.hold(state.gate.enter(account.arrived() + limit, limit).await?);
-    let mut plan = served.planner.plan(&params, rand::random())?;
+    // Of 53 bits, so that the report of a drawn seed survives a client to
+    // which all numbers are doubles.
+    let mut plan = served.planner.plan(&params, rand::random::<u64>() >> 11)?;
     plan.deadline = Some(limit);
     account.planned(&plan);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

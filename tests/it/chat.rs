@@ -401,6 +401,8 @@ async fn a_drawn_seed_is_reported_and_gives_the_same_answer_again() {
     let drawn = server.chat(fields.clone()).await;
     let mut again = fields;
     again["seed"] = drawn["search"]["seed"].clone();
+    // A client to which every number is a double repeats it exactly.
+    assert!(again["seed"].as_u64().is_some_and(|seed| seed < 1 << 53), "{}", again["seed"]);
     assert_eq!(server.chat(again).await["choices"], drawn["choices"]);
 }
 

@@ -117,11 +117,11 @@ pub struct SearchReport {
     /// when nothing was shared.
     #[schema(required)]
     pub sharing_ratio: Option<f64>,
-    /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 64 bits, which
-    /// not every client's numbers hold.
+    /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 53 bits, which
+    /// every client's numbers hold.
     pub seed: i64,
     /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`, `deadline`,
-    /// `context` (it was full) or `engine_fault`.
+    /// `context` (it was full), `shutdown` or `engine_fault`.
     pub stop_reason: &'static str,
     /// One per trajectory.
     pub candidates: Vec<CandidateReport>,
