@@ -171,9 +171,9 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
         Command::Openapi => show(|page| page.write_all(http::openapi::text().as_bytes())),
         Command::Bench(command) => {
             match command.what {
-                Bench::Engine(flags) => {
-                    let engine = begin(&flags.0)?.engine;
-                    bench::engine::run(&engine, &hub, &mut out).await?;
+                Bench::Engine { options, engine } => {
+                    let engine = begin(&engine.0)?.engine;
+                    bench::engine::run(&options, &engine, &hub, &mut out).await?;
                 }
                 Bench::Http { requests } => bench::http::run(requests.get(), &mut out).await?,
             }

@@ -18,6 +18,7 @@ mod nearest;
 mod print;
 mod settings;
 
+use crate::bench::engine::Options;
 use crate::eval::EvalArgs;
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
@@ -207,8 +208,16 @@ pub struct BenchCommand {
 /// The benchmarks.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Bench {
-    /// Tokens per second of 1 and 64 branches of one prompt.
-    Engine(EngineFlags),
+    /// Tokens per second of branches that share a prompt, beside what the matrix
+    /// products alone would allow.
+    Engine {
+        /// What to measure.
+        #[command(flatten)]
+        options: Options,
+        /// What to run.
+        #[command(flatten)]
+        engine: EngineFlags,
+    },
     /// Processor time that one request costs outside the model.
     Http {
         /// Requests to measure.

@@ -96,6 +96,15 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Random weights of a shape, made while they are read: for measurements
+    /// alone. Norms are ones, the rest is small noise.
+    #[must_use]
+    pub fn random(config: &ModelConfig) -> Self {
+        let mut shard = Shard::noise(Model::tensors(config));
+        let tensors = shard.take_entries().into_iter().map(|(name, entry)| (name, (0, entry))).collect();
+        Self { shards: vec![shard], tensors }
+    }
+
     fn new(mut shards: Vec<Shard>) -> Result<Self, LoadError> {
         let mut tensors = HashMap::new();
         for (index, shard) in shards.iter_mut().enumerate() {

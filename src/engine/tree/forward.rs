@@ -4,6 +4,7 @@ use super::config::ModelConfig;
 use super::kernel::Kernels;
 use super::model::{Model, Row, Scratch};
 use super::store::Store;
+use std::sync::Arc;
 
 /// A model with its scratch memory.
 pub trait Forward: Send + 'static {
@@ -24,15 +25,15 @@ pub trait Forward: Send + 'static {
 /// A loaded model on the CPU.
 #[derive(Debug)]
 pub struct Cpu {
-    model: Model,
+    model: Arc<Model>,
     scratch: Scratch,
 }
 
 impl Cpu {
     /// A model whose rows attend in groups or, to compare, each for itself.
     #[must_use]
-    pub fn new(model: Model, grouped: bool) -> Self {
-        Self { model, scratch: Scratch::new(grouped) }
+    pub fn new(model: impl Into<Arc<Model>>, grouped: bool) -> Self {
+        Self { model: model.into(), scratch: Scratch::new(grouped) }
     }
 }
 

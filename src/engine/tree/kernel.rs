@@ -20,6 +20,7 @@
 use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES, Lanes};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Output columns that one panel of a packed matrix holds.
 const PANEL: usize = 32;
@@ -98,6 +99,24 @@ impl Packed {
     pub fn n(&self) -> usize {
         self.n
     }
+
+    /// Inputs.
+    #[must_use]
+    pub(super) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Panels.
+    #[must_use]
+    pub(super) fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Outputs that some panels hold.
+    #[must_use]
+    pub(super) fn outputs(&self, panels: &Range<usize>) -> usize {
+        self.n.min(panels.end * PANEL) - self.n.min(panels.start * PANEL)
+    }
 }
 
 /// Calls a body under the detected instruction set.
@@ -142,7 +161,8 @@ macro_rules! compile {
 
 pub(super) use compile;
 
-compile!(product, product_body, (x: &[f32], rows: usize, w: &Packed, out: &mut [f32]), rows: 8, 2);
+compile!(product, product_body,
+    (x: &[f32], rows: usize, w: &Packed, panels: Range<usize>, out: &mut [f32]), rows: 8, 2);
 compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1);
 compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1);
 
@@ -162,10 +182,34 @@ impl Kernels {
         Self { isa: Isa::Baseline }
     }
 
+    /// The instruction set that they use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "AVX2",
+            Isa::Baseline => "baseline",
+        }
+    }
+
     /// `out = x · wᵀ`: `x` is `[rows, k]`, `out` is `[rows, n]`.
     pub fn product(self, x: &[f32], rows: usize, w: &Packed, out: &mut [f32]) {
-        assert!(x.len() == rows * w.k && out.len() == rows * w.n, "rows of k in, rows of n out");
-        dispatch!(self.isa, product, x, rows, w, out);
+        self.product_of_panels(x, rows, (w, 0..w.panels()), out);
+    }
+
+    /// The outputs of some panels alone: `out` is `[rows, outputs of the panels]`.
+    pub(super) fn product_of_panels(
+        self,
+        x: &[f32],
+        rows: usize,
+        (w, panels): (&Packed, Range<usize>),
+        out: &mut [f32],
+    ) {
+        let n = w.outputs(&panels);
+        assert!(x.len() == rows * w.k && out.len() == rows * n, "rows of k in, rows of n out");
+        dispatch!(self.isa, product, x, rows, w, panels, out);
     }
 
     /// `gate = silu(gate) * up`, elementwise.
@@ -224,10 +268,12 @@ fn product_body<V: Lanes, const ROWS: usize, const FMA: bool>(
     x: &[f32],
     rows: usize,
     w: &Packed,
+    panels: Range<usize>,
     out: &mut [f32],
 ) {
-    let (k, n) = (w.k, w.n);
-    for (index, panel) in w.panels.chunks_exact((PANEL * k).max(1)).enumerate() {
+    let (k, n) = (w.k, w.outputs(&panels));
+    let panels = &w.panels[panels.start * PANEL * k..panels.end * PANEL * k];
+    for (index, panel) in panels.chunks_exact((PANEL * k).max(1)).enumerate() {
         let column = index * PANEL;
         let width = PANEL.min(n - column);
         let mut row = 0;
@@ -367,6 +413,23 @@ pub(super) mod tests {
                 let mut part = vec![0.0; size * n];
                 kernels.product(&x[..size * k], size, &weight, &mut part);
                 assert_eq!(part, whole[..size * n], "{kernels:?}, {size} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn the_panels_of_a_matrix_give_its_product_in_parts() {
+        for kernels in every_isa() {
+            let (k, n, rows) = (48, 112, 5);
+            let (x, weight) = (noise(8, rows * k), Packed::new(&noise(9, n * k), n, k));
+            let mut whole = vec![0.0; rows * n];
+            kernels.product(&x, rows, &weight, &mut whole);
+            for panels in [0..1, 1..3, 3..4, 2..2] {
+                let (first, width) = (panels.start * PANEL, weight.outputs(&panels));
+                let mut part = vec![f32::NAN; rows * width];
+                kernels.product_of_panels(&x, rows, (&weight, panels.clone()), &mut part);
+                let expected = whole.chunks_exact(n).flat_map(|row| &row[first..first + width]);
+                assert!(part.iter().eq(expected), "{kernels:?}, panels {panels:?}");
             }
         }
     }

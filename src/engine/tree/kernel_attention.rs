@@ -60,29 +60,62 @@ pub struct Tile<'a> {
 
 compile!(attention, attend_body,
     (tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]), rows: 8, 2);
+compile!(products, products_body,
+    (tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]), rows: 8, 2);
 
 impl Kernels {
     /// Scaled dot-product attention of some rows; `out` is `[row][head][head
     /// dim]`, `scratch` is reused memory.
     pub fn attend(self, tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let width = rows.first().map_or(0, |row| row.query.len());
-        assert!(out.len() == rows.len() * width && width.is_multiple_of(tile.kv_heads * tile.head_dim));
-        for row in rows {
-            assert!(
-                row.start < row.len && row.len <= row.blocks.len() * BLOCK,
-                "positions lie in the blocks"
-            );
-            assert!(
-                row.query.len() == width && tile.shared * BLOCK <= row.len,
-                "equal rows share full blocks"
-            );
-        }
+        check(tile, rows, out);
         dispatch!(self.isa, attention, tile, rows, scratch, out);
+    }
+
+    /// The two products of [`Kernels::attend`] without the softmax between
+    /// them: what attention would cost if that were free. `out` means nothing.
+    pub(super) fn attend_products(
+        self,
+        tile: Tile<'_>,
+        rows: &[Attend<'_>],
+        scratch: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
+        check(tile, rows, out);
+        dispatch!(self.isa, products, tile, rows, scratch, out);
+    }
+}
+
+fn check(tile: Tile<'_>, rows: &[Attend<'_>], out: &[f32]) {
+    let width = rows.first().map_or(0, |row| row.query.len());
+    assert!(out.len() == rows.len() * width && width.is_multiple_of(tile.kv_heads * tile.head_dim));
+    for row in rows {
+        assert!(row.start < row.len && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
+        assert!(row.query.len() == width && tile.shared * BLOCK <= row.len, "equal rows share full blocks");
     }
 }
 
 #[inline(always)]
 fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
+    tile: Tile<'_>,
+    rows: &[Attend<'_>],
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    tile_body::<V, MOST, FMA, true>(tile, rows, scratch, out);
+}
+
+#[inline(always)]
+fn products_body<V: Lanes, const MOST: usize, const FMA: bool>(
+    tile: Tile<'_>,
+    rows: &[Attend<'_>],
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    tile_body::<V, MOST, FMA, false>(tile, rows, scratch, out);
+}
+
+#[inline(always)]
+fn tile_body<V: Lanes, const MOST: usize, const FMA: bool, const SOFTMAX: bool>(
     tile: Tile<'_>,
     rows: &[Attend<'_>],
     scratch: &mut Vec<f32>,
@@ -94,11 +127,11 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
         while first < rows.len() * group {
             let queries = Queries { tile, rows, kv_head, group, first };
             first += match rows.len() * group - first {
-                1 => queries.run::<V, 1, FMA>(scratch, out),
-                2 | 3 => queries.run::<V, 2, FMA>(scratch, out),
-                _ if MOST == 2 => queries.run::<V, 2, FMA>(scratch, out),
-                4..8 => queries.run::<V, 4, FMA>(scratch, out),
-                _ => queries.run::<V, TILE, FMA>(scratch, out),
+                1 => queries.run::<V, 1, FMA, SOFTMAX>(scratch, out),
+                2 | 3 => queries.run::<V, 2, FMA, SOFTMAX>(scratch, out),
+                _ if MOST == 2 => queries.run::<V, 2, FMA, SOFTMAX>(scratch, out),
+                4..8 => queries.run::<V, 4, FMA, SOFTMAX>(scratch, out),
+                _ => queries.run::<V, TILE, FMA, SOFTMAX>(scratch, out),
             };
         }
     }
@@ -159,7 +192,7 @@ impl<'a> Queries<'a> {
 
     /// Works on `N` queries; says how many that were.
     #[inline(always)]
-    fn run<V: Lanes, const N: usize, const FMA: bool>(
+    fn run<V: Lanes, const N: usize, const FMA: bool, const SOFTMAX: bool>(
         self,
         scratch: &mut Vec<f32>,
         out: &mut [f32],
@@ -184,7 +217,10 @@ impl<'a> Queries<'a> {
             let from = n * longest + shared.len() * BLOCK;
             one.score::<V, 1>(rest, &alone[n * dim..(n + 1) * dim], (&mut scores[from..], 0));
         }
-        let totals: [f32; N] = std::array::from_fn(|n| self.softmax::<V, FMA>(n, &mut scores[n * longest..]));
+        let totals: [f32; N] = std::array::from_fn(|n| match SOFTMAX {
+            true => self.softmax::<V, FMA>(n, &mut scores[n * longest..]),
+            false => 1.0,
+        });
         self.weigh::<V, N, FMA>(shared, (scores, longest), out);
         for (n, total) in totals.into_iter().enumerate() {
             for value in &mut out[self.place(n)..][..dim] {

@@ -32,6 +32,11 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// The matrix.
+    pub(super) fn weight(&self) -> &Packed {
+        &self.weight
+    }
+
     /// `out = x · wᵀ + b` for `rows` rows; `out` is resized to fit.
     pub(super) fn forward(&self, kernels: Kernels, x: &[f32], rows: usize, out: &mut Vec<f32>) {
         out.resize(rows * self.weight.n(), 0.0);

@@ -113,12 +113,22 @@ struct Forest {
 }
 
 impl TreeEngine {
+    /// Positions in one KV block.
+    pub const BLOCK: usize = BLOCK;
+
+    /// Bytes of one KV block of a model.
+    #[must_use]
+    pub fn block_bytes(model: &Model) -> usize {
+        let shape = model.config();
+        Store::block_bytes(shape.layers, shape.kv_heads, shape.head_dim)
+    }
+
     /// An engine over a loaded model. `eos` ids end a generation.
     ///
     /// # Errors
     /// When the pool holds no block or threads cannot be started.
     pub fn new(
-        model: Model,
+        model: impl Into<Arc<Model>>,
         eos: Vec<TokenId>,
         tokenizer: Arc<Tokenizer>,
         metrics: Arc<Metrics>,
@@ -147,10 +157,7 @@ impl<M: Forward> TreeEngine<M> {
             return Err(BuildError::Pool { given: config.kv_bytes, block });
         }
         let blocks = blocks.min(u32::MAX as usize);
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads.max(1))
-            .thread_name(|index| format!("espalier-worker-{index}"))
-            .build()?;
+        let threads = pool(config.threads)?;
         metrics.engine_blocks.set(blocks as i64);
         let start = Instant::now();
         Ok(Self {
@@ -176,6 +183,12 @@ impl<M: Forward> TreeEngine<M> {
             },
         })
     }
+}
+
+/// The threads of a forward pass.
+fn pool(threads: usize) -> Result<rayon::ThreadPool, BuildError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
+    Ok(pool.thread_name(|index| format!("espalier-worker-{index}")).build()?)
 }
 
 impl<M: Forward> Engine for TreeEngine<M> {

@@ -7,6 +7,8 @@
 //! them lies the one point where all workers meet, because a prefill row
 //! attends to rows that other workers may hold.
 
+pub mod alone;
+
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
 use super::kernel::{Kernels, Packed, rms_norm, rms_norm_heads, rotate};
@@ -101,6 +103,9 @@ impl Scratch {
         self.workers.iter().flat_map(move |worker| worker.logits.chunks_exact(vocab))
     }
 }
+
+/// [`Kernels::attend`], or what takes its place to be compared with it.
+type Kernel = fn(Kernels, Tile<'_>, &[Attend<'_>], &mut Vec<f32>, &mut [f32]);
 
 /// Floating-point operations below which another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 4_000_000;
@@ -275,8 +280,22 @@ impl Model {
     /// Attention and MLP of one layer for a worker's rows.
     fn after_keys(&self, index: usize, rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
         let layer = &self.layers[index];
+        self.attend((index, Kernels::attend), rows, store, worker);
+        let Worker { rows: n, x, normed, attended, gate, up, .. } = worker;
+        layer.o.forward(self.kernels, attended, *n, normed);
+        add(x, normed);
+        self.norm_rows(x, &layer.mlp_norm, normed);
+        layer.gate.forward(self.kernels, normed, *n, gate);
+        layer.up.forward(self.kernels, normed, *n, up);
+        self.kernels.silu_gate(gate, up);
+        layer.down.forward(self.kernels, gate, *n, normed);
+        add(x, normed);
+    }
+
+    /// Attention of one layer for a worker's rows.
+    fn attend(&self, (index, kernel): (usize, Kernel), rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
-        let Worker { first, rows: n, tiles, x, normed, q, attended, gate, up, scores, .. } = worker;
+        let Worker { first, tiles, q, attended, scores, .. } = worker;
         attended.resize(q.len(), 0.0);
         let width = self.config.heads * head_dim;
         let window = self.config.windows[index];
@@ -297,17 +316,9 @@ impl Model {
             // A tile has at most as many rows as queries go together; the array
             // is filled up with its last row and cut to the tile.
             let array: [Attend<'_>; TILE] = std::array::from_fn(|i| attend(done + i.min(size - 1)));
-            self.kernels.attend(tile, &array[..size], scores, out);
+            kernel(self.kernels, tile, &array[..size], scores, out);
             done += size;
         }
-        layer.o.forward(self.kernels, attended, *n, normed);
-        add(x, normed);
-        self.norm_rows(x, &layer.mlp_norm, normed);
-        layer.gate.forward(self.kernels, normed, *n, gate);
-        layer.up.forward(self.kernels, normed, *n, up);
-        self.kernels.silu_gate(gate, up);
-        layer.down.forward(self.kernels, gate, *n, normed);
-        add(x, normed);
     }
 
     /// Logits of the rows that want them.

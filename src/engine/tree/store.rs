@@ -65,6 +65,17 @@ impl Store {
         }
     }
 
+    /// Fills everything with `number`, for measurements: memory that was never
+    /// written would be read from one page of zeros.
+    pub(super) fn fill(&mut self, number: impl Fn(usize) -> f32) {
+        let some: Vec<f32> = (0..4099).map(number).collect();
+        for layer in &mut self.layers {
+            for floats in [&mut layer.keys, &mut layer.values] {
+                floats.chunks_mut(some.len()).for_each(|part| part.copy_from_slice(&some[..part.len()]));
+            }
+        }
+    }
+
     /// Carries out a copy-on-write. The whole block is copied: positions past
     /// the shared ones are never read before they are written.
     pub fn copy(&mut self, copy: BlockCopy) {

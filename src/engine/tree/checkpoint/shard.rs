@@ -7,6 +7,7 @@
 //! and says of a file that is cut off neither its name nor what is missing.
 
 use super::super::config::LoadError;
+use crate::engine::rng;
 use candle_core::DType;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -35,6 +36,8 @@ enum Source {
     Embedded(&'static [u8]),
     /// Locked while it is read: a file has one place where it is read from.
     File(Mutex<File>),
+    /// Numbers in f32 that are made up: ones up to this place, then noise.
+    Noise(u64),
 }
 
 /// One tensor, as a header describes it.
@@ -137,6 +140,21 @@ impl Shard {
         Ok(Self { name: name.to_owned(), source, data, entries })
     }
 
+    /// A file of made-up numbers that holds the tensors of these names and
+    /// shapes.
+    pub(super) fn noise(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Self {
+        let (norms, others): (Vec<_>, Vec<_>) = tensors.partition(|(name, _)| name.ends_with("norm.weight"));
+        let count = norms.len();
+        let (mut entries, mut place, mut ones) = (Vec::new(), 0, 0);
+        for (index, (name, shape)) in norms.into_iter().chain(others).enumerate() {
+            let from = place;
+            place += (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
+            ones = if index < count { place } else { ones };
+            entries.push((name, Entry { kind: "F32".to_owned(), shape, data_offsets: (from, place) }));
+        }
+        Self { name: "random weights".to_owned(), source: Source::Noise(ones), data: 0, entries }
+    }
+
     /// The file's name.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -161,6 +179,7 @@ impl Source {
         match self {
             Source::Embedded(bytes) => Ok(bytes.len() as u64),
             Source::File(file) => Ok(lock(file).metadata()?.len()),
+            Source::Noise(_) => Ok(u64::MAX),
         }
     }
 
@@ -179,6 +198,15 @@ impl Source {
                 file.seek(SeekFrom::Start(range.start))?;
                 file.read_exact(&mut part)?;
                 Ok(Cow::Owned(part))
+            }
+            Source::Noise(ones) => {
+                let number = |place: u64| match place < *ones {
+                    true => 1.0,
+                    false => (rng::uniform(0, place) as f32 - 0.5) * 0.1,
+                };
+                Ok(Cow::Owned(
+                    range.step_by(size_of::<f32>()).flat_map(|p| number(p).to_le_bytes()).collect(),
+                ))
             }
         }
     }

@@ -1,0 +1,137 @@
+use super::report::{Product, Report, Roofline, Row, Sharing};
+use super::spread::Spread;
+use super::workload::Workload;
+use super::*;
+use crate::config::EngineArgs;
+use crate::engine::tree::model::alone::Dealing;
+use serde_json::Value;
+use std::time::Duration;
+
+fn subject() -> Subject {
+    let loaded = app::load(crate::config::BUNDLED).expect("loads");
+    let mut config = app::tree_config(&EngineArgs::default());
+    config.threads = 2;
+    Subject {
+        name: loaded.name,
+        model: Arc::new(loaded.model),
+        tokenizer: Arc::new(loaded.tokenizer),
+        config,
+    }
+}
+
+/// The workloads of the table, made small.
+fn tiny() -> Plan {
+    let small = |w: Workload| Workload {
+        branches: w.branches.min(6 + w.own / 8),
+        shared: 40,
+        own: w.own.min(5),
+        ..w
+    };
+    Plan {
+        runs: 2,
+        new: 3,
+        stride: 2,
+        enough: Duration::ZERO,
+        numpy: false,
+        workloads: ALL.map(small).to_vec(),
+    }
+}
+
+async fn report() -> Report {
+    measure(&subject(), &tiny()).await.expect("measures")
+}
+
+#[tokio::test]
+async fn a_run_measures_every_workload_and_prints_every_row() {
+    let report = report().await;
+    let mut text = Vec::new();
+    report.table(&mut text).expect("prints");
+    let text = String::from_utf8(text).expect("text");
+    for name in ["A", "B", "C", "D"] {
+        let rows = text.lines().filter(|line| line.starts_with(&format!("{name}  "))).count();
+        // One row alone shares nothing, so its attention is not compared.
+        assert_eq!(rows, if name == "A" { 2 } else { 3 }, "{name} in\n{text}");
+    }
+    for part in ["C / B: ", "load average", "D as a whole: grouped", "C ungrouped", "GFLOP/s"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    for row in &report.workloads {
+        let Sharing { unique, expected, leaves, recomputed, .. } = row.sharing;
+        assert_eq!((unique, recomputed), (expected, 0), "{:?}", row.name);
+        assert!(leaves >= unique, "{:?}", row.name);
+        assert!(row.steps.lowest >= 3.0, "{:?}: {:?} steps for 3 tokens", row.name, row.steps);
+    }
+}
+
+#[tokio::test]
+async fn the_document_has_the_figures_of_the_tables() {
+    let json: Value = serde_json::to_value(report().await).expect("JSON");
+    for key in ["model", "parameters", "threads", "instructions", "runs", "new_tokens", "c_over_b"] {
+        assert!(!json[key].is_null(), "{key} in {json:#}");
+    }
+    let rows = json["workloads"].as_array().expect("rows");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, ["A", "B", "C", "D"]);
+    for row in rows {
+        for figure in ["tokens_per_second", "step_ms", "share"] {
+            let [low, median, high] =
+                ["lowest", "median", "highest"].map(|key| row[figure][key].as_f64().expect("a number"));
+            assert!(0.0 < low && low <= median && median <= high, "{figure} in {row:#}");
+        }
+        assert!(row["roofline"]["products_ms"]["median"].as_f64() > Some(0.0), "{row:#}");
+        assert!(row["roofline"]["attention_ms"]["median"].as_f64() > Some(0.0), "{row:#}");
+        assert!(row["sharing"]["ratio"].as_f64() <= Some(1.0), "{row:#}");
+        assert!(row["share_of_fastest"].is_null(), "NumPy was not asked: {row:#}");
+    }
+    let attention = json["attention"].as_array().expect("kernels");
+    assert_eq!(attention.iter().filter_map(|k| k["name"].as_str()).collect::<Vec<_>>(), ["B", "C", "D"]);
+    assert!(json["grouping"]["ratio"].as_f64() > Some(0.0), "{json:#}");
+    assert!(json["products"].as_array().is_some_and(|products| products.len() > 3), "{json:#}");
+}
+
+#[test]
+fn a_workload_knows_its_tokens_and_the_blocks_that_they_take() {
+    let workload = Workload { name: Name::C, branches: 5, shared: 20, own: 3 };
+    assert_eq!(workload.owns(), [0, 1, 2, 0, 1]);
+    assert_eq!(workload.longest(4), 20 + 2 + 4 + 1);
+    // One whole block of 16 is shared; 27 positions reach into one more.
+    assert_eq!(workload.blocks(4, 16), 1 + 1 + 5);
+    let [a, b, c, d] = ALL;
+    assert_eq!([a, b, c, d].map(|w| (w.branches, w.shared)), [(1, 120), (64, 120), (64, 120), (256, 1500)]);
+    assert_eq!(c.owns().iter().max(), Some(&39));
+}
+
+#[test]
+fn the_fastest_product_lowers_our_share_by_what_it_would_save() {
+    let one = Spread::of([1.0]);
+    let mut row = Row {
+        name: Name::B,
+        branches: 64,
+        shared: 0,
+        own: [0, 0],
+        tokens_per_second: one,
+        step_ms: Spread::of([10.0]),
+        steps: one,
+        roofline: Roofline {
+            dealing: Dealing::Rows,
+            products_ms: Spread::of([6.0]),
+            attention_ms: Spread::of([2.0]),
+        },
+        share: Spread::of([0.8]),
+        share_of_fastest: None,
+        sharing: Sharing { unique: 1, expected: 1, leaves: 1, recomputed: 0, ratio: 1.0 },
+    };
+    let product =
+        |rows, n, gflops, openblas_gflops| Product { rows, k: 8, n, count: 1, gflops, openblas_gflops };
+    row.judge(&[product(64, 16, 10.0, None)]);
+    assert_eq!(row.share_of_fastest, None, "NumPy was not asked");
+    // Equal work: one shape twice as fast there, the other slower.
+    row.judge(&[
+        product(64, 16, 10.0, Some(20.0)),
+        product(64, 16, 10.0, Some(5.0)),
+        product(1, 16, 10.0, Some(1e9)),
+    ]);
+    let share = row.share_of_fastest.expect("both are known");
+    assert!((share - (6.0 * 0.75 + 2.0) / 10.0).abs() < 1e-12, "{share}");
+}
