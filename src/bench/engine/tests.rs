@@ -2,8 +2,9 @@ use super::report::{Product, Report, Roofline, Row, Sharing};
 use super::spread::Spread;
 use super::workload::Workload;
 use super::*;
-use crate::config::EngineArgs;
+use crate::config::{Bench, BenchCommand, Cli, Command, EngineArgs};
 use crate::engine::tree::model::alone::Dealing;
+use clap::Parser as _;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -88,6 +89,24 @@ async fn the_document_has_the_figures_of_the_tables() {
     assert_eq!(attention.iter().filter_map(|k| k["name"].as_str()).collect::<Vec<_>>(), ["B", "C", "D"]);
     assert!(json["grouping"]["ratio"].as_f64() > Some(0.0), "{json:#}");
     assert!(json["products"].as_array().is_some_and(|products| products.len() > 3), "{json:#}");
+}
+
+#[test]
+fn the_command_takes_its_own_options_beside_the_engines() {
+    let line = "espalier bench engine --json --workloads A,C --shape qwen2.5-0.5b --runs 3 --threads 2";
+    let cli = Cli::try_parse_from(line.split(' ')).expect("a good line");
+    let Command::Bench(BenchCommand { what: Bench::Engine { options, engine } }) = cli.command else {
+        panic!("another command: {cli:?}");
+    };
+    assert!(options.json && !options.numpy);
+    assert_eq!(options.workloads, [Name::A, Name::C]);
+    assert_eq!(options.shape, Some(ShapeName::Qwen25Half));
+    assert_eq!(options.runs.map(NonZeroUsize::get), Some(3));
+    assert!(engine.0.values.contains_key("threads"));
+    for wrong in ["--workloads E", "--shape 7b", "--runs 0"] {
+        let line = format!("espalier bench engine {wrong}");
+        assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
+    }
 }
 
 #[test]

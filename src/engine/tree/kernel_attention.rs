@@ -58,17 +58,19 @@ pub struct Tile<'a> {
     pub shared: usize,
 }
 
+// Compiled once, with and without the softmax: a second instance would leave
+// closures in the body with two callers, which the compiler then no longer
+// inlines; each of their vector instructions would become a call.
 compile!(attention, attend_body,
-    (tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]), rows: 8, 2);
-compile!(products, products_body,
-    (tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]), rows: 8, 2);
+    (tile: Tile<'_>, rows: &[Attend<'_>], softmax: bool, scratch: &mut Vec<f32>, out: &mut [f32]),
+    rows: 8, 2);
 
 impl Kernels {
     /// Scaled dot-product attention of some rows; `out` is `[row][head][head
     /// dim]`, `scratch` is reused memory.
     pub fn attend(self, tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]) {
         check(tile, rows, out);
-        dispatch!(self.isa, attention, tile, rows, scratch, out);
+        dispatch!(self.isa, attention, tile, rows, true, scratch, out);
     }
 
     /// The two products of [`Kernels::attend`] without the softmax between
@@ -81,7 +83,7 @@ impl Kernels {
         out: &mut [f32],
     ) {
         check(tile, rows, out);
-        dispatch!(self.isa, products, tile, rows, scratch, out);
+        dispatch!(self.isa, attention, tile, rows, false, scratch, out);
     }
 }
 
@@ -98,26 +100,7 @@ fn check(tile: Tile<'_>, rows: &[Attend<'_>], out: &[f32]) {
 fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     tile: Tile<'_>,
     rows: &[Attend<'_>],
-    scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    tile_body::<V, MOST, FMA, true>(tile, rows, scratch, out);
-}
-
-#[inline(always)]
-fn products_body<V: Lanes, const MOST: usize, const FMA: bool>(
-    tile: Tile<'_>,
-    rows: &[Attend<'_>],
-    scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    tile_body::<V, MOST, FMA, false>(tile, rows, scratch, out);
-}
-
-#[inline(always)]
-fn tile_body<V: Lanes, const MOST: usize, const FMA: bool, const SOFTMAX: bool>(
-    tile: Tile<'_>,
-    rows: &[Attend<'_>],
+    softmax: bool,
     scratch: &mut Vec<f32>,
     out: &mut [f32],
 ) {
@@ -125,13 +108,13 @@ fn tile_body<V: Lanes, const MOST: usize, const FMA: bool, const SOFTMAX: bool>(
     for kv_head in 0..tile.kv_heads {
         let mut first = 0;
         while first < rows.len() * group {
-            let queries = Queries { tile, rows, kv_head, group, first };
+            let queries = Queries { tile, rows, softmax, kv_head, group, first };
             first += match rows.len() * group - first {
-                1 => queries.run::<V, 1, FMA, SOFTMAX>(scratch, out),
-                2 | 3 => queries.run::<V, 2, FMA, SOFTMAX>(scratch, out),
-                _ if MOST == 2 => queries.run::<V, 2, FMA, SOFTMAX>(scratch, out),
-                4..8 => queries.run::<V, 4, FMA, SOFTMAX>(scratch, out),
-                _ => queries.run::<V, TILE, FMA, SOFTMAX>(scratch, out),
+                1 => queries.run::<V, 1, FMA>(scratch, out),
+                2 | 3 => queries.run::<V, 2, FMA>(scratch, out),
+                _ if MOST == 2 => queries.run::<V, 2, FMA>(scratch, out),
+                4..8 => queries.run::<V, 4, FMA>(scratch, out),
+                _ => queries.run::<V, TILE, FMA>(scratch, out),
             };
         }
     }
@@ -143,6 +126,7 @@ fn tile_body<V: Lanes, const MOST: usize, const FMA: bool, const SOFTMAX: bool>(
 struct Queries<'a> {
     tile: Tile<'a>,
     rows: &'a [Attend<'a>],
+    softmax: bool,
     kv_head: usize,
     group: usize,
     first: usize,
@@ -192,7 +176,7 @@ impl<'a> Queries<'a> {
 
     /// Works on `N` queries; says how many that were.
     #[inline(always)]
-    fn run<V: Lanes, const N: usize, const FMA: bool, const SOFTMAX: bool>(
+    fn run<V: Lanes, const N: usize, const FMA: bool>(
         self,
         scratch: &mut Vec<f32>,
         out: &mut [f32],
@@ -217,10 +201,10 @@ impl<'a> Queries<'a> {
             let from = n * longest + shared.len() * BLOCK;
             one.score::<V, 1>(rest, &alone[n * dim..(n + 1) * dim], (&mut scores[from..], 0));
         }
-        let totals: [f32; N] = std::array::from_fn(|n| match SOFTMAX {
-            true => self.softmax::<V, FMA>(n, &mut scores[n * longest..]),
-            false => 1.0,
-        });
+        let mut totals = [1.0; N];
+        if self.softmax {
+            totals = std::array::from_fn(|n| self.softmax::<V, FMA>(n, &mut scores[n * longest..]));
+        }
         self.weigh::<V, N, FMA>(shared, (scores, longest), out);
         for (n, total) in totals.into_iter().enumerate() {
             for value in &mut out[self.place(n)..][..dim] {
