@@ -1,16 +1,20 @@
 //! One form for every way of writing an answer.
 //!
-//! The string rules are a subset of MATH's `_strip_string` (Hendrycks et al.,
-//! arXiv 2103.03874), minus those that merge different answers; numbers become
-//! exact reduced fractions. The result is a fixed point: canonicalising it again
-//! changes nothing.
+//! What only spells is taken away ([`tidy`](super::tidy)); numbers become exact
+//! reduced fractions; expressions and answers with parts get their normal form
+//! ([`value`](super::value)); anything else stays text, words in lower case. The
+//! result is a fixed point: canonicalising it again changes nothing.
+
+use super::ratio::gcd;
+use super::tidy::tidy;
+use super::value::value;
 
 /// Longer answers, in bytes, are compared as they are.
 const LONGEST: usize = 1_000;
 
 /// Rounds of rewriting after which an answer is taken as it is. Real answers
 /// need two or three.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 8;
 
 /// The canonical form of an answer, a key under which equal answers meet.
 #[must_use]
@@ -22,7 +26,7 @@ pub fn canonical(answer: &str) -> String {
     let mut form = answer.to_owned();
     for _ in 0..ROUNDS {
         let next = tidy(&form);
-        let next = number(&next).unwrap_or(next);
+        let next = number(&next).or_else(|| value(&next)).unwrap_or_else(|| words(next));
         if next == form {
             return form;
         }
@@ -31,147 +35,16 @@ pub fn canonical(answer: &str) -> String {
     answer.to_owned()
 }
 
-/// What MATH's normaliser removes or rewrites without touching the value.
-fn tidy(text: &str) -> String {
-    let mut text = text.trim().replace('−', "-");
-    for (from, to) in [
-        ("\n", " "),
-        ("\\!", ""),
-        ("\\,", ""),
-        ("\\;", ""),
-        ("\\ ", " "),
-        ("\\(", ""),
-        ("\\)", ""),
-        ("\\tfrac", "\\frac"),
-        ("\\dfrac", "\\frac"),
-        ("^{\\circ}", ""),
-        ("^\\circ", ""),
-        ("°", ""),
-        ("\\%", "%"),
-        ("\\$", ""),
-        ("$", ""),
-        ("{,}", ","),
-    ] {
-        if text.contains(from) {
-            text = text.replace(from, to);
-        }
+/// Words in lower case. Short ones in capitals are names, of a segment or triangle.
+fn words(text: String) -> String {
+    const WORDS: &[&str] = &["NO", "YES", "TRUE", "FALSE", "NONE"];
+    let letters = text.bytes().all(|b| b.is_ascii_alphabetic() || b == b' ');
+    let name = text.len() <= 4 && text.bytes().all(|b| b.is_ascii_uppercase());
+    if letters && text.len() > 1 && (!name || WORDS.contains(&text.as_str())) {
+        text.to_ascii_lowercase()
+    } else {
+        text
     }
-    text = without_command(&text, "\\left");
-    text = without_command(&text, "\\right");
-    // Units on the right, as in `5\text{ cm}`; words between two values are none.
-    if let Some(at) = text.find("\\text{ ")
-        && at > 0
-        && text[at..].find('}') == Some(text.len() - at - 1)
-    {
-        text.truncate(at);
-    }
-    text = unwrapped(&text).to_owned();
-    // One full stop ends a sentence; three are part of the answer.
-    let unstopped = text.trim();
-    let unstopped = unstopped.strip_suffix('.').filter(|t| !t.ends_with('.')).unwrap_or(unstopped);
-    text = without_spaces(unstopped);
-    text = without_name(&text).to_owned();
-    braced(&braced(&text, "\\frac", 2), "\\sqrt", 1)
-}
-
-/// The text without a LaTeX command; longer commands that begin with it stay.
-fn without_command(text: &str, command: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(command) {
-        let (before, after) = rest.split_at(at);
-        out.push_str(before);
-        rest = &after[command.len()..];
-        if rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            out.push_str(command);
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-/// What a `\text{...}` or its like holds, where it holds everything.
-fn unwrapped(text: &str) -> &str {
-    for command in ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\boxed{"] {
-        if let Some(inner) = text.strip_prefix(command).and_then(|t| t.strip_suffix('}'))
-            && !inner.contains(['{', '}'])
-        {
-            return inner;
-        }
-    }
-    text
-}
-
-/// The text without the spaces that mean nothing. One stays between two letters
-/// or digits (`1 2` is not `12`), and one in `1, 234`, which is a list, where
-/// `1,234` is a number.
-fn without_spaces(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let after = rest[c.len_utf8()..].trim_start();
-        if !c.is_whitespace() {
-            out.push(c);
-            rest = &rest[c.len_utf8()..];
-            continue;
-        }
-        let joins = |c: char| c.is_alphanumeric();
-        let word = out.ends_with(joins) && after.starts_with(joins);
-        let list = out.ends_with(',') && after.bytes().take_while(u8::is_ascii_digit).count() == 3;
-        if word || list {
-            out.push(' ');
-        }
-        rest = after;
-    }
-    out
-}
-
-/// The right side of `x=5`: a name of at most two letters says nothing.
-fn without_name(text: &str) -> &str {
-    match text.split_once('=') {
-        Some((name, value))
-            if (1..=2).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphabetic())
-                && !value.is_empty()
-                && !value.contains('=') =>
-        {
-            value
-        }
-        _ => text,
-    }
-}
-
-/// `\frac12` as `\frac{1}{2}`: one letter or digit is an argument of its own.
-fn braced(text: &str, command: &str, arguments: usize) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(command) {
-        let end = at + command.len();
-        out.push_str(&rest[..end]);
-        rest = &rest[end..];
-        for _ in 0..arguments {
-            match rest.chars().next() {
-                Some(c) if c.is_ascii_digit() || (c.is_ascii_alphabetic() && !out.ends_with(command)) => {
-                    out.push('{');
-                    out.push(c);
-                    out.push('}');
-                    rest = &rest[1..];
-                }
-                Some('{') => {
-                    let Some(close) = rest.find('}') else { break };
-                    // An argument with braces of its own is left as it is.
-                    if rest[1..close].contains('{') {
-                        break;
-                    }
-                    out.push_str(&rest[..=close]);
-                    rest = &rest[close + 1..];
-                }
-                _ => break,
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 /// The reduced fraction that a text spells exactly, percentages marked as such.
@@ -181,6 +54,13 @@ fn number(text: &str) -> Option<String> {
         None => (text, ""),
     };
     let (negative, value) = sign(value);
+    if let Some((whole, part)) = value.split_once(' ') {
+        let (p, q) = part.split_once('/')?;
+        let (whole, p, q) = (unsigned(whole)?, unsigned(p)?, unsigned(q)?);
+        let top = whole.checked_mul(q)?.checked_add(p)?;
+        let sign = if negative { "-" } else { "" };
+        return if 0 < p && p < q { number(&format!("{sign}{top}/{q}{percent}")) } else { None };
+    }
     let fraction = value.strip_prefix("\\frac{").and_then(|f| f.strip_suffix('}')?.split_once("}{"));
     let (p, q) = match fraction.or_else(|| value.split_once('/')) {
         Some((p, q)) => (integer(p)?, integer(q)?),
@@ -207,9 +87,13 @@ fn sign(text: &str) -> (bool, &str) {
     }
 }
 
+fn unsigned(digits: &str) -> Option<i128> {
+    ungrouped(digits)?.parse().ok()
+}
+
 fn integer(text: &str) -> Option<i128> {
     let (negative, digits) = sign(text);
-    let value: i128 = ungrouped(digits)?.parse().ok()?;
+    let value = unsigned(digits)?;
     Some(if negative { -value } else { value })
 }
 
@@ -236,10 +120,6 @@ fn ungrouped(text: &str) -> Option<String> {
     let digits = groups.iter().all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit()));
     let grouped = others.is_empty() || (first.len() <= 3 && others.iter().all(|g| g.len() == 3));
     (digits && grouped).then(|| groups.concat())
-}
-
-fn gcd(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

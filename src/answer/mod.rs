@@ -7,6 +7,11 @@
 //! evaluation is deliberately absent.
 
 mod canonical;
+mod expression;
+mod ratio;
+mod sum;
+mod tidy;
+mod value;
 
 pub use canonical::canonical;
 
