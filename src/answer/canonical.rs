@@ -158,6 +158,27 @@ mod tests {
     }
 
     #[test]
+    fn answers_with_parts_keep_what_matters() {
+        for (answer, form) in [
+            ("7 3/4", "31/4"),
+            ("-7\\frac{3}{4}", "-31/4"),
+            ("\\{3, 1, 2, 1\\}", "\\{1,2,3\\}"),
+            ("\\left(\\frac{1}{2}, 0.25\\right]", "(1/2,1/4]"),
+            ("(3,\\infty)\\cup(-\\infty,2]", "(-\\infty,2]\\cup (3,\\infty)"),
+            ("2 < x", "-2+x>0"),
+            ("(1,234)", "(1, 234)"),
+            ("12 and 13", "12,13"),
+            ("(B)", "B"),
+            ("YES", "yes"),
+            ("ABC", "ABC"),
+            ("12 square cm", "12"),
+            ("\\frac{3\\pi}{6}", "\\pi/2"),
+        ] {
+            assert_eq!(canonical(answer), form, "{answer}");
+        }
+    }
+
+    #[test]
     fn percentages_stay_percentages() {
         assert_eq!(canonical("50.0\\%"), "50%");
         assert_ne!(canonical("50%"), canonical("0.5"));
@@ -209,6 +230,27 @@ mod tests {
         assert_eq!(canonical(&long), long.trim());
     }
 
+    fn expressions() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            (0i64..40).prop_map(|n| n.to_string()),
+            "[xyin]".prop_map(String::from),
+            Just("\\pi".to_owned()),
+            (2i64..30).prop_map(|n| format!("\\sqrt{{{n}}}")),
+            (2i64..30).prop_map(|n| format!("\\sqrt[3]{{{n}}}")),
+        ];
+        leaf.prop_recursive(4, 24, 2, |inner| {
+            (inner.clone(), inner, 0..8).prop_map(|(a, b, kind)| match kind {
+                0 | 1 => format!("({a}+{b})"),
+                2 => format!("({a}-{b})"),
+                3 => format!("{a}\\cdot {b}"),
+                4 => format!("\\frac{{{a}}}{{{b}}}"),
+                5 => format!("\\sqrt{{{a}}}"),
+                6 => format!("({a})^{{{b}}}"),
+                _ => format!("-\\sin({a})"),
+            })
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
 
@@ -218,6 +260,31 @@ mod tests {
         ) {
             let form = canonical(&text);
             prop_assert_eq!(canonical(&form), form);
+        }
+
+        #[test]
+        fn the_form_of_a_value_with_parts_is_its_own(
+            text in r"(\\frac\{|\\sqrt\{|\\pm|\\pi|\\infty|\\cup|\\\{|\\\}|\\begin\{pmatrix\}|\\end\{pmatrix\}|&|\\\\|\\sin|\\in|\\cdot|\\le|√|²| and | cm|percent|\^\{|[0-9xyina{}(),.=+/%<>| \[\]^!-]){0,14}",
+        ) {
+            let form = canonical(&text);
+            prop_assert_eq!(canonical(&form), form);
+        }
+
+        #[test]
+        fn the_form_of_an_expression_is_its_own(text in expressions()) {
+            let form = canonical(&text);
+            prop_assert_eq!(canonical(&form), form);
+        }
+
+        #[test]
+        fn sums_and_products_commute(a in expressions(), b in expressions()) {
+            let sum = |a: &str, b: &str| canonical(&format!("({a})+({b})"));
+            let product = |a: &str, b: &str| canonical(&format!("({a})\\cdot({b})"));
+            // Where the work of one order is too much, so may be that of the other; what
+            // is understood in both must agree.
+            for (one, other) in [(sum(&a, &b), sum(&b, &a)), (product(&a, &b), product(&b, &a))] {
+                prop_assert!(one == other || one.contains(")+(") || one.contains(")\\cdot("), "{} {}", one, other);
+            }
         }
 
         #[test]

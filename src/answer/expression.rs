@@ -7,6 +7,7 @@
 
 use super::ratio::Ratio;
 use super::sum::{Atom, Sum, Work};
+use std::sync::Arc;
 
 /// Nested brackets, roots and fractions that are allowed.
 const DEEPEST: usize = 24;
@@ -20,8 +21,8 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 const NAMES: &[&str] = &[
-    "pi", "infty", "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu", "rho",
-    "sigma", "tau", "phi", "varphi", "psi", "omega", "Delta", "Gamma", "Omega", "ell",
+    "pi", "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu", "rho", "sigma", "tau",
+    "phi", "varphi", "psi", "omega", "Delta", "Gamma", "Omega", "ell",
 ];
 
 /// The normal form of an expression, if the text is one.
@@ -115,6 +116,10 @@ impl<'a> Reader<'a> {
                 product = product.mul(&if minus { factor.neg()? } else { factor }, self.work)?;
                 (digits, below_slash) = (false, false);
             } else if self.takes("/") || self.takes("\\div") {
+                // `12/25/2020` is a date.
+                if below_slash {
+                    return None;
+                }
                 let minus = self.takes("-");
                 let factor = self.power()?.0;
                 product = product.div(&if minus { factor.neg()? } else { factor }, self.work)?;
@@ -196,7 +201,7 @@ impl<'a> Reader<'a> {
                 let value = self.bracketed('|', "|")?;
                 match value.as_ratio() {
                     Some(ratio) => Some(Sum::of(ratio.abs()?)),
-                    None => Some(Sum::atom(Atom::Call("\\abs".to_owned(), value))),
+                    None => Some(Sum::atom(Atom::Call("\\abs".to_owned(), Arc::new(value)))),
                 }
             }
             '\\' => self.command(),
@@ -267,8 +272,9 @@ impl<'a> Reader<'a> {
             }
             "abs" => {
                 let value = self.bracketed('(', ")")?;
-                Some(Sum::atom(Atom::Call("\\abs".to_owned(), value)))
+                Some(Sum::atom(Atom::Call("\\abs".to_owned(), Arc::new(value))))
             }
+            "infty" => self.infinity(),
             _ if NAMES.contains(&name) => self.named(format!("\\{name}")),
             _ if FUNCTIONS.contains(&name) => self.call(name),
             _ => None,
@@ -316,7 +322,7 @@ impl<'a> Reader<'a> {
             }
             argument
         };
-        let value = Sum::atom(Atom::Call(name, argument));
+        let value = Sum::atom(Atom::Call(name, Arc::new(argument)));
         power.map_or(Some(value.clone()), |power| value.power(&power, self.work))
     }
 
@@ -331,7 +337,7 @@ impl<'a> Reader<'a> {
             }
             "pi" | "inf" => {
                 self.rest = rest;
-                return self.named(if run == "pi" { "\\pi" } else { "\\infty" }.to_owned());
+                return if run == "pi" { self.named("\\pi".to_owned()) } else { self.infinity() };
             }
             _ if FUNCTIONS.contains(&run) && rest.starts_with('(') => {
                 self.rest = rest;
@@ -350,6 +356,12 @@ impl<'a> Reader<'a> {
         } else {
             Some(letter(first))
         }
+    }
+
+    /// Infinity stands alone: `\infty-\infty` is not 0.
+    fn infinity(&self) -> Option<Sum> {
+        let bare = self.whole.trim_matches(|c: char| "+-(){} ".contains(c));
+        matches!(bare, "\\infty" | "inf").then(|| Sum::atom(Atom::Name("\\infty".to_owned())))
     }
 
     /// A name, with its subscript.

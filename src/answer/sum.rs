@@ -9,14 +9,17 @@
 //! form. Deliberately absent: factorisation, identities of functions, nested roots,
 //! reduction of fractions of sums that do not divide. All work is counted, and an
 //! expression that asks for too much has no normal form.
+//!
+//! Length: one arithmetic, whose operations are defined by each other.
 
 use super::ratio::{Ratio, gcd};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Terms of a sum, and products of terms in one expression, that are allowed.
 const MOST_TERMS: usize = 64;
-const MOST_STEPS: u32 = 20_000;
+const MOST_STEPS: u32 = 12_000;
 
 /// Powers of sums up to this are multiplied out.
 const LARGEST_POWER: i128 = 12;
@@ -51,11 +54,11 @@ pub(super) enum Atom {
     /// Either sign.
     PlusMinus,
     /// A sum that is not multiplied out: below a fraction bar or a root.
-    Group(Sum),
+    Group(Arc<Sum>),
     /// A base to a power that holds names.
-    Power(Sum, Sum),
+    Power(Arc<Sum>, Arc<Sum>),
     /// A function's value.
-    Call(String, Sum),
+    Call(String, Arc<Sum>),
 }
 
 type Product = BTreeMap<Atom, Ratio>;
@@ -102,17 +105,22 @@ impl Sum {
     }
 
     pub(super) fn add(&self, other: &Self, work: &mut Work) -> Option<Self> {
-        work.spend(u32::try_from(self.0.len() + other.0.len()).ok()?)?;
         let mut sum = self.clone();
+        sum.absorb(other, work)?;
+        Some(sum)
+    }
+
+    fn absorb(&mut self, other: &Self, work: &mut Work) -> Option<()> {
         for (product, factor) in &other.0 {
-            let total = sum.0.get(product).copied().unwrap_or(Ratio::ZERO).add(*factor)?;
+            work.spend(1)?;
+            let total = self.0.get(product).copied().unwrap_or(Ratio::ZERO).add(*factor)?;
             if total.is_zero() {
-                sum.0.remove(product);
+                self.0.remove(product);
             } else {
-                sum.0.insert(product.clone(), total);
+                self.0.insert(product.clone(), total);
             }
         }
-        (sum.0.len() <= MOST_TERMS).then_some(sum)
+        (self.0.len() <= MOST_TERMS).then_some(())
     }
 
     pub(super) fn mul(&self, other: &Self, work: &mut Work) -> Option<Self> {
@@ -124,7 +132,7 @@ impl Sum {
                 for (atom, exponent) in q {
                     raise(&mut product, atom, *exponent)?;
                 }
-                sum = sum.add(&opened(product, f.mul(*g)?, work)?, work)?;
+                sum.absorb(&opened(product, f.mul(*g)?, work)?, work)?;
             }
         }
         Some(sum)
@@ -189,7 +197,7 @@ impl Sum {
         let primitive = self.scaled(content.inverse()?)?;
         let outside = Self::of(content).power(&Self::of(power), work)?;
         let mut product = Product::new();
-        raise(&mut product, &Atom::Group(primitive), power)?;
+        raise(&mut product, &Atom::Group(Arc::new(primitive)), power)?;
         outside.mul(&opened(product, Ratio::ONE, work)?, work)
     }
 
@@ -200,7 +208,7 @@ impl Sum {
         let rest = exponent.add(&Self::of(known.neg()?), work)?;
         let outside =
             if known.is_zero() { Self::of(Ratio::ONE) } else { self.power(&Self::of(known), work)? };
-        outside.mul(&Self::atom(Atom::Power(self.clone(), rest)), work)
+        outside.mul(&Self::atom(Atom::Power(Arc::new(self.clone()), Arc::new(rest))), work)
     }
 
     /// The sum with the sign of one square root (or of `i`) turned.
@@ -358,7 +366,7 @@ fn root_of_product(product: &Product, factor: Ratio, power: Ratio, work: &mut Wo
         raise(&mut out, &Atom::Name(name.clone()), power)?;
     } else if !inside.is_empty() {
         let sign = if negative { Ratio::whole(-1) } else { Ratio::ONE };
-        raise(&mut out, &Atom::Group(Sum::term(inside, sign)), power)?;
+        raise(&mut out, &Atom::Group(Arc::new(Sum::term(inside, sign))), power)?;
     }
     outside.mul(&opened(out, Ratio::ONE, work)?, work)
 }

@@ -101,7 +101,6 @@ pub(super) fn tidy(text: &str) -> String {
         ("\\!", ""),
         ("\\,", ""),
         ("\\;", ""),
-        ("\\ ", " "),
         ("\\(", ""),
         ("\\)", ""),
         ("\\tfrac", "\\frac"),
@@ -118,6 +117,10 @@ pub(super) fn tidy(text: &str) -> String {
             text = text.replace(from, to);
         }
     }
+    // `\ ` is a space, but not behind the backslash of a matrix's line break.
+    let lines: Vec<String> = text.split("\\\\").map(|line| line.replace("\\ ", " ")).collect();
+    text = lines.join("\\\\");
+    text = spaced_and(&text);
     text = radicals(text);
     text = without_command(&text, "\\left");
     text = without_command(&text, "\\right");
@@ -141,6 +144,25 @@ pub(super) fn tidy(text: &str) -> String {
         text.pop();
     }
     braced(&braced(&text, "\\frac", 2), "\\sqrt", 1)
+}
+
+/// A comma for the "and" or "or" between two values, of which one has a digit.
+fn spaced_and(text: &str) -> String {
+    for word in [" and ", " or "] {
+        if let Some((left, right)) = text.split_once(word)
+            && [left, right].iter().any(|side| side.contains(|c: char| c.is_ascii_digit()))
+            && [left, right].iter().all(|side| !side.trim().contains(' ') || !words_in(side))
+        {
+            return format!("{left},{}", spaced_and(right));
+        }
+    }
+    text.to_owned()
+}
+
+/// Whether there is a run of four letters outside of commands.
+fn words_in(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_alphabetic() && c != '\\')
+        .any(|run| run.len() > 3 && !run.contains('\\'))
 }
 
 /// `√12` and `√(x+1)` in LaTeX: the sign reaches over all digits, or a bracket.
@@ -264,8 +286,15 @@ fn without_spaces(text: &str) -> String {
     out
 }
 
-/// The right side of `x=5`: a name of at most two letters says nothing.
+/// The right side of `x=5` or `x\in(0,1)`: a name of at most two letters says nothing.
 fn without_name(text: &str) -> &str {
+    if let Some((name, value)) = text.split_once("\\in")
+        && name.len() == 1
+        && name.bytes().all(|b| b.is_ascii_alphabetic())
+        && value.starts_with(['(', '[', '\\'])
+    {
+        return value;
+    }
     match text.split_once('=') {
         Some((name, value))
             if (1..=2).contains(&name.len())
