@@ -30,119 +30,122 @@
 //!   word, spaces before `i`, `x \in`, the "and" of a list, other forms of a rational
 //!   function.
 
-use super::equiv;
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
+#[cfg(test)]
+mod tests {
+    use super::super::equiv;
+    use std::collections::BTreeMap;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
 
-const GRADERS: [&str; 3] = ["math-verify", "Qwen2.5-Math", "PRM800K"];
+    const GRADERS: [&str; 3] = ["math-verify", "Qwen2.5-Math", "PRM800K"];
 
-/// The pairs of each kind on which we agree with each grader, at the least.
-const FLOORS: &[(&str, [usize; 3])] = &[
-    ("integer", [195, 170, 195]),
-    ("thousands", [160, 140, 160]),
-    ("decimal", [147, 136, 147]),
-    ("fraction", [289, 289, 273]),
-    ("mixed", [140, 100, 160]),
-    ("percent", [152, 133, 152]),
-    ("currency", [180, 174, 180]),
-    ("unit", [159, 119, 132]),
-    ("degrees", [95, 76, 76]),
-    ("tuple", [224, 216, 252]),
-    ("list", [142, 61, 144]),
-    ("list order", [18, 36, 36]),
-    ("set", [96, 48, 48]),
-    ("interval", [193, 132, 177]),
-    ("union", [96, 64, 80]),
-    ("root", [383, 353, 353]),
-    ("pi", [156, 148, 142]),
-    ("polynomial", [285, 269, 285]),
-    ("rational function", [96, 96, 48]),
-    ("complex", [80, 96, 112]),
-    ("power", [128, 121, 98]),
-    ("science", [79, 80, 64]),
-    ("equation", [96, 48, 64]),
-    ("inequality", [91, 49, 77]),
-    ("plus minus", [64, 64, 64]),
-    ("matrix", [80, 80, 80]),
-    ("choice", [70, 80, 70]),
-    ("word", [89, 93, 95]),
-    ("other", [61, 62, 62]),
-    ("arithmetic", [202, 224, 157]),
-    ("random", [79, 79, 79]),
-];
+    /// The pairs of each kind on which we agree with each grader, at the least.
+    const FLOORS: &[(&str, [usize; 3])] = &[
+        ("integer", [195, 170, 195]),
+        ("thousands", [160, 140, 160]),
+        ("decimal", [147, 136, 147]),
+        ("fraction", [289, 289, 273]),
+        ("mixed", [140, 100, 160]),
+        ("percent", [152, 133, 152]),
+        ("currency", [180, 174, 180]),
+        ("unit", [159, 119, 132]),
+        ("degrees", [95, 76, 76]),
+        ("tuple", [224, 216, 252]),
+        ("list", [142, 61, 144]),
+        ("list order", [18, 36, 36]),
+        ("set", [96, 48, 48]),
+        ("interval", [193, 132, 177]),
+        ("union", [96, 64, 80]),
+        ("root", [383, 353, 353]),
+        ("pi", [156, 148, 142]),
+        ("polynomial", [285, 269, 285]),
+        ("rational function", [96, 96, 48]),
+        ("complex", [80, 96, 112]),
+        ("power", [128, 121, 98]),
+        ("science", [79, 80, 64]),
+        ("equation", [96, 48, 64]),
+        ("inequality", [91, 49, 77]),
+        ("plus minus", [64, 64, 64]),
+        ("matrix", [80, 80, 80]),
+        ("choice", [70, 80, 70]),
+        ("word", [89, 93, 95]),
+        ("other", [61, 62, 62]),
+        ("arithmetic", [202, 224, 157]),
+        ("random", [79, 79, 79]),
+    ];
 
-struct Pair<'a> {
-    kind: &'a str,
-    truth: &'a str,
-    prediction: &'a str,
-    same: bool,
-    verdicts: &'a str,
-}
+    struct Pair<'a> {
+        kind: &'a str,
+        truth: &'a str,
+        prediction: &'a str,
+        same: bool,
+        verdicts: &'a str,
+    }
 
-fn pairs(file: &str) -> Vec<Pair<'_>> {
-    let lines = file.lines().filter(|line| !line.starts_with('#'));
-    let pair = |line: &'_ str| -> Vec<usize> { line.match_indices('\t').map(|(at, _)| at).collect() };
-    lines
-        .map(|line| {
-            let tabs = pair(line);
-            assert_eq!(tabs.len(), 4, "{line}");
-            let column = |i: usize| {
-                let from = if i == 0 { 0 } else { tabs[i - 1] + 1 };
-                &line[from..tabs.get(i).copied().unwrap_or(line.len())]
-            };
-            Pair {
-                kind: column(0),
-                truth: column(1),
-                prediction: column(2),
-                same: column(3) == "1",
-                verdicts: column(4),
+    fn pairs(file: &str) -> Vec<Pair<'_>> {
+        let lines = file.lines().filter(|line| !line.starts_with('#'));
+        let pair = |line: &'_ str| -> Vec<usize> { line.match_indices('\t').map(|(at, _)| at).collect() };
+        lines
+            .map(|line| {
+                let tabs = pair(line);
+                assert_eq!(tabs.len(), 4, "{line}");
+                let column = |i: usize| {
+                    let from = if i == 0 { 0 } else { tabs[i - 1] + 1 };
+                    &line[from..tabs.get(i).copied().unwrap_or(line.len())]
+                };
+                Pair {
+                    kind: column(0),
+                    truth: column(1),
+                    prediction: column(2),
+                    same: column(3) == "1",
+                    verdicts: column(4),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn verdicts_agree_with_the_python_graders() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/answers.tsv");
+        let file = std::fs::read_to_string(path).unwrap();
+        let pairs = pairs(&file);
+        let mut counts: BTreeMap<&str, (usize, [usize; 3])> = BTreeMap::new();
+        for pair in &pairs {
+            let ours = equiv(pair.truth, pair.prediction);
+            assert_eq!(ours, pair.same, "{}: {} and {}", pair.kind, pair.truth, pair.prediction);
+            assert_eq!(ours, equiv(pair.prediction, pair.truth), "{} and {}", pair.truth, pair.prediction);
+            let (total, agreed) = counts.entry(pair.kind).or_default();
+            *total += 1;
+            for (count, verdict) in agreed.iter_mut().zip(pair.verdicts.chars()) {
+                *count += usize::from((verdict == '1') == ours && verdict != 'x');
             }
-        })
-        .collect()
-}
-
-#[test]
-fn verdicts_agree_with_the_python_graders() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/answers.tsv");
-    let file = std::fs::read_to_string(path).unwrap();
-    let pairs = pairs(&file);
-    let mut counts: BTreeMap<&str, (usize, [usize; 3])> = BTreeMap::new();
-    for pair in &pairs {
-        let ours = equiv(pair.truth, pair.prediction);
-        assert_eq!(ours, pair.same, "{}: {} and {}", pair.kind, pair.truth, pair.prediction);
-        assert_eq!(ours, equiv(pair.prediction, pair.truth), "{} and {}", pair.truth, pair.prediction);
-        let (total, agreed) = counts.entry(pair.kind).or_default();
-        *total += 1;
-        for (count, verdict) in agreed.iter_mut().zip(pair.verdicts.chars()) {
-            *count += usize::from((verdict == '1') == ours && verdict != 'x');
         }
-    }
-    let mut table = format!("\n{:<20}{:>8}", "agreement with", "pairs");
-    for grader in GRADERS {
-        write!(table, "{grader:>14}").unwrap();
-    }
-    let mut row = |kind: &str, total: usize, agreed: [usize; 3]| {
-        write!(table, "\n{kind:<20}{total:>8}").unwrap();
-        for count in agreed {
-            write!(table, "{:>13.1}%", 100.0 * count as f64 / total as f64).unwrap();
+        let mut table = format!("\n{:<20}{:>8}", "agreement with", "pairs");
+        for grader in GRADERS {
+            write!(table, "{grader:>14}").unwrap();
         }
-    };
-    for (kind, (total, agreed)) in &counts {
-        row(kind, *total, *agreed);
-    }
-    let all = [0, 1, 2].map(|grader| counts.values().map(|(_, agreed)| agreed[grader]).sum());
-    row("all", pairs.len(), all);
-    writeln!(std::io::stdout(), "{table}").unwrap();
+        let mut row = |kind: &str, total: usize, agreed: [usize; 3]| {
+            write!(table, "\n{kind:<20}{total:>8}").unwrap();
+            for count in agreed {
+                write!(table, "{:>13.1}%", 100.0 * count as f64 / total as f64).unwrap();
+            }
+        };
+        for (kind, (total, agreed)) in &counts {
+            row(kind, *total, *agreed);
+        }
+        let all = [0, 1, 2].map(|grader| counts.values().map(|(_, agreed)| agreed[grader]).sum());
+        row("all", pairs.len(), all);
+        writeln!(std::io::stdout(), "{table}").unwrap();
 
-    assert_eq!(counts.keys().copied().collect::<Vec<_>>(), {
-        let mut kinds: Vec<&str> = FLOORS.iter().map(|(kind, _)| *kind).collect();
-        kinds.sort_unstable();
-        kinds
-    });
-    for (kind, floors) in FLOORS {
-        for ((count, floor), grader) in counts[kind].1.iter().zip(floors).zip(GRADERS) {
-            assert!(count >= floor, "{kind}: {count} agreements with {grader}, not {floor}");
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), {
+            let mut kinds: Vec<&str> = FLOORS.iter().map(|(kind, _)| *kind).collect();
+            kinds.sort_unstable();
+            kinds
+        });
+        for (kind, floors) in FLOORS {
+            for ((count, floor), grader) in counts[kind].1.iter().zip(floors).zip(GRADERS) {
+                assert!(count >= floor, "{kind}: {count} agreements with {grader}, not {floor}");
+            }
         }
     }
 }
