@@ -132,6 +132,33 @@ struct Queries<'a> {
     first: usize,
 }
 
+/// The largest of some numbers, sixteen at a time.
+#[inline(always)]
+fn highest_of(numbers: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &number) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, number);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+/// The sum of some numbers: sixteen partial sums by place, then these in order.
+#[inline(always)]
+fn sum_of(numbers: &[f32]) -> f32 {
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for chunk in chunks {
+        for (lane, number) in lanes.iter_mut().zip(chunk) {
+            *lane += number;
+        }
+    }
+    lanes.iter().chain(rest).sum()
+}
+
 impl<'a> Queries<'a> {
     /// The row of a query.
     #[inline(always)]
@@ -203,7 +230,9 @@ impl<'a> Queries<'a> {
         }
         let mut totals = [1.0; N];
         if self.softmax {
-            totals = std::array::from_fn(|n| self.softmax::<V, FMA>(n, &mut scores[n * longest..]));
+            for (n, total) in totals.iter_mut().enumerate() {
+                *total = self.softmax::<V, FMA>(n, &mut scores[n * longest..]);
+            }
         }
         self.weigh::<V, N, FMA>(shared, (scores, longest), out);
         for (n, total) in totals.into_iter().enumerate() {
@@ -252,9 +281,9 @@ impl<'a> Queries<'a> {
         let before = row.span().start * BLOCK;
         let (outside, seen) = scores[..row.len - before].split_at_mut(row.start - before);
         outside.fill(0.0);
-        let highest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let highest = highest_of(seen);
         exponentials_body::<V, 1, FMA>(seen, highest);
-        seen.iter().sum()
+        sum_of(seen)
     }
 
     /// Weighted sums of values, over positions in order, in strips of columns
@@ -315,28 +344,40 @@ impl<'a> Queries<'a> {
         for (index, &block) in self.row(0).blocks[blocks].iter().enumerate() {
             let values = &self.tile.layer.values[self.block(block)];
             let at = index * BLOCK;
-            let add = |sums: &mut [[V; 2]; N], values: &[f32], weight: [f32; N]| {
-                let (values, _) = values[column..column + 2 * LANES].as_chunks::<LANES>();
-                let (low, high) = (V::load(&values[0]), V::load(&values[1]));
-                for (sums, weight) in sums.iter_mut().zip(weight) {
-                    let weight = V::splat(weight);
-                    *sums = [weight.mul_add(low, sums[0]), weight.mul_add(high, sums[1])];
-                }
-            };
             // Whole blocks have constant bounds, which the compiler needs.
             let whole: [Option<&[f32; BLOCK]>; N] = weights.map(|weights| weights[at..].first_chunk());
             if whole.iter().all(Option::is_some) {
                 let whole = whole.map(|weights| weights.unwrap_or(&[0.0; BLOCK]));
                 for (p, values) in values.chunks_exact(dim).enumerate().take(BLOCK) {
-                    add(sums, values, std::array::from_fn(|n| whole[n][p]));
+                    let mut weight = [0.0; N];
+                    for (weight, whole) in weight.iter_mut().zip(whole) {
+                        *weight = whole[p];
+                    }
+                    add::<V, N>(sums, &values[column..], weight);
                 }
             } else {
                 let left = weights[0].len() - at;
                 for (p, values) in values.chunks_exact(dim).enumerate().take(left) {
-                    add(sums, values, std::array::from_fn(|n| weights[n][at + p]));
+                    let mut weight = [0.0; N];
+                    for (weight, all) in weight.iter_mut().zip(weights) {
+                        *weight = all[at + p];
+                    }
+                    add::<V, N>(sums, &values[column..], weight);
                 }
             }
         }
+    }
+}
+
+/// Adds one position's weighted values to sums. A function, because a closure
+/// with two callers is not inlined and its vector instructions become calls.
+#[inline(always)]
+fn add<V: Lanes, const N: usize>(sums: &mut [[V; 2]; N], values: &[f32], weight: [f32; N]) {
+    let (values, _) = values[..2 * LANES].as_chunks::<LANES>();
+    let (low, high) = (V::load(&values[0]), V::load(&values[1]));
+    for (sums, weight) in sums.iter_mut().zip(weight) {
+        let weight = V::splat(weight);
+        *sums = [weight.mul_add(low, sums[0]), weight.mul_add(high, sums[1])];
     }
 }
 
