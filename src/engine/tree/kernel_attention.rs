@@ -341,43 +341,26 @@ impl<'a> Queries<'a> {
         sums: &mut [[V; 2]; N],
     ) {
         let dim = self.tile.head_dim;
+        // A copy that nothing points to stays in registers.
+        let mut kept = *sums;
         for (index, &block) in self.row(0).blocks[blocks].iter().enumerate() {
             let values = &self.tile.layer.values[self.block(block)];
             let at = index * BLOCK;
-            // Whole blocks have constant bounds, which the compiler needs.
-            let whole: [Option<&[f32; BLOCK]>; N] = weights.map(|weights| weights[at..].first_chunk());
-            if whole.iter().all(Option::is_some) {
-                let whole = whole.map(|weights| weights.unwrap_or(&[0.0; BLOCK]));
-                for (p, values) in values.chunks_exact(dim).enumerate().take(BLOCK) {
-                    let mut weight = [0.0; N];
-                    for (weight, whole) in weight.iter_mut().zip(whole) {
-                        *weight = whole[p];
-                    }
-                    add::<V, N>(sums, &values[column..], weight);
-                }
-            } else {
-                let left = weights[0].len() - at;
-                for (p, values) in values.chunks_exact(dim).enumerate().take(left) {
-                    let mut weight = [0.0; N];
-                    for (weight, all) in weight.iter_mut().zip(weights) {
-                        *weight = all[at + p];
-                    }
-                    add::<V, N>(sums, &values[column..], weight);
+            let positions = (weights[0].len() - at).min(BLOCK);
+            let mut of_block = [[0.0; BLOCK]; N];
+            for (of_block, weights) in of_block.iter_mut().zip(weights) {
+                of_block[..positions].copy_from_slice(&weights[at..at + positions]);
+            }
+            for (p, values) in values.chunks_exact(dim).enumerate().take(positions) {
+                let (values, _) = values[column..column + 2 * LANES].as_chunks::<LANES>();
+                let (low, high) = (V::load(&values[0]), V::load(&values[1]));
+                for (kept, of_block) in kept.iter_mut().zip(&of_block) {
+                    let weight = V::splat(of_block[p]);
+                    *kept = [weight.mul_add(low, kept[0]), weight.mul_add(high, kept[1])];
                 }
             }
         }
-    }
-}
-
-/// Adds one position's weighted values to sums. A function, because a closure
-/// with two callers is not inlined and its vector instructions become calls.
-#[inline(always)]
-fn add<V: Lanes, const N: usize>(sums: &mut [[V; 2]; N], values: &[f32], weight: [f32; N]) {
-    let (values, _) = values[..2 * LANES].as_chunks::<LANES>();
-    let (low, high) = (V::load(&values[0]), V::load(&values[1]));
-    for (sums, weight) in sums.iter_mut().zip(weight) {
-        let weight = V::splat(weight);
-        *sums = [weight.mul_add(low, sums[0]), weight.mul_add(high, sums[1])];
+        *sums = kept;
     }
 }
 
