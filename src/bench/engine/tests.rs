@@ -1,3 +1,5 @@
+//! The arithmetic of the figures, and a small run that prints every row.
+
 use super::report::{Product, Report, Roofline, Row, Sharing};
 use super::spread::Spread;
 use super::workload::Workload;
