@@ -17,7 +17,7 @@ mod emit;
 mod flight;
 mod shared;
 
-use super::event::{ChoiceEvent, Event};
+use super::event::{ChoiceEvent, Event, StopReason};
 use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -124,6 +124,10 @@ impl Runner {
             seconds: plan.deadline.unwrap_or_default().as_secs_f64(),
             ending: self.ending.subscribe(),
         };
+        if limit.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // Nothing is begun that could not be delivered.
+            return Err(limit.error(StopReason::Deadline));
+        }
         let open = Open {
             priority: plan.priority,
             salt: plan.cache_salt.clone(),
