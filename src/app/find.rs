@@ -58,7 +58,7 @@ static MODELS: [Bundled; 2] = [
     bundled!(
         BUNDLED_PRM,
         "seedling/prm",
-        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "prm.json"]
     ),
 ];
 

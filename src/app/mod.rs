@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 pub use find::{BUNDLED_PRM, Found, find, find_here};
 pub use healthcheck::HealthError;
 pub use hub::{Hub, HubError};
-pub use model::{Checked, Loaded, ModelError, Prm, load};
+pub use model::{Checked, CheckedPrm, Loaded, ModelError, Prm, load};
 pub use server::{Server, http_config};
 pub use stack::{Stack, assemble, tree_config};
 

@@ -16,10 +16,12 @@ use crate::engine::tree::generation::{self, Generation};
 use crate::engine::tree::model::Model;
 use crate::prompt::{ChatTemplate, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
+use crate::verify::Format;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::Arc;
 use toml::Table;
 
 pub use error::ModelError;
@@ -50,20 +52,34 @@ pub struct Checked {
     /// How it is prompted and what efforts mean.
     pub config: ModelConfig,
     /// The process reward model that goes with it, if there is one.
-    pub prm: Option<Prm>,
+    pub prm: Option<CheckedPrm>,
     weights: Weights,
 }
 
-/// A process reward model that was found and checked, and is not loaded: no
-/// verifier uses it yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A process reward model of which everything but the weights was read.
+#[derive(Debug)]
+pub struct CheckedPrm {
+    name: String,
+    origin: String,
+    shape: Shape,
+    tokenizer: Arc<Tokenizer>,
+    format: Format,
+    weights: Weights,
+}
+
+/// A process reward model, ready to be put on an engine.
+#[derive(Debug)]
 pub struct Prm {
     /// Its name.
     pub name: String,
     /// Where it came from, for people.
     pub origin: String,
-    /// Numbers in its weights.
-    pub parameters: u64,
+    /// Its weights.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How it is read.
+    pub format: Format,
 }
 
 /// A model, ready to be put on an engine.
@@ -227,7 +243,7 @@ impl Found {
 
     /// As a policy is checked, but for what only answers need. Its context is
     /// its own: what bounds the policy does not bound it.
-    fn check_prm(&self) -> Result<Prm, ModelError> {
+    fn check_prm(&self) -> Result<CheckedPrm, ModelError> {
         let unbounded = ModelArgs { max_model_len: None, ..self.args.clone() };
         let found = Found {
             name: self.name.clone(),
@@ -238,13 +254,24 @@ impl Found {
         };
         let check = || {
             let (shape, weights) = found.body()?;
-            found.tokenizer(&shape)?;
+            let tokenizer_config: Value = found.json("tokenizer_config.json")?;
+            let mut tokenizer = found.tokenizer(&shape)?;
+            tokenizer.configure(&tokenizer_config);
             found.agree(&shape, &weights)?;
-            Ok(Prm {
-                name: found.name.clone(),
-                origin: found.origin.clone(),
-                parameters: weights.parameters(),
-            })
+            let tokenizer = Arc::new(tokenizer);
+            let template = match found.template(&tokenizer_config) {
+                Ok((source, file)) => {
+                    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&tokenizer_config));
+                    let model = found.name.clone();
+                    Some(template.map_err(|cause| ModelError::Prompt { model, file, cause })?)
+                }
+                // Whether one is needed is for the format to say.
+                Err(_) => None,
+            };
+            let format = Format::new(&found.json("prm.json")?, Arc::clone(&tokenizer), template);
+            let format = format.map_err(|cause| ModelError::Format { model: found.name.clone(), cause })?;
+            let (name, origin) = (found.name.clone(), found.origin.clone());
+            Ok(CheckedPrm { name, origin, shape, tokenizer, format, weights })
         };
         check().map_err(|cause| ModelError::Prm(Box::new(cause)))
     }
@@ -357,7 +384,16 @@ impl Checked {
             template: self.template,
             sampling: self.sampling,
             config: self.config,
-            prm: self.prm,
+            prm: self.prm.map(|prm| prm.load(progress)).transpose()?,
         })
+    }
+}
+
+impl CheckedPrm {
+    fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Prm, ModelError> {
+        let (name, origin) = (self.name, self.origin);
+        let load = |cause| ModelError::Prm(Box::new(ModelError::Load { model: name.clone(), cause }));
+        let model = self.weights.load(self.shape, progress).map_err(load)?;
+        Ok(Prm { name, origin, model, tokenizer: self.tokenizer, format: self.format })
     }
 }

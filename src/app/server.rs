@@ -25,7 +25,7 @@ pub struct Server {
     address: SocketAddr,
     /// How long requests may go on after a signal to stop.
     shutdown: Duration,
-    thread: Option<EngineThread>,
+    threads: Vec<EngineThread>,
 }
 
 impl Server {
@@ -43,7 +43,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr()?;
         let state = AppState::new(config, Arc::new(metrics));
-        Ok(Self { state, listener, address, shutdown, thread: None })
+        Ok(Self { state, listener, address, shutdown, threads: Vec::new() })
     }
 
     /// Opens the port and loads a model, for harnesses in the same process.
@@ -56,7 +56,7 @@ impl Server {
         let mut server = Self::open(address, http_config(args), Duration::ZERO).await?;
         let stack = Stack::build(checked, &args.engine, &server.state.metrics, &server.state.progress)?;
         server.state.install(stack.served);
-        server.thread = Some(stack.thread);
+        server.threads = stack.threads;
         Ok(server)
     }
 
@@ -79,7 +79,7 @@ impl Server {
     /// None at present.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> std::io::Result<()> {
         let ended = http::serve_until(self.listener, self.state, stop, self.shutdown).await;
-        end(self.thread, ended == Ended::Cut);
+        end(self.threads, ended == Ended::Cut);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Server {
             .spawn(move || drop(tell.send(load(&progress))))?;
         let mut serving = pin!(http::serve_until(self.listener, self.state.clone(), stop, self.shutdown));
         let (mut cut, mut told, mut loaded) = (pin!(cut), pin!(told), Some(loaded));
-        let mut thread = None;
+        let mut threads = Vec::new();
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -112,7 +112,7 @@ impl Server {
                 ended = &mut serving => break Ok(ended),
                 stack = &mut told, if loaded.is_some() => match stack.unwrap_or(Err(AppError::Loader)) {
                     Ok(stack) => {
-                        thread = Some(stack.thread);
+                        threads = stack.threads;
                         self.state.install(stack.served);
                         if let Some(loaded) = loaded.take() {
                             loaded(&stack.summary);
@@ -123,7 +123,7 @@ impl Server {
             }
         };
         let cut = !matches!(outcome, Ok(Ended::Finished | Ended::Hurried));
-        end(thread, cut);
+        end(threads, cut);
         outcome.map(|ended| {
             if ended == Ended::Cut {
                 tracing::warn!("requests were still running and were cut");
@@ -132,11 +132,10 @@ impl Server {
     }
 }
 
-/// Ends the engine. What would not end in time is not waited for either.
-fn end(thread: Option<EngineThread>, cut: bool) {
-    match thread {
-        Some(thread) if cut => thread.abandon(),
-        thread => drop(thread),
+/// Ends the engines. What would not end in time is not waited for either.
+fn end(threads: Vec<EngineThread>, cut: bool) {
+    for thread in threads {
+        if cut { thread.abandon() } else { drop(thread) }
     }
 }
 

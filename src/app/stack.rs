@@ -1,6 +1,6 @@
 //! A model on its engine's thread, with everything that plans and runs requests.
 
-use super::{AppError, Checked};
+use super::{AppError, Checked, Prm};
 use crate::config::{EngineArgs, ServeArgs};
 use crate::engine::tree::{self, TreeEngine};
 use crate::engine::{EngineThread, Handle};
@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Planner, PlannerParts};
 use crate::prompt::Tokenizer;
 use crate::search::run::Runner;
+use crate::verify::Verifier;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,8 +25,8 @@ pub struct Stack {
     pub served: Served,
     /// Lines that say what was loaded.
     pub summary: String,
-    /// Ends the engine when dropped.
-    pub thread: EngineThread,
+    /// End the engines when dropped: the model's, and its verifier's.
+    pub threads: Vec<EngineThread>,
 }
 
 impl Stack {
@@ -46,7 +47,9 @@ impl Stack {
         let parameters = loaded.model.parameters();
         let engine =
             TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(metrics), &config)?;
+        let verifier = loaded.prm.map(|prm| verifier(prm, args, &engine)).transpose()?;
         let (thread, handle) = EngineThread::spawn(engine)?;
+        let mut threads = vec![thread];
         let caps = handle.caps();
         metrics.set_cache(caps.block, caps.pool_blocks);
         let mut summary = String::new();
@@ -68,14 +71,11 @@ impl Stack {
             args.kv_mib,
             config.step_positions
         );
-        if let Some(prm) = &loaded.prm {
-            let millions = prm.parameters as f64 / 1e6;
-            let _ = writeln!(
-                summary,
-                "prm     {} ({}): {millions:.2} M parameters, found and checked; no mode uses it yet",
-                prm.name, prm.origin
-            );
-        }
+        let verifier = verifier.map(|(verifier, thread, line)| {
+            threads.push(thread);
+            summary.push_str(&line);
+            verifier
+        });
         let model = ModelCard {
             id: loaded.name,
             aliases: loaded.aliases,
@@ -91,9 +91,35 @@ impl Stack {
             caps: caps.clone(),
             defaults: loaded.sampling,
         })?;
-        let runner = Runner::new(handle, Arc::clone(metrics));
-        Ok(Self { served: Served { planner, runner, tokenizer, model }, summary, thread })
+        let runner = Runner::new(handle, verifier, Arc::clone(metrics));
+        Ok(Self { served: Served { planner, runner, tokenizer, model }, summary, threads })
     }
+}
+
+/// Puts a process reward model on an engine beside the policy's, whose threads
+/// it shares; with a line that says what it is.
+fn verifier(
+    prm: Prm,
+    args: &EngineArgs,
+    policy: &TreeEngine,
+) -> Result<(Verifier, EngineThread, String), AppError> {
+    let kv_bytes = args.prm_kv_mib.get().saturating_mul(1 << 20);
+    let config = tree::Config { kv_bytes, ..tree_config(args) };
+    let millions = prm.model.parameters() as f64 / 1e6;
+    // Counters of its own: those that are exported are the policy's.
+    let metrics = Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?;
+    let engine = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, Arc::new(metrics), &config)?;
+    let (thread, handle) = EngineThread::spawn(engine.on_threads_of(policy))?;
+    let caps = handle.caps();
+    let line = format!(
+        "prm     {} ({}): {millions:.2} M parameters, context {}, KV for {} positions in {} MiB\n",
+        prm.name,
+        prm.origin,
+        caps.context,
+        caps.pool_blocks * caps.block,
+        args.prm_kv_mib
+    );
+    Ok((Verifier::new(prm.name, handle, prm.format), thread, line))
 }
 
 /// What HTTP needs, around any engine, with the limits that are the default.
@@ -107,7 +133,7 @@ pub fn assemble(
 ) -> AppState {
     let config = super::http_config(&ServeArgs { body_limit, ..ServeArgs::default() });
     let state = AppState::new(config, Arc::clone(&metrics));
-    state.install(Served { planner, runner: Runner::new(engine, metrics), tokenizer, model });
+    state.install(Served { planner, runner: Runner::new(engine, None, metrics), tokenizer, model });
     state
 }
 

@@ -128,6 +128,8 @@ pub struct EngineArgs {
     pub model: ModelArgs,
     /// Memory for KV, in MiB; taken as it is used.
     pub kv_mib: NonZeroUsize,
+    /// The same for the process reward model.
+    pub prm_kv_mib: NonZeroUsize,
     /// Threads of the forward pass; without it, one per core.
     pub threads: Option<NonZeroUsize>,
     /// Positions computed in one step, at most.

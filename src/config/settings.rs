@@ -217,6 +217,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Memory for KV, in MiB; taken as it is used",
     },
     Setting {
+        flag: "prm-kv-mib",
+        section: "engine",
+        key: "prm_kv_mib",
+        value: "MIB",
+        kind: Kind::Number(1, 1 << 30),
+        default: Some("512"),
+        absent: "",
+        help: "Memory for KV of the process reward model, in MiB; taken as it is used",
+    },
+    Setting {
         flag: "threads",
         section: "engine",
         key: "threads",

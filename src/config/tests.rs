@@ -172,7 +172,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one_and_their_line() {
         ("[servr]\nport = 1", 1, "servr", "did you mean `server`?"),
         ("port = 1", 1, "port", "did you mean `port` in [server]?"),
         ("[server]\nkv-mib = 1", 2, "server.kv-mib", "did you mean `kv_mib` in [engine]?"),
-        ("[engine]\nhue = 1", 2, "engine.hue", "known here: kv_mib, threads, step_positions"),
+        ("[engine]\nhue = 1", 2, "engine.hue", "known here: kv_mib, prm_kv_mib, threads, step_positions"),
         (
             "[models.m.plan]\ndefault_efort = 1",
             2,

@@ -200,10 +200,14 @@ impl Link {
         drop(self.commands.send(Message::Command(command)));
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {
+    /// Sends at once; the answer is waited for apart from the lease.
+    fn ask<T, F>(&self, command: F) -> impl Future<Output = Result<T, EngineError>> + use<T, F>
+    where
+        F: FnOnce(Reply<T>) -> Command,
+    {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply));
-        answer.await.unwrap_or(Err(EngineError::Closed))
+        async { answer.await.unwrap_or(Err(EngineError::Closed)) }
     }
 }
 
@@ -313,16 +317,16 @@ impl Branch {
 
     /// Computes what is pending and returns the logits at `positions`, which
     /// must be ascending and pending: one row per position, one number per id
-    /// of `ids` (empty: the whole vocabulary).
-    ///
-    /// # Errors
-    /// When a position is not pending, or the engine failed or has ended.
-    pub async fn logits(
+    /// of `ids` (empty: the whole vocabulary). The work begins at once, and the
+    /// future only waits for it: an error when a position is not pending, or the
+    /// engine failed or has ended.
+    pub fn logits(
         &self,
         positions: Vec<usize>,
         ids: Vec<TokenId>,
-    ) -> Result<Vec<Vec<f32>>, EngineError> {
-        self.link.ask(|reply| Command::Logits { branch: self.id, positions, ids, reply }).await
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, EngineError>> + Send + 'static + use<> {
+        let branch = self.id;
+        self.link.ask(move |reply| Command::Logits { branch, positions, ids, reply })
     }
 
     /// The engine's own counters of this branch's request.

@@ -76,7 +76,12 @@ fn fixture_on(engine: impl Engine) -> Fixture {
         context: 64,
     };
     let state = AppState::new(config(), Arc::clone(&metrics));
-    state.install(Served { planner, runner: Runner::new(handle, metrics), tokenizer: tokenizer(), model });
+    state.install(Served {
+        planner,
+        runner: Runner::new(handle, None, metrics),
+        tokenizer: tokenizer(),
+        model,
+    });
     Fixture { state, _thread: thread }
 }
 

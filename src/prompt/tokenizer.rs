@@ -128,6 +128,18 @@ impl Tokenizer {
         self.inner.token_to_id(name)
     }
 
+    /// The names of all special tokens, which text that is not ours must not hold.
+    #[must_use]
+    pub fn special_tokens(&self) -> Vec<String> {
+        let added = self.inner.get_added_vocabulary().get_vocab();
+        let special =
+            |name: &&String| !name.is_empty() && self.inner.get_added_vocabulary().is_special_token(name);
+        let mut names: Vec<String> = added.keys().filter(special).cloned().collect();
+        // The order of a hash map is not the same twice.
+        names.sort_unstable();
+        names
+    }
+
     /// Size of the vocabulary, added tokens included: every id is below it.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

@@ -21,6 +21,7 @@ use super::event::{ChoiceEvent, Event, StopReason};
 use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
+use crate::verify::Verifier;
 use choice::Choice;
 use shared::{Limit, Shared, Told};
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 pub struct Runner {
     engine: Handle,
+    verifier: Option<Verifier>,
     metrics: Arc<Metrics>,
     ending: Arc<watch::Sender<bool>>,
 }
@@ -82,16 +84,22 @@ pub struct Running {
 }
 
 impl Runner {
-    /// A runner over an engine.
+    /// A runner over an engine, with what scores steps where there is such.
     #[must_use]
-    pub fn new(engine: Handle, metrics: Arc<Metrics>) -> Self {
-        Self { engine, metrics, ending: Arc::new(watch::Sender::new(false)) }
+    pub fn new(engine: Handle, verifier: Option<Verifier>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, verifier, metrics, ending: Arc::new(watch::Sender::new(false)) }
     }
 
     /// The engine, for its caps and health.
     #[must_use]
     pub fn engine(&self) -> &Handle {
         &self.engine
+    }
+
+    /// What scores steps, if there is such.
+    #[must_use]
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
     }
 
     /// Ends every run with the best that it has, and whatever is started later

@@ -266,16 +266,16 @@ async fn the_servers_file_rules_over_the_models_own() {
 }
 
 #[test]
-fn the_process_reward_model_is_found_and_not_claimed_to_be_used() {
+fn the_process_reward_model_is_loaded_beside_the_model() {
     let summary = |arguments: &[&str]| {
         let arguments: Vec<&str> =
-            ["serve", "--port=0", "--kv-mib=16"].iter().chain(arguments).copied().collect();
+            ["serve", "--port=0", "--kv-mib=16", "--prm-kv-mib=8"].iter().chain(arguments).copied().collect();
         let mut server = Binary::start(&arguments, &[]);
         let seen = server.summary();
         seen.lines().find(|line| line.starts_with("prm ")).map(str::to_owned)
     };
     let line = summary(&[]).expect("the bundled model has one");
-    assert!(line.contains("seedling-prm (bundled)") && line.contains("no mode uses it yet"), "{line}");
+    assert!(line.contains("seedling-prm (bundled)") && line.ends_with("positions in 8 MiB"), "{line}");
     let directory = root().join("models/seedling/prm");
     let line = summary(&["--prm", directory.to_str().expect("UTF-8")]).expect("it was named");
     assert!(line.contains("prm (") && line.contains("1.85 M"), "{line}");

@@ -4,6 +4,7 @@ use crate::app::hub::{HubError, SINGLE};
 use crate::config::{BUNDLED, ConfigError, Mistake};
 use crate::engine::tree::config::{LoadError, SUPPORTED};
 use crate::prompt::PromptError;
+use crate::verify::FormatError;
 use std::path::PathBuf;
 
 /// Why a model cannot be served. Each says what was found and what would do.
@@ -84,6 +85,14 @@ pub enum ModelError {
         file: &'static str,
         /// Why.
         cause: PromptError,
+    },
+    /// A process reward model that its `prm.json` does not describe.
+    #[error("cannot read scores of '{model}': prm.json: {cause}")]
+    Format {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        cause: FormatError,
     },
     /// Its `espalier.toml` is wrong.
     #[error(transparent)]

@@ -88,7 +88,7 @@ pub struct TreeEngine<M = Cpu> {
     model: M,
     eos: Vec<TokenId>,
     tokenizer: Arc<Tokenizer>,
-    threads: rayon::ThreadPool,
+    threads: Arc<rayon::ThreadPool>,
     step_positions: usize,
     most_waiting: usize,
     costs: Costs,
@@ -157,7 +157,7 @@ impl<M: Forward> TreeEngine<M> {
             return Err(BuildError::Pool { given: config.kv_bytes, block });
         }
         let blocks = blocks.min(u32::MAX as usize);
-        let threads = pool(config.threads)?;
+        let threads = Arc::new(pool(config.threads)?);
         metrics.engine_blocks.set(blocks as i64);
         let start = Instant::now();
         Ok(Self {
@@ -182,6 +182,14 @@ impl<M: Forward> TreeEngine<M> {
                 metrics,
             },
         })
+    }
+
+    /// The same engine on the threads of another one: two pools on the same
+    /// cores would fight over them.
+    #[must_use]
+    pub fn on_threads_of<N>(mut self, other: &TreeEngine<N>) -> Self {
+        self.threads = Arc::clone(&other.threads);
+        self
     }
 }
 

@@ -28,7 +28,7 @@ fn engine(
     let script = Script { caps, says, before_step, live: Arc::clone(&live) };
     let (thread, handle) = EngineThread::spawn(ScriptedEngine::new(script)).expect("a thread");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    Fixture { runner: Runner::new(handle, Arc::clone(&metrics)), metrics, live, _thread: thread }
+    Fixture { runner: Runner::new(handle, None, Arc::clone(&metrics)), metrics, live, _thread: thread }
 }
 
 fn saying(says: impl Fn(u64) -> Vec<String> + Send + 'static) -> Fixture {
