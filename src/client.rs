@@ -1,10 +1,12 @@
 //! A small asynchronous client of OpenAI-compatible servers, for the harnesses.
 //!
 //! Requests and answers are plain JSON values: a harness sends fields that no
-//! type of ours need know. Errors show what the server's envelope says.
-//! Streaming, retries and TLS are deliberately absent: a harness talks to a
-//! server at hand and must see every failure.
+//! type of ours need know. Errors show what the server's envelope says. A key
+//! is sent as a bearer token and never shown. Streaming and retries are
+//! deliberately absent: who asks must see every failure, and a refusal says when
+//! to ask again.
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Bytes of a body that is no envelope which an error shows.
 const EXCERPT: usize = 200;
+
+/// Names the top-level fields of a request that this project's server ignored.
+const IGNORED: HeaderName = HeaderName::from_static("x-ignored-params");
 
 /// A client of one server. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -46,7 +51,12 @@ pub enum ClientError {
         message: String,
         /// `error.code`, if the envelope has one.
         code: Option<String>,
+        /// What `Retry-After` asks for, where it is a number of seconds.
+        retry_after: Option<Duration>,
     },
+    /// The key does not fit into a header.
+    #[error("the API key has characters that no HTTP header can carry")]
+    Key,
     /// The answer is not JSON.
     #[error("the answer of {url} is not JSON: {cause}")]
     NotJson {
@@ -65,6 +75,15 @@ pub enum ClientError {
     },
 }
 
+/// A chat completion, and what the server said beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The body.
+    pub body: Value,
+    /// Top-level fields of the request that the server says it ignored.
+    pub ignored: Option<String>,
+}
+
 /// Whether an endpoint is on this machine.
 fn is_here(base: &str) -> bool {
     let host = reqwest::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -81,8 +100,24 @@ impl Client {
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub fn new(endpoint: &str) -> Result<Self, ClientError> {
+        Self::with_key(endpoint, None)
+    }
+
+    /// The same with an API key, which every request carries as a bearer token.
+    ///
+    /// # Errors
+    /// When the key fits into no header, or the HTTP client cannot be set up.
+    pub fn with_key(endpoint: &str, key: Option<&str>) -> Result<Self, ClientError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let token = HeaderValue::try_from(format!("Bearer {}", key.trim()));
+            let mut token = token.map_err(|_| ClientError::Key)?;
+            // Or it would stand in whatever shows the client.
+            token.set_sensitive(true);
+            headers.insert(AUTHORIZATION, token);
+        }
         let base = endpoint.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT);
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).default_headers(headers);
         if is_here(&base) {
             // A proxy that the environment names would look for it elsewhere.
             builder = builder.no_proxy();
@@ -97,9 +132,16 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached, refuses, or answers no JSON.
     pub async fn chat(&self, body: &Value) -> Result<Value, ClientError> {
+        self.complete(body).await.map(|completion| completion.body)
+    }
+
+    /// The same with what the server says beside the body.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses, or answers no JSON.
+    pub async fn complete(&self, body: &Value) -> Result<Completion, ClientError> {
         let url = format!("{}/v1/chat/completions", self.base);
-        let sent = self.http.post(&url).json(body).send().await;
-        read(&url, sent).await
+        read(&url, self.http.post(&url).json(body).send().await).await
     }
 
     /// The ids of the models that the server offers (`GET /v1/models`).
@@ -108,7 +150,7 @@ impl Client {
     /// When the server cannot be reached, refuses, or answers no JSON.
     pub async fn models(&self) -> Result<Vec<String>, ClientError> {
         let url = format!("{}/v1/models", self.base);
-        let body = read(&url, self.http.get(&url).send().await).await?;
+        let body = read(&url, self.http.get(&url).send().await).await?.body;
         let list = body["data"].as_array().into_iter().flatten();
         Ok(list.filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
     }
@@ -116,13 +158,17 @@ impl Client {
     /// Waits until the server lists its models, which it does once they are loaded.
     ///
     /// # Errors
-    /// When it does not do so in time.
+    /// When it does not do so in time, or refuses for a reason that waiting does
+    /// not mend: a status of the four hundreds other than 408 and 429.
     pub async fn wait_ready(&self, within: Duration) -> Result<(), ClientError> {
         let started = Instant::now();
         loop {
             let left = within.saturating_sub(started.elapsed());
             let last = match tokio::time::timeout(left.max(POLL), self.models()).await {
                 Ok(Ok(_)) => return Ok(()),
+                Ok(Err(refused @ ClientError::Refused { status: 400..=407 | 409..=428 | 430..=499, .. })) => {
+                    return Err(refused);
+                }
                 Ok(Err(last)) => last,
                 Err(_) => ClientError::Unreachable { url: self.base.clone(), cause: "no answer".to_owned() },
             };
@@ -146,30 +192,34 @@ struct Details {
     code: Option<Value>,
 }
 
-async fn read(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<Value, ClientError> {
+async fn read(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<Completion, ClientError> {
     let response = sent.map_err(|e| unreachable_at(url, &e))?;
     let status = response.status();
+    let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+    let (ignored, retry_after) = (header(IGNORED), header(RETRY_AFTER));
     let body = response.bytes().await.map_err(|e| unreachable_at(url, &e))?;
     if !status.is_success() {
-        return Err(refusal(status.as_u16(), &body));
+        let seconds = retry_after.and_then(|text| text.trim().parse().ok());
+        return Err(refusal(status.as_u16(), &body, seconds.map(Duration::from_secs)));
     }
-    serde_json::from_slice(&body)
-        .map_err(|e| ClientError::NotJson { url: url.to_owned(), cause: e.to_string() })
+    let body = serde_json::from_slice(&body)
+        .map_err(|e| ClientError::NotJson { url: url.to_owned(), cause: e.to_string() })?;
+    Ok(Completion { body, ignored })
 }
 
-fn refusal(status: u16, body: &[u8]) -> ClientError {
-    match serde_json::from_slice(body) {
+fn refusal(status: u16, body: &[u8], retry_after: Option<Duration>) -> ClientError {
+    let (message, code) = match serde_json::from_slice(body) {
         Ok(Envelope { error }) => {
             // Some servers write a number where OpenAI writes a string.
             let code = error.code.filter(|c| !c.is_null());
-            let code = code.map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned));
-            ClientError::Refused { status, message: error.message, code }
+            (error.message, code.map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)))
         }
         Err(_) => {
             let text = String::from_utf8_lossy(&body[..body.len().min(EXCERPT)]);
-            ClientError::Refused { status, message: text.trim().to_owned(), code: None }
+            (text.trim().to_owned(), None)
         }
-    }
+    };
+    ClientError::Refused { status, message, code, retry_after }
 }
 
 /// The error with its chain of causes: reqwest's own text names none of them.
@@ -197,7 +247,9 @@ mod tests {
             for (status, body) in responses {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = [0; 4_096];
-                let _ = stream.read(&mut request).unwrap();
+                let read = stream.read(&mut request).unwrap();
+                let authorised = String::from_utf8_lossy(&request[..read]).contains("Bearer s3cret");
+                let body = if body.is_empty() { authorised.to_string() } else { body.to_owned() };
                 let length = body.len();
                 let head =
                     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
@@ -222,6 +274,39 @@ mod tests {
         assert!(matches!(error, ClientError::Refused { code: Some(code), .. } if code == "model_not_found"));
         let error = client.chat(&serde_json::json!({})).await.unwrap_err();
         assert_eq!(error.to_string(), "502: <html>");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_when_to_ask_again_and_an_answer_what_was_ignored() {
+        let busy = "429 Too Many\r\nretry-after: 7";
+        let dated = "503 Busy\r\nretry-after: Fri, 31 Dec 1999 23:59:59 GMT";
+        let answered = "200 OK\r\nx-ignored-params: reasonning";
+        let client = Client::new(&canned(vec![(busy, "{}"), (dated, "{}"), (answered, "{}")])).unwrap();
+        for expected in [Some(Duration::from_secs(7)), None] {
+            let error = client.complete(&serde_json::json!({})).await.unwrap_err();
+            let ClientError::Refused { retry_after, .. } = error else { panic!("{error}") };
+            assert_eq!(retry_after, expected);
+        }
+        let completion = client.complete(&serde_json::json!({})).await.unwrap();
+        assert_eq!(completion.ignored.as_deref(), Some("reasonning"));
+    }
+
+    #[tokio::test]
+    async fn a_key_is_sent_and_not_shown() {
+        let endpoint = canned(vec![("200 OK", ""), ("200 OK", "")]);
+        let client = Client::with_key(&endpoint, Some(" s3cret\n")).unwrap();
+        assert_eq!(client.chat(&Value::Null).await.unwrap(), Value::Bool(true));
+        assert!(!format!("{client:?}").contains("s3cret"), "{client:?}");
+        assert_eq!(Client::new(&endpoint).unwrap().chat(&Value::Null).await.unwrap(), Value::Bool(false));
+        assert!(matches!(Client::with_key(&endpoint, Some("a\nb")), Err(ClientError::Key)));
+    }
+
+    #[tokio::test]
+    async fn what_waiting_does_not_mend_is_not_waited_for() {
+        let body = r#"{"error": {"message": "bad key"}}"#;
+        let client = Client::new(&canned(vec![("401 Unauthorized", body)])).unwrap();
+        let error = client.wait_ready(Duration::from_secs(3_600)).await.unwrap_err();
+        assert_eq!(error.to_string(), "401: bad key");
     }
 
     #[test]

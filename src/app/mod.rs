@@ -12,7 +12,7 @@ mod server;
 mod stack;
 
 use crate::config::{
-    self, Bench, Cli, Command, ConfigError, EngineArgs, Environment, Given, ServeArgs, Settings,
+    self, Bench, Cli, Command, ConfigError, EngineArgs, Environment, EvalCommand, Given, ServeArgs, Settings,
 };
 use crate::engine::tree::BuildError;
 use crate::prompt::PromptError;
@@ -78,6 +78,9 @@ pub enum AppError {
     /// A suite could not be run.
     #[error(transparent)]
     Eval(#[from] eval::EvalError),
+    /// The variable that holds the API key does not.
+    #[error("--api-key-env {0}: there is no such variable, or it is empty; export the endpoint's key in it")]
+    NoKey(String),
     /// Some requests of a suite failed.
     #[error("{0} requests failed")]
     FailedRequests(usize),
@@ -152,17 +155,7 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
         }
         Command::Eval(command) => {
             let engine = begin(&command.engine.0)?.engine;
-            let summary = if let Some(endpoint) = &command.eval.endpoint {
-                eval::run(&command.eval, endpoint, &mut out).await?
-            } else {
-                let args = ServeArgs { port: 0, engine, ..ServeArgs::default() };
-                let server = Server::bind(&args, &hub).await?;
-                let endpoint = server.url();
-                let serving = tokio::spawn(server.serve(std::future::pending()));
-                let summary = eval::run(&command.eval, &endpoint, &mut out).await?;
-                serving.abort();
-                summary
-            };
+            let summary = evaluated(*command, (engine, environment), &hub, &mut out).await?;
             match summary.errors() {
                 0 => Ok(()),
                 n => Err(AppError::FailedRequests(n)),
@@ -182,6 +175,34 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
         Command::Completions { shell } => show(|page| manual::completions(shell, page)),
         Command::Man => show(manual::man),
     }
+}
+
+/// Measures the endpoint that is named, else a server that is started for it.
+async fn evaluated(
+    command: EvalCommand,
+    (engine, environment): (EngineArgs, &Environment),
+    hub: &Hub,
+    out: &mut dyn std::io::Write,
+) -> Result<eval::Summary, AppError> {
+    let mut args = command.eval;
+    let variable = args.api_key_env.clone();
+    let unset = |name: &String| AppError::NoKey(name.clone());
+    let key = variable.map(|name| environment.get(&name).map(str::to_owned).ok_or_else(|| unset(&name)));
+    if let Some(endpoint) = args.endpoint.clone() {
+        // No engine is started, so that `--model` can only mean the endpoint's.
+        let named = command.engine.0.values.get("model").and_then(|names| names.first());
+        args.request_model = args.request_model.or_else(|| named.cloned());
+        let target = eval::Target { identity: endpoint.clone(), endpoint, key: key.transpose()? };
+        return Ok(eval::run(&args, &target, out).await?);
+    }
+    let identity = format!("{:?}", engine.model);
+    let served = ServeArgs { port: 0, engine, ..ServeArgs::default() };
+    let server = Server::bind(&served, hub).await?;
+    let target = eval::Target { endpoint: server.url(), key: None, identity };
+    let serving = tokio::spawn(server.serve(std::future::pending()));
+    let summary = eval::run(&args, &target, out).await;
+    serving.abort();
+    Ok(summary?)
 }
 
 /// Writes a page to standard output. A reader that has seen enough is no fault.

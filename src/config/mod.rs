@@ -63,7 +63,7 @@ pub enum Command {
     /// Ask a running server on this machine whether it is alive; exit code 0 if so.
     Healthcheck(HealthcheckCommand),
     /// Put a suite of problems to a server and count right answers and tokens.
-    Eval(EvalCommand),
+    Eval(Box<EvalCommand>),
     /// Measure parts of the server on this machine.
     Bench(BenchCommand),
     /// Print the OpenAPI document of the server's API.

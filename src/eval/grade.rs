@@ -1,22 +1,26 @@
-//! Verdicts on responses, exactly those of the suite's own checker.
+//! Verdicts on responses.
 //!
-//! The rule is `is_right` and `check_steps` of the bundled models' generator
+//! `answer` and `countdown` are exactly the bundled suite's own checks: the rule is `is_right` and `check_steps` of the bundled models' generator
 //! (`models/seedling/train/gen.py`); `tests/fixtures/grades.jsonl` holds its
-//! verdicts, and a test compares all of them.
+//! verdicts, and a test compares all of them. `equiv` is for suites whose answers
+//! have many spellings, and as strict as the votes' own equality.
 
-use serde::Deserialize;
+use crate::answer;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// No intermediate value of a puzzle exceeds this.
 const LARGEST: u64 = 999;
 
 /// How a problem's responses are checked.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Check {
     /// The last boxed integer must equal the answer.
     Answer,
-    /// It must, and every step must be a true equation over the numbers left,
+    /// The final answer must be the same as the right one by [`answer::equiv`].
+    Equiv,
+    /// The last boxed integer must equal the answer, and every step must be a true equation over the numbers left,
     /// each used once, with the target still within reach.
     Countdown {
         /// The numbers to use.
@@ -29,11 +33,14 @@ pub enum Check {
 /// Whether a whole response, thought and answer together, is right.
 #[must_use]
 pub fn is_right(check: &Check, answer: &str, text: &str) -> bool {
+    if *check == Check::Equiv {
+        return answer::extract(text).is_some_and(|given| answer::equiv(given, answer));
+    }
     if boxed(text).last() != Some(&answer) {
         return false;
     }
     match check {
-        Check::Answer => true,
+        Check::Answer | Check::Equiv => true,
         Check::Countdown { numbers, target } => derives(numbers, *target, answer, text),
     }
 }
@@ -162,6 +169,19 @@ mod tests {
         for g in graded {
             assert_eq!(is_right(&g.check, &g.answer, &g.text), g.right, "{}\n{:?}", g.problem, g.text);
         }
+    }
+
+    #[test]
+    fn spellings_of_one_answer_are_equivalent_and_others_are_not() {
+        for (text, right) in [
+            ("So \\boxed{\\frac{1}{2}}.", true),
+            ("The answer is 0.5.", true),
+            ("\\boxed{50\\%}", false),
+            ("no idea", false),
+        ] {
+            assert_eq!(is_right(&Check::Equiv, "1/2", text), right, "{text}");
+        }
+        assert!(!is_right(&Check::Answer, "1/2", "\\boxed{1/2}"), "only integers");
     }
 
     #[test]

@@ -3,15 +3,19 @@
 use super::EvalError;
 use super::grade::Check;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+
+/// The row that sums up all families, so no family's name.
+pub(super) const ALL: &str = "all";
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Problem {
     /// Its name, unique in the suite.
     pub id: String,
-    /// The kind of problem, by which results are grouped.
+    /// The kind of problem, by which results are grouped; a suite may have but one.
+    #[serde(default = "unnamed")]
     pub family: String,
     /// The user message.
     pub problem: String,
@@ -21,30 +25,49 @@ pub struct Problem {
     pub check: Check,
 }
 
-/// Reads a suite and keeps the first `limit` problems of each family, each with
-/// its place in the file: what is left out changes nobody's seed.
+fn unnamed() -> String {
+    "problems".to_owned()
+}
+
+/// A problem and its line in the file, from 0: what a selection leaves out
+/// changes nobody's seed.
+pub(super) type Placed = (usize, Problem);
+
+/// Reads a suite and keeps the first `limit` problems of each of these families,
+/// or of all where none is named.
 ///
 /// # Errors
-/// When the file cannot be read, a line is no problem, or nothing is left.
-pub(super) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<(usize, Problem)>, EvalError> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| EvalError::Suite { file: file.clone(), problem: e.to_string() })?;
+/// When the file cannot be read, a line is no problem, two have the same id, a
+/// family is not there, or nothing is left.
+pub(super) fn read(path: &Path, limit: Option<usize>, families: &[String]) -> Result<Vec<Placed>, EvalError> {
+    let wrong = |problem: String| EvalError::Suite { file: path.display().to_string(), problem };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut ids = HashSet::new();
     let mut problems = Vec::new();
-    for (line, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
-        let problem: Problem = serde_json::from_str(json).map_err(|e| {
-            let problem = format!("line {}: {e}", line + 1);
-            EvalError::Suite { file: file.clone(), problem }
-        })?;
+    for (place, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
+        let line = place + 1;
+        let problem: Problem = serde_json::from_str(json).map_err(|e| wrong(format!("line {line}: {e}")))?;
+        if problem.family == ALL {
+            return Err(wrong(format!("line {line}: no family may be called '{ALL}'; rename it")));
+        }
+        if !ids.insert(problem.id.clone()) {
+            return Err(wrong(format!("line {line}: the id '{}' is taken; ids are unique", problem.id)));
+        }
         let count = taken.entry(problem.family.clone()).or_default();
-        if limit.is_none_or(|limit| *count < limit) {
+        let wanted = families.is_empty() || families.contains(&problem.family);
+        if wanted && limit.is_none_or(|limit| *count < limit) {
             *count += 1;
-            problems.push((line, problem));
+            problems.push((place, problem));
         }
     }
+    if let Some(missing) = families.iter().find(|family| !taken.contains_key(*family)) {
+        let known: BTreeSet<&str> = taken.keys().map(String::as_str).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        return Err(wrong(format!("it has no family '{missing}', only {}", known.join(", "))));
+    }
     if problems.is_empty() {
-        return Err(EvalError::Suite { file, problem: "it has no problems".to_owned() });
+        return Err(wrong("it has no problems".to_owned()));
     }
     Ok(problems)
 }
@@ -53,21 +76,39 @@ pub(super) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<(usize, Prob
 mod tests {
     use super::*;
 
+    const DEV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/eval/dev.jsonl");
+
+    fn places(limit: Option<usize>, families: &[&str]) -> Vec<usize> {
+        let families: Vec<String> = families.iter().map(|&family| family.to_owned()).collect();
+        read(Path::new(DEV), limit, &families).unwrap().into_iter().map(|(place, _)| place).collect()
+    }
+
+    fn refused(text: &str) -> String {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        read(file.path(), None, &[]).unwrap_err().to_string()
+    }
+
     #[test]
-    fn a_limit_keeps_the_first_of_each_family_in_their_places() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/eval/dev.jsonl");
-        let all = read(Path::new(path), None).unwrap();
-        assert_eq!(all.len(), 600);
-        let some = read(Path::new(path), Some(2)).unwrap();
-        let places: Vec<usize> = some.iter().map(|(place, _)| *place).collect();
-        assert_eq!(places, [0, 1, 200, 201, 400, 401]);
+    fn a_limit_and_families_keep_problems_in_their_places() {
+        assert_eq!(places(None, &[]).len(), 600);
+        assert_eq!(places(Some(2), &[]), [0, 1, 200, 201, 400, 401]);
+        assert_eq!(places(Some(2), &["expr"]), [200, 201]);
+        let error = read(Path::new(DEV), None, &["exprs".to_owned()]).unwrap_err().to_string();
+        assert!(error.ends_with("it has no family 'exprs', only expr, story, target"), "{error}");
     }
 
     #[test]
     fn a_bad_line_is_named() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, b"\n{\"id\": 1}\n").unwrap();
-        let error = read(file.path(), None).unwrap_err().to_string();
-        assert!(error.contains("line 2"), "{error}");
+        assert!(refused("\n{\"id\": 1}\n").contains("line 2"));
+        let line = |family: &str| {
+            format!(
+                "{{\"id\":\"a\",{family}\"problem\":\"?\",\"answer\":\"1\",\"check\":{{\"kind\":\"equiv\"}}}}\n"
+            )
+        };
+        let twice = refused(&[line(""), line("")].concat());
+        assert!(twice.contains("line 2: the id 'a' is taken"), "{twice}");
+        assert!(refused(&line("\"family\":\"all\",")).contains("no family may be called 'all'"));
+        assert!(refused("\n").contains("it has no problems"));
     }
 }

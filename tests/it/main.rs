@@ -10,6 +10,7 @@ mod budget; // token bounds, and the independent counts of what was spent
 mod chat; // what a good request gets, whole and streamed
 mod disconnect; // clients that leave
 mod engine; // the tree engine against transformers, and its promises about sharing
+mod eval; // the harness: suites, arms and what it writes
 mod families; // every model family and configuration key against transformers
 mod faults; // engines that fail, and deadlines
 mod hub; // models of the Hugging Face hub, from one that a test plays
