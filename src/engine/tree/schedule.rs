@@ -54,16 +54,17 @@ impl<M: Forward> TreeEngine<M> {
             return Ok(());
         };
         tracing::error!(message, rows, "a forward pass failed");
-        self.retry(&shares)
+        self.retry(&shares, &message)
     }
 
-    /// After a failed pass, runs each request's rows alone: one request that
-    /// the model cannot take must not end the others.
-    fn retry(&mut self, shares: &[Share]) -> Result<(), EngineError> {
-        let mut outcome = Err(EngineError::Forward("every request of the step failed".to_owned()));
+    /// After a pass that failed with `message`, runs each request's rows alone:
+    /// one request that the model cannot take must not end the others.
+    fn retry(&mut self, shares: &[Share], message: &str) -> Result<(), EngineError> {
+        let mut outcome = Err(EngineError::Forward(message.to_owned()));
         for alone in shares.chunk_by(|a, b| a.request == b.request) {
             let whole = alone.len() == shares.len();
-            match if whole { Err("it failed alone".to_owned()) } else { self.compute(alone) } {
+            // A request that was alone in the step has failed alone already.
+            match if whole { Err(message.to_owned()) } else { self.compute(alone) } {
                 Ok(()) => {
                     self.advance(alone);
                     outcome = Ok(());
