@@ -110,6 +110,14 @@ pub struct Metrics {
     pub engine_evicted: IntCounter,
     /// Branches that lost their KV to others for a while.
     pub engine_preempted: IntCounter,
+    /// Tokens that verifiers were given to read, their own prompts included.
+    pub verifier_tokens: IntCounter,
+    /// Steps of solutions that were scored.
+    pub verifier_steps: IntCounter,
+    /// Time from the beginning of a scoring to its scores, seconds.
+    pub verifier_seconds: Histogram,
+    /// Requests and scorings at which a verifier failed.
+    pub verifier_errors: IntCounter,
     /// Steps run.
     pub engine_steps: IntCounter,
     /// Duration of a step, seconds.
@@ -321,6 +329,27 @@ impl Metrics {
                 r,
                 "espalier_engine_preempted_branches_total",
                 "Branches that lost their KV to others for a while.",
+            )?,
+            verifier_tokens: counter(
+                r,
+                "espalier_verifier_tokens_total",
+                "Tokens that verifiers were given to read, their own prompts included.",
+            )?,
+            verifier_steps: counter(
+                r,
+                "espalier_verifier_scored_steps_total",
+                "Steps of solutions that were scored.",
+            )?,
+            verifier_seconds: histogram(
+                r,
+                "espalier_verifier_scoring_seconds",
+                "Time from the beginning of a scoring to its scores.",
+                short()?,
+            )?,
+            verifier_errors: counter(
+                r,
+                "espalier_verifier_errors_total",
+                "Requests and scorings at which a verifier failed.",
             )?,
             engine_steps: counter(r, "espalier_engine_steps_total", "Forward passes.")?,
             engine_step_seconds: histogram(

@@ -6,6 +6,7 @@
 use super::hub::{self, Hub};
 use super::model::ModelError;
 use crate::config::{BUNDLED, ModelArgs, nearest};
+use crate::verify::{Kind, RemoteConfig};
 use std::path::{Path, PathBuf};
 
 /// The name of the bundled process reward model, which is a language model too.
@@ -20,8 +21,19 @@ pub struct Found {
     pub origin: String,
     pub(super) source: Source,
     pub(super) args: ModelArgs,
-    /// The process reward model that goes with it.
-    pub(super) prm: Option<Box<Found>>,
+    /// What scores steps for it.
+    pub(super) prm: Option<Scorer<Box<Found>, RemoteConfig>>,
+}
+
+/// What scores steps for a model.
+#[derive(Debug)]
+pub enum Scorer<H, R> {
+    /// A process reward model on this machine.
+    Here(H),
+    /// One on another server.
+    Remote(R),
+    /// The model itself.
+    Judge,
 }
 
 /// Where a model's files are.
@@ -74,10 +86,18 @@ pub async fn find(args: &ModelArgs, hub: &Hub) -> Result<Found, ModelError> {
         Some(none) if none.eq_ignore_ascii_case("none") => None,
         named => named,
     };
-    if let Some(name) = prm {
-        let prm = locate(args, name, "main", hub).await;
-        found.prm = Some(Box::new(prm.map_err(|cause| ModelError::Prm(Box::new(cause)))?));
-    }
+    found.prm = match prm {
+        None => None,
+        Some("judge") => Some(Scorer::Judge),
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+            let kind = args.prm_format.as_deref().and_then(Kind::parse);
+            Some(Scorer::Remote(RemoteConfig { url: url.to_owned(), model: args.prm_model.clone(), kind }))
+        }
+        Some(name) => {
+            let prm = locate(args, name, "main", hub).await;
+            Some(Scorer::Here(Box::new(prm.map_err(|cause| ModelError::Prm(Box::new(cause)))?)))
+        }
+    };
     Ok(found)
 }
 

@@ -1,6 +1,8 @@
 //! Whether a model fits in the memory that is free, asked before it is read.
 
 use super::model::ModelError;
+use crate::engine::tree::checkpoint::Weights;
+use crate::engine::tree::config::ModelConfig as Shape;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// What a model needs, in bytes.
@@ -10,6 +12,21 @@ pub(super) struct Need {
     pub weights: u64,
     /// KV of the longest sequence, or the whole pool where that is less.
     pub kv: u64,
+}
+
+impl Need {
+    /// What a checkpoint needs with a pool of so many bytes.
+    pub(super) fn of(shape: &Shape, weights: &Weights, kv_bytes: u64) -> Self {
+        let floats = (2 * shape.layers * shape.kv_heads * shape.head_dim) as u64;
+        let sequence = floats.saturating_mul(4).saturating_mul(shape.context as u64);
+        Self { weights: weights.parameters().saturating_mul(4), kv: sequence.min(kv_bytes) }
+    }
+
+    /// Both at once.
+    pub(super) fn and(self, other: Self) -> Self {
+        let weights = self.weights.saturating_add(other.weights);
+        Self { weights, kv: self.kv.saturating_add(other.kv) }
+    }
 }
 
 /// Refuses a model that needs more than is free.

@@ -12,15 +12,17 @@ mod server;
 mod stack;
 
 use crate::config::{
-    self, Bench, Cli, Command, ConfigError, EngineArgs, Environment, EvalCommand, Given, ServeArgs, Settings,
+    self, Bench, Cli, Command, ConfigError, EngineArgs, Environment, EvalCommand, Given, Origin, ServeArgs,
+    Settings,
 };
 use crate::engine::tree::BuildError;
 use crate::prompt::PromptError;
+use crate::verify::{FormatError, Remote};
 use crate::{bench, eval, http};
 use std::io::Write as _;
 use std::net::SocketAddr;
 
-pub use find::{BUNDLED_PRM, Found, find, find_here};
+pub use find::{BUNDLED_PRM, Found, Scorer, find, find_here};
 pub use healthcheck::HealthError;
 pub use hub::{Hub, HubError};
 pub use model::{Checked, CheckedPrm, Loaded, ModelError, Prm, load};
@@ -42,6 +44,9 @@ pub enum AppError {
     /// The model's answer marker cannot be tokenised.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The model cannot be asked to judge.
+    #[error("--prm judge: its settings, [judge]: {0}")]
+    Judge(#[from] FormatError),
     /// The metrics contradict each other.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -154,7 +159,14 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
             Ok(healthcheck::ask(&address)?)
         }
         Command::Eval(command) => {
-            let engine = begin(&command.engine.0)?.engine;
+            let given = &command.engine.0;
+            // A line per request would bury the results and tear the progress bar, so it must be asked for.
+            let asked = settings(given)?.origin("log-level") != Some(&Origin::Default);
+            let mut given = given.clone();
+            if !asked {
+                given.values.insert("log-level", vec!["warn".to_owned()]);
+            }
+            let engine = begin(&given)?.engine;
             let summary = evaluated(*command, (engine, environment), &hub, &mut out).await?;
             match summary.errors() {
                 0 => Ok(()),
@@ -221,7 +233,14 @@ fn show(page: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Re
 /// # Errors
 /// When the model is not there, not supported, or too large.
 pub async fn check(args: &EngineArgs, hub: &Hub) -> Result<Checked, ModelError> {
-    let checked = find(&args.model, hub).await?.check()?;
-    checked.fits(tree_config(args).kv_bytes as u64)?;
+    let mut found = find(&args.model, hub).await?;
+    let remote = match found.prm.take_if(|prm| matches!(prm, Scorer::Remote(_))) {
+        Some(Scorer::Remote(config)) => Some(Remote::find(config).await?),
+        _ => None,
+    };
+    let mut checked = found.check()?;
+    checked.prm = remote.map(Scorer::Remote).or(checked.prm);
+    let prm_kv_bytes = (args.prm_kv_mib.get() as u64).saturating_mul(1 << 20);
+    checked.fits(tree_config(args).kv_bytes as u64, prm_kv_bytes)?;
     Ok(checked)
 }

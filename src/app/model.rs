@@ -5,8 +5,9 @@
 //! runs before the port opens; reading the weights comes after.
 
 mod error;
+mod prm;
 
-use super::find::{Found, Source, find_here};
+use super::find::{Found, Scorer, Source, find_here};
 use super::memory::{self, Need};
 use crate::config::{ModelArgs, ModelConfig, ModelLayers, general, model_file};
 use crate::engine::Sampling;
@@ -16,15 +17,15 @@ use crate::engine::tree::generation::{self, Generation};
 use crate::engine::tree::model::Model;
 use crate::prompt::{ChatTemplate, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
-use crate::verify::Format;
+use crate::verify::Remote;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::Arc;
 use toml::Table;
 
 pub use error::ModelError;
+pub use prm::{CheckedPrm, Prm};
 
 /// A chat template in a file of its own.
 const TEMPLATE: &str = "chat_template.jinja";
@@ -51,35 +52,10 @@ pub struct Checked {
     pub sampling: Sampling,
     /// How it is prompted and what efforts mean.
     pub config: ModelConfig,
-    /// The process reward model that goes with it, if there is one.
-    pub prm: Option<CheckedPrm>,
+    /// What scores steps for it, if there is such; none that is elsewhere until
+    /// it was asked.
+    pub prm: Option<Scorer<CheckedPrm, Remote>>,
     weights: Weights,
-}
-
-/// A process reward model of which everything but the weights was read.
-#[derive(Debug)]
-pub struct CheckedPrm {
-    name: String,
-    origin: String,
-    shape: Shape,
-    tokenizer: Arc<Tokenizer>,
-    format: Format,
-    weights: Weights,
-}
-
-/// A process reward model, ready to be put on an engine.
-#[derive(Debug)]
-pub struct Prm {
-    /// Its name.
-    pub name: String,
-    /// Where it came from, for people.
-    pub origin: String,
-    /// Its weights.
-    pub model: Model,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-    /// How it is read.
-    pub format: Format,
 }
 
 /// A model, ready to be put on an engine.
@@ -103,8 +79,8 @@ pub struct Loaded {
     pub sampling: Sampling,
     /// How it is prompted and what efforts mean.
     pub config: ModelConfig,
-    /// The process reward model that goes with it, if there is one.
-    pub prm: Option<Prm>,
+    /// What scores steps for it, if there is such.
+    pub prm: Option<Scorer<Prm, Remote>>,
 }
 
 /// Loads a bundled model by name, or a checkpoint from a directory; for callers
@@ -123,7 +99,11 @@ impl Found {
     /// When anything is missing, broken, not supported, or contradicts the rest.
     pub fn check(self) -> Result<Checked, ModelError> {
         let (shape, weights) = self.body()?;
-        let prm = self.prm.as_deref().map(Found::check_prm).transpose()?;
+        let prm = match &self.prm {
+            Some(Scorer::Here(found)) => Some(Scorer::Here(found.check_prm()?)),
+            Some(Scorer::Judge) => Some(Scorer::Judge),
+            Some(Scorer::Remote(_)) | None => None,
+        };
         let prompt = |file| {
             let model = self.name.clone();
             move |cause| ModelError::Prompt { model, file, cause }
@@ -137,6 +117,9 @@ impl Found {
         let tokenizer_config: Value = self.json("tokenizer_config.json")?;
         let mut tokenizer = self.tokenizer(&shape)?;
         tokenizer.configure(&tokenizer_config);
+        if shape.score.is_some() {
+            return Err(ModelError::Scores(self.name));
+        }
         self.agree(&shape, &weights)?;
         let (source, file) = self.template(&tokenizer_config)?;
         let tokens = TemplateTokens::from_config(&tokenizer_config);
@@ -241,41 +224,6 @@ impl Found {
         weights.check(shape).map_err(|cause| ModelError::Load { model: self.name.clone(), cause })
     }
 
-    /// As a policy is checked, but for what only answers need. Its context is
-    /// its own: what bounds the policy does not bound it.
-    fn check_prm(&self) -> Result<CheckedPrm, ModelError> {
-        let unbounded = ModelArgs { max_model_len: None, ..self.args.clone() };
-        let found = Found {
-            name: self.name.clone(),
-            origin: self.origin.clone(),
-            source: self.source.clone(),
-            args: unbounded,
-            prm: None,
-        };
-        let check = || {
-            let (shape, weights) = found.body()?;
-            let tokenizer_config: Value = found.json("tokenizer_config.json")?;
-            let mut tokenizer = found.tokenizer(&shape)?;
-            tokenizer.configure(&tokenizer_config);
-            found.agree(&shape, &weights)?;
-            let tokenizer = Arc::new(tokenizer);
-            let template = match found.template(&tokenizer_config) {
-                Ok((source, file)) => {
-                    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&tokenizer_config));
-                    let model = found.name.clone();
-                    Some(template.map_err(|cause| ModelError::Prompt { model, file, cause })?)
-                }
-                // Whether one is needed is for the format to say.
-                Err(_) => None,
-            };
-            let format = Format::new(&found.json("prm.json")?, Arc::clone(&tokenizer), template);
-            let format = format.map_err(|cause| ModelError::Format { model: found.name.clone(), cause })?;
-            let (name, origin) = (found.name.clone(), found.origin.clone());
-            Ok(CheckedPrm { name, origin, shape, tokenizer, format, weights })
-        };
-        check().map_err(|cause| ModelError::Prm(Box::new(cause)))
-    }
-
     fn tokenizer(&self, shape: &Shape) -> Result<Tokenizer, ModelError> {
         let file = "tokenizer.json";
         let model = || self.name.clone();
@@ -353,15 +301,16 @@ impl Checked {
 
     /// Refuses a model for which there is not enough memory: its weights, and KV
     /// of one sequence of the served context, or of the whole pool where that is
-    /// smaller.
+    /// smaller; the same for the process reward model that goes with it.
     ///
     /// # Errors
-    /// With what it needs and what is free.
-    pub fn fits(&self, kv_bytes: u64) -> Result<(), ModelError> {
-        let shape = &self.shape;
-        let floats = (2 * shape.layers * shape.kv_heads * shape.head_dim) as u64;
-        let sequence = floats.saturating_mul(4).saturating_mul(shape.context as u64);
-        let need = Need { weights: self.weights.parameters().saturating_mul(4), kv: sequence.min(kv_bytes) };
+    /// With what they need and what is free.
+    pub fn fits(&self, kv_bytes: u64, prm_kv_bytes: u64) -> Result<(), ModelError> {
+        let own = Need::of(&self.shape, &self.weights, kv_bytes);
+        let need = match &self.prm {
+            Some(Scorer::Here(prm)) => own.and(prm.need(prm_kv_bytes)),
+            Some(Scorer::Remote(_) | Scorer::Judge) | None => own,
+        };
         memory::check(&self.names[0], need)
     }
 
@@ -384,16 +333,12 @@ impl Checked {
             template: self.template,
             sampling: self.sampling,
             config: self.config,
-            prm: self.prm.map(|prm| prm.load(progress)).transpose()?,
+            prm: match self.prm {
+                Some(Scorer::Here(prm)) => Some(Scorer::Here(prm.load(progress)?)),
+                Some(Scorer::Remote(remote)) => Some(Scorer::Remote(remote)),
+                Some(Scorer::Judge) => Some(Scorer::Judge),
+                None => None,
+            },
         })
-    }
-}
-
-impl CheckedPrm {
-    fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Prm, ModelError> {
-        let (name, origin) = (self.name, self.origin);
-        let load = |cause| ModelError::Prm(Box::new(ModelError::Load { model: name.clone(), cause }));
-        let model = self.weights.load(self.shape, progress).map_err(load)?;
-        Ok(Prm { name, origin, model, tokenizer: self.tokenizer, format: self.format })
     }
 }

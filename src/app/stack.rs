@@ -1,15 +1,15 @@
 //! A model on its engine's thread, with everything that plans and runs requests.
 
-use super::{AppError, Checked, Prm};
+use super::{AppError, Checked, Prm, Scorer};
 use crate::config::{EngineArgs, ServeArgs};
 use crate::engine::tree::{self, TreeEngine};
 use crate::engine::{EngineThread, Handle};
 use crate::http::{AppState, ModelCard, Progress, Served};
 use crate::metrics::Metrics;
-use crate::plan::{Planner, PlannerParts};
+use crate::plan::{Planner, PlannerParts, Verifiers};
 use crate::prompt::Tokenizer;
 use crate::search::run::Runner;
-use crate::verify::Verifier;
+use crate::verify::{Judge, Verifier};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,7 +47,12 @@ impl Stack {
         let parameters = loaded.model.parameters();
         let engine =
             TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(metrics), &config)?;
-        let verifier = loaded.prm.map(|prm| verifier(prm, args, &engine)).transpose()?;
+        let prm = match loaded.prm {
+            Some(Scorer::Here(prm)) => Some(Scorer::Here(verifier(prm, args, &engine)?)),
+            Some(Scorer::Remote(remote)) => Some(Scorer::Remote(remote)),
+            Some(Scorer::Judge) => Some(Scorer::Judge),
+            None => None,
+        };
         let (thread, handle) = EngineThread::spawn(engine)?;
         let mut threads = vec![thread];
         let caps = handle.caps();
@@ -71,11 +76,28 @@ impl Stack {
             args.kv_mib,
             config.step_positions
         );
-        let verifier = verifier.map(|(verifier, thread, line)| {
-            threads.push(thread);
-            summary.push_str(&line);
-            verifier
-        });
+        // Without a word for yes and one for no, a model is no judge.
+        let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), loaded.template.clone());
+        let judge =
+            judge.map(|judge| Verifier::judge(format!("{} as judge", loaded.name), handle.clone(), judge));
+        let verifier = match prm {
+            Some(Scorer::Here((verifier, thread, line))) => {
+                threads.push(thread);
+                summary.push_str(&line);
+                Some(verifier)
+            }
+            Some(Scorer::Remote(remote)) => {
+                let _ = writeln!(summary, "prm     {} at {}", remote.model(), remote.url());
+                Some(Verifier::remote(remote.model().to_owned(), remote))
+            }
+            Some(Scorer::Judge) => {
+                let _ = writeln!(summary, "prm     none; {} judges itself", loaded.name);
+                Some(judge.clone()?)
+            }
+            None => None,
+        };
+        let counted = |verifier: Verifier| verifier.with_metrics(Arc::clone(metrics));
+        let (verifier, judge) = (verifier.map(counted), judge.ok().map(counted));
         let model = ModelCard {
             id: loaded.name,
             aliases: loaded.aliases,
@@ -90,8 +112,12 @@ impl Stack {
             tokenizer: Arc::clone(&tokenizer),
             caps: caps.clone(),
             defaults: loaded.sampling,
+            verifiers: Verifiers {
+                prm: verifier.as_ref().map(Verifier::aggregate),
+                judge: judge.as_ref().map(Verifier::aggregate),
+            },
         })?;
-        let runner = Runner::new(handle, verifier, Arc::clone(metrics));
+        let runner = Runner::new(handle, verifier, Arc::clone(metrics)).with_judge(judge);
         Ok(Self { served: Served { planner, runner, tokenizer, model }, summary, threads })
     }
 }

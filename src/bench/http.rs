@@ -14,7 +14,7 @@ use crate::engine::scripted::{Script, ScriptedEngine};
 use crate::engine::{Caps, EngineThread};
 use crate::http::{self, ModelCard};
 use crate::metrics::Metrics;
-use crate::plan::{Planner, PlannerParts};
+use crate::plan::{Planner, PlannerParts, Verifiers};
 use cpu_time::ThreadTime;
 use serde_json::json;
 use std::io::Write;
@@ -52,6 +52,7 @@ pub async fn run(requests: usize, out: &mut dyn Write) -> Result<(), BenchError>
         tokenizer: Arc::clone(&tokenizer),
         caps,
         defaults: loaded.sampling,
+        verifiers: Verifiers::default(),
     })?;
     let context = shape.context;
     let card = ModelCard {

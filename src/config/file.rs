@@ -9,6 +9,7 @@ use super::error::ConfigError;
 use super::model::{ModelConfig, general};
 use super::nearest::nearest;
 use super::settings::SETTINGS;
+use crate::plan::{PARAMETERS, ROW_KEYS};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -17,11 +18,17 @@ use toml::{Table, Value};
 pub(super) const PROMPT: &[&str] =
     &["chain_of_thought", "answer_marker", "answer_marker_shown", "step_separator"];
 
+/// Keys of `models."name".judge`.
+pub(super) const JUDGE: &[&str] =
+    &["prompt", "system", "verdict", "good", "bad", "after", "step_separator", "aggregate"];
+
 /// Keys of `models."name".plan`.
 pub(super) const PLAN: &[&str] = &["default_effort", "branch_tokens", "efforts"];
 
 /// Keys of a row of `models."name".plan.efforts`.
-pub(super) const ROW: &[&str] = &["mode", "branches", "temperature", "budget"];
+pub(super) fn row() -> Vec<&'static str> {
+    ROW_KEYS.into_iter().chain(PARAMETERS.iter().map(|spec| spec.name)).collect()
+}
 
 /// The section of the server's file that holds models' settings.
 const MODELS: &str = "models";
@@ -45,13 +52,14 @@ fn level(path: &[&str]) -> Level {
             Level::Keys(sections)
         }
         [MODELS] => Level::Names,
-        [MODELS, _] => Level::Keys(vec!["prompt", "plan"]),
+        [MODELS, _] => Level::Keys(vec!["prompt", "plan", "judge"]),
         [MODELS, _, "prompt"] => Level::Keys(PROMPT.to_vec()),
+        [MODELS, _, "judge"] => Level::Keys(JUDGE.to_vec()),
         [MODELS, _, "plan"] => Level::Keys(PLAN.to_vec()),
         [MODELS, _, "plan", "efforts"] => {
             Level::Keys(crate::plan::Effort::ALL.iter().map(|effort| effort.name()).collect())
         }
-        [MODELS, _, "plan", "efforts", _] => Level::Keys(ROW.to_vec()),
+        [MODELS, _, "plan", "efforts", _] => Level::Keys(row()),
         [section] => {
             let own = SETTINGS.iter().filter(|setting| setting.section == *section);
             Level::Keys(own.map(|setting| setting.key).collect())
@@ -184,7 +192,9 @@ impl<'a> Lines<'a> {
         ModelConfig::layered(&[&general(""), section]).map(drop).map_err(|mistake| {
             let inner: Vec<&str> = mistake.path.split('.').filter(|part| !part.is_empty()).collect();
             let mut path: Vec<String> = [base, &inner].concat().into_iter().map(str::to_owned).collect();
-            // A mistake in a row as a whole has the line of the row.
+            // A row names the key itself; a mistake in it as a whole has its line.
+            let key = mistake.message.rsplit(": ").next().and_then(|said| said.split(' ').next());
+            path.extend(key.map(str::to_owned));
             while !self.lines.contains_key(&path) && path.len() > base.len() {
                 path.pop();
             }

@@ -76,6 +76,12 @@ impl Settings {
         self.values.get(setting.flag)
     }
 
+    /// Where the value of the setting with this flag came from.
+    #[must_use]
+    pub fn origin(&self, flag: &str) -> Option<&Origin> {
+        self.values.get(flag).map(|(_, origin)| origin)
+    }
+
     /// Everything that `espalier serve` needs.
     #[must_use]
     pub fn serve(&self) -> ServeArgs {

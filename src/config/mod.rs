@@ -151,6 +151,10 @@ pub struct ModelArgs {
     pub max_model_len: Option<NonZeroUsize>,
     /// Process reward model, named like the model, or `none`.
     pub prm: Option<String>,
+    /// How it is read, where neither its `prm.json` nor its name says so.
+    pub prm_format: Option<String>,
+    /// What a process reward model on another server is called there.
+    pub prm_model: Option<String>,
     /// What the server's file says about models, by their names.
     #[serde(skip)]
     pub sections: Table,

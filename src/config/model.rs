@@ -2,7 +2,7 @@
 //! settings, the model's own `espalier.toml` over them, and the server's file
 //! over both, key by key.
 
-use crate::{plan, prompt};
+use crate::{plan, prompt, verify};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -17,6 +17,8 @@ pub struct ModelConfig {
     pub prompt: prompt::Config,
     /// What its efforts mean.
     pub plan: plan::Config,
+    /// How it is asked to judge, where it is.
+    pub judge: verify::JudgeConfig,
 }
 
 /// A mistake in a model's settings.

@@ -6,6 +6,7 @@
 //! so that none of them can lag behind. A setting's variable is `ESPALIER_` and
 //! the flag in capitals; its key is `section.key`.
 
+use crate::verify::Kind as Format;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
@@ -204,7 +205,29 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: None,
         absent: "seedling-prm for seedling, none for other models",
-        help: "Process reward model, named like --model; `none` for none",
+        help: "Process reward model, named like --model, or a server with vLLM's /pooling \
+               (http://host:8000/); `judge` has the model judge itself, `none` goes without",
+    },
+    Setting {
+        flag: "prm-format",
+        section: "model",
+        key: "prm_format",
+        value: "FORMAT",
+        kind: Kind::Choice(&Format::NAMES),
+        default: None,
+        absent: "what its prm.json, its head or its name says",
+        help: "How the process reward model is read: tag_logits, math_shepherd, rlhflow, math_psa, \
+               versa_prm, qwen_prm or skywork",
+    },
+    Setting {
+        flag: "prm-model",
+        section: "model",
+        key: "prm_model",
+        value: "NAME",
+        kind: Kind::Text,
+        default: None,
+        absent: "the first that the server lists",
+        help: "What the process reward model is called where --prm is another server",
     },
     Setting {
         flag: "kv-mib",

@@ -1,6 +1,6 @@
 //! The layers, the file's schema, the printed page: against the table of settings.
 
-use super::file::{File, PLAN, PROMPT, ROW, known_keys};
+use super::file::{File, JUDGE, PLAN, PROMPT, known_keys, row};
 use super::*;
 use clap::CommandFactory;
 use std::collections::BTreeSet;
@@ -205,10 +205,14 @@ fn files_that_are_broken_name_the_line() {
         (
             "[models.m.plan.efforts]\nlow = { mode = \"beem\" }",
             2,
-            "models.m.plan.efforts.low.mode: unknown variant",
+            "models.m.plan.efforts.low: mode is 'beem' and must be one of direct, cot",
         ),
-        ("[models.m.plan.efforts.low]\nmode = \"cot\"\ntemperature = 2.5", 3, "low.temperature is 2.5"),
-        ("[models.m.plan.efforts.low]\nbranches = 0", 1, "low: branches and budget must be at least 1"),
+        ("[models.m.plan.efforts.low]\nmode = \"cot\"\ntemperature = 2.5", 3, "low: temperature is 2.5"),
+        (
+            "[models.m.plan.efforts.low]\nbranches = 0",
+            2,
+            "low: branches is 0 and must be a whole number from 1 to 256",
+        ),
     ] {
         let error = refused(file);
         assert!(error.starts_with(&format!("serve.toml, line {line}: ")) && error.contains(named), "{error}");
@@ -229,7 +233,25 @@ fn the_files_schema_knows_every_key_of_a_models_settings() {
     let set = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(fields_of::<crate::prompt::Config>(), set(PROMPT));
     assert_eq!(fields_of::<crate::plan::Config>(), set(PLAN));
-    assert_eq!(fields_of::<crate::plan::Row>(), set(ROW));
+    // A row reads any key, and says itself which it does not know.
+    let read = |key: &str, value: Value| {
+        let mut line: Table = toml::from_str("mode = \"cot\"\nbudget = 9").expect("TOML");
+        line.insert(key.to_owned(), value);
+        line.try_into::<crate::plan::Row>().map(drop).map_err(|error| error.to_string())
+    };
+    for key in row() {
+        let value = match crate::plan::Parameter::named(key).map(|spec| spec.kind) {
+            Some(crate::plan::Kind::Count(_, most)) => Value::from(i64::from(most)),
+            Some(crate::plan::Kind::Number(least, _)) => Value::from(least),
+            Some(crate::plan::Kind::Choice(words)) => Value::from(words[0]),
+            Some(crate::plan::Kind::Flag) => Value::from(false),
+            None if key == "mode" => Value::from("direct"),
+            None => Value::from(1),
+        };
+        assert_eq!(read(key, value), Ok(()), "{key}");
+    }
+    assert!(read("hue", Value::from(1)).is_err_and(|error| error.contains("hue is no parameter")));
+    assert_eq!(fields_of::<crate::verify::JudgeConfig>(), set(JUDGE));
     assert_eq!(fields_of::<ModelConfig>(), set(&known_keys(&["models", "m"])));
 }
 
@@ -243,7 +265,8 @@ fn a_models_settings_are_layered_key_by_key() {
     assert_eq!(config.prompt.step_separator, "|");
     let low = config.plan.row(crate::plan::Effort::Low);
     assert_eq!((low.mode.name(), low.budget), ("direct", 99));
-    assert_eq!(config.plan.row(crate::plan::Effort::Medium).branches, 8, "general");
+    let medium = config.plan.row(crate::plan::Effort::Medium);
+    assert_eq!(medium.settings.count(crate::plan::Parameter::Branches), 16, "general");
 
     let thinking = general("x </think> y");
     let config = ModelConfig::layered(&[&thinking]).expect("valid");
@@ -257,9 +280,10 @@ fn a_models_settings_are_layered_key_by_key() {
 #[test]
 fn mistakes_in_a_models_settings_are_named() {
     for (from, to, named) in [
-        ("mode = \"cot\"", "mode = \"beam\"", "beam"),
+        ("mode = \"cot\"", "mode = \"beem\"", "mode is 'beem'"),
+        ("mode = \"cot\"", "mode = \"pro\"", "mode is 'pro'"),
         ("temperature = 0.8", "temperature = 2.5", "2.5"),
-        ("branches = 8", "branches = 0", "medium"),
+        ("branches = 16", "branches = 0", "medium"),
         ("default_effort = \"low\"", "default_effort = \"huge\"", "huge"),
         ("branch_tokens = 512", "branch_tokens = 0", "branch_tokens"),
     ] {

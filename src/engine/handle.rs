@@ -315,6 +315,13 @@ impl Branch {
         self.link.ask(|reply| Command::Settle { branch: self.id, reply }).await
     }
 
+    /// The same, begun at once, for one who does other things meanwhile.
+    pub fn settling(&self) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.link.send(Command::Settle { branch: self.id, reply });
+        async move { answer.await.unwrap_or(Err(EngineError::Closed)) }
+    }
+
     /// Computes what is pending and returns the logits at `positions`, which
     /// must be ascending and pending: one row per position, one number per id
     /// of `ids` (empty: the whole vocabulary). The work begins at once, and the

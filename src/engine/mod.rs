@@ -70,6 +70,9 @@ pub struct Segment {
     pub stop: Arc<StopRule>,
     /// How many alternatives to report beside each token's log-probability.
     pub top_logprobs: u8,
+    /// The separator with which a step ends, and the segment with the step;
+    /// `None` where steps do not matter.
+    pub step: Option<Arc<str>>,
 }
 
 /// One token that a segment added.
@@ -97,6 +100,10 @@ pub enum End {
         /// Length in bytes of the branch's text before the stop string.
         cut: usize,
     },
+    /// A step ended: the text that the segment sampled holds the separator
+    /// behind something that is not white space. The separator stays, and with
+    /// it what its last token says beyond it.
+    Step,
     /// The cap of the segment or the context was reached.
     Length,
     /// [`Branch::abort`] was called.

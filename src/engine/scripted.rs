@@ -46,14 +46,16 @@ struct State {
 
 struct Job {
     segment: Segment,
+    /// Bytes of the text before it.
+    begun: usize,
     left: u32,
     work: u64,
     events: Events,
 }
 
 impl State {
-    fn new(request: RequestId, says: Vec<String>) -> Self {
-        Self { request, said: 0, says, text: String::new(), matcher: StopMatcher::default(), job: None }
+    fn new(request: RequestId, says: Vec<String>, text: String) -> Self {
+        Self { request, said: 0, says, text, matcher: StopMatcher::default(), job: None }
     }
 
     fn report(&self, event: SegmentEvent) {
@@ -79,9 +81,12 @@ impl State {
         let Some(job) = &mut self.job else { return };
         job.left -= 1;
         let full = job.left == 0;
+        let step = job.segment.step.as_deref();
+        let step = step.is_some_and(|separator| self.text[job.begun..].contains(separator));
         match self.matcher.find(&job.segment.stop, &self.text) {
             _ if id == eos => self.end(End::Eos),
             Some(cut) => self.end(End::Stop { cut }),
+            None if step => self.end(End::Step),
             None if full => self.end(End::Length),
             None => {}
         }
@@ -95,8 +100,8 @@ impl ScriptedEngine {
         Self { script, steps: 0, branches: BTreeMap::new(), counts: HashMap::new() }
     }
 
-    fn add(&mut self, id: u64, request: RequestId, key: u64) {
-        self.branches.insert(id, State::new(request, (self.script.says)(key)));
+    fn add(&mut self, id: u64, request: RequestId, (key, text): (u64, String)) {
+        self.branches.insert(id, State::new(request, (self.script.says)(key), text));
         self.counts.entry(request).or_default().1 += 1;
     }
 
@@ -131,18 +136,20 @@ impl Engine for ScriptedEngine {
     fn apply(&mut self, command: Command) {
         match command {
             Command::Open { root, reply, .. } => {
-                self.add(root, root, 0);
+                self.add(root, root, (0, String::new()));
                 drop(reply.send(Ok(())));
             }
             Command::Fork { parent, child, key } => {
-                if let Some(request) = self.branches.get(&parent).map(|state| state.request) {
-                    self.add(child, request, key);
+                let parent = self.branches.get(&parent).map(|state| (state.request, state.text.clone()));
+                if let Some((request, text)) = parent {
+                    self.add(child, request, (key, text));
                     self.counts.entry(request).or_default().0.branches += 1;
                 }
             }
             Command::Decode { branch, segment, work, events } => {
                 let left = segment.max_tokens;
-                self.decode(branch, Job { segment, left, work, events });
+                let begun = self.branches.get(&branch).map_or(0, |state| state.text.len());
+                self.decode(branch, Job { segment, begun, left, work, events });
             }
             Command::Settle { reply, .. } => drop(reply.send(Ok(()))),
             Command::Logits { reply, .. } => {

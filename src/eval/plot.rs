@@ -8,8 +8,8 @@ use super::table::ArmSummary;
 use std::fmt::Write as _;
 
 /// The picture, and the area of the chart in it, in pixels.
-const SIZE: (f64, f64) = (860.0, 540.0);
-const AREA: Box = Box { left: 70.0, top: 56.0, right: 836.0, bottom: 480.0 };
+const SIZE: (f64, f64) = (900.0, 660.0);
+const AREA: Box = Box { left: 70.0, top: 56.0, right: 876.0, bottom: 600.0 };
 
 /// The width of a character of a label, about, and the height of its line.
 const GLYPH: (f64, f64) = (7.0, 14.0);

@@ -46,9 +46,15 @@ pub(super) fn write(folder: &Path, summary: &Summary, setup: &Value) -> io::Resu
 
 fn markdown(summary: &Summary, setup: &Value) -> String {
     let mut out = String::from("# Accuracy and cost\n\n");
-    for (name, value) in setup.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+    for (name, value) in setup.as_object().into_iter().flatten() {
+        let value = match value {
+            Value::Null => continue,
+            Value::Array(list) if list.is_empty() => continue,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
         let _infallible =
-            writeln!(out, "- {}: `{}`", name.replace('_', " "), value.to_string().replace('`', "'"));
+            writeln!(out, "- {}: `{}`", name.replace('_', " "), value.replace(['`', '\n'], " "));
     }
     out += "\n![Accuracy against generated tokens](accuracy.svg)\n\n## Right answers, in per cent\n\n";
     out += &shares(&summary.arms).markdown();

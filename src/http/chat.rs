@@ -103,7 +103,7 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let asked = body.get("model").and_then(|name| name.as_str());
     let name = asked.filter(|name| served.model.answers_to(name)).unwrap_or(&served.model.id);
     let parsed = params::parse(&body, name)?;
-    let Parsed { params, stream, include_usage, include_search, exclude, ignored } = parsed;
+    let Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored } = parsed;
     // A client that does not stream gives up by itself, and then all was in vain.
     let patience = patience.filter(|_| !stream).unwrap_or(config.request_timeout);
     let limit = config.request_timeout.min(patience);
@@ -128,6 +128,7 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
         exclude,
         include_usage,
         include_search,
+        include_tree,
     };
     let delivery = match (stream, include_search) {
         (true, true) => Delivery::Watched,

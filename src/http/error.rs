@@ -263,6 +263,11 @@ impl ApiError {
                          of the n = {n} choices, but got {value} instead."
                     ),
                 ),
+                PlanError::Parameter { parameter, mode } => Parts::invalid(
+                    format!("reasoning.{parameter}"),
+                    "invalid_value",
+                    format!("Invalid 'reasoning.{parameter}': the mode '{mode}' has no such parameter."),
+                ),
                 PlanError::Pool { needed, blocks } => Parts::pool(*needed, *blocks),
                 PlanError::Vocabulary { id, vocab } => Parts::invalid(
                     "logit_bias",

@@ -20,5 +20,5 @@ pub use response::{
 };
 pub use search::{
     BranchProgress, Branches, BudgetReport, CandidateReport, ChunkSearch, Leading, Parameters,
-    ProgressBranches, ProgressReport, SearchBody, SearchReport, SearchReports, Spent,
+    ProgressBranches, ProgressReport, SearchBody, SearchReport, SearchReports, Spent, TreeNode,
 };

@@ -29,6 +29,8 @@ pub struct Parsed {
     pub include_usage: bool,
     /// Whether the stream carries progress for machines.
     pub include_search: bool,
+    /// Whether the report holds every branch with its text.
+    pub include_tree: bool,
     /// Whether reasoning stays out of the response.
     pub exclude: bool,
     /// Keys that were ignored, fit for a header.
@@ -119,7 +121,7 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         mode: reasoning.mode,
         max_completion_tokens: newer.or(older).and_then(NonZeroU32::new),
         budget: reasoning.budget,
-        branches: reasoning.branches,
+        settings: reasoning.settings,
         n: body.integer("n", 1, 128)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
         temperature: body.decimal("temperature", 0.0, 2.0)?.map(single),
         // No mass at all leaves the likeliest token, which the smallest mass leaves as well.
@@ -136,7 +138,8 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         logprobs: logprobs(&body)?,
     };
     let [include_usage, include_search] = options;
-    Ok(Parsed { params, stream, include_usage, include_search, exclude: reasoning.exclude, ignored })
+    let (exclude, include_tree) = (reasoning.exclude, reasoning.include_tree);
+    Ok(Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "sampling is in single precision")]

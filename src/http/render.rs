@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::openai::{
     AnswerMessage, ChatChoice, ChatCompletion, CompletionDetails, LogprobToken, Logprobs, PromptDetails,
-    SearchBody, SearchReport, TopLogprob, UsageBody,
+    SearchBody, SearchReport, TopLogprob, TreeNode, UsageBody,
 };
 use crate::engine::Token;
 use crate::prompt::Tokenizer;
@@ -54,12 +54,20 @@ pub(super) struct View {
     pub(super) include_usage: bool,
     /// Whether a stream carries progress for machines.
     pub(super) include_search: bool,
+    /// Whether the report holds every branch with its text.
+    pub(super) include_tree: bool,
 }
 
 impl View {
     /// The visible tokens as OpenAI shows them; `None` unless asked for.
     pub(super) fn logprobs(&self, tokens: &[Token]) -> Option<Logprobs> {
         self.logprobs.map(|top| spell_out(tokens, top, |id| self.tokenizer.token_bytes(id)))
+    }
+
+    /// The report of a choice, with its tree where that was asked for.
+    pub(super) fn report(&self, index: u32, finished: &Finished) -> SearchReport {
+        let report = SearchReport::new(index, &finished.report);
+        SearchReport { tree: self.include_tree.then(|| TreeNode::all(&finished.tree)), ..report }
     }
 
     /// The tokens of all choices; the prompt counts once.
@@ -161,7 +169,7 @@ pub(super) async fn collect(mut source: impl Source, view: &View) -> Result<Chat
     for (index, draft) in (0..view.n).zip(drafts) {
         let finished = draft.finished.as_ref().ok_or_else(unfinished)?;
         total.add(finished);
-        reports.push(SearchReport::new(index, &finished.report));
+        reports.push(view.report(index, finished));
         let finish_reason = finish_reason(finished.finish);
         let logprobs = view.logprobs(&draft.tokens);
         let thought = Some(draft.thought).filter(|text| !text.is_empty() && !view.exclude);

@@ -148,7 +148,7 @@ impl AppState {
 
     /// How the engine is doing; `None` before there is one.
     pub(super) fn health(&self) -> Option<Health> {
-        Some(self.served.get()?.runner.engine().health(self.config.stuck_after))
+        Some(self.served.get()?.runner.health(self.config.stuck_after))
     }
 
     /// Whether new work may be taken on.

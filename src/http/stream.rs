@@ -7,7 +7,7 @@
 
 use super::account::{Account, Ending};
 use super::error::ApiError;
-use super::openai::{ChatChunk, ChunkChoice, ChunkSearch, Delta, ProgressReport, SearchReport};
+use super::openai::{ChatChunk, ChunkChoice, ChunkSearch, Delta, ProgressReport};
 use super::render::{Source, Total, View, finish_reason, unfinished};
 use crate::search::event::{ChoiceEvent, Event, Finished, StopReason};
 use axum::http::{HeaderName, HeaderValue};
@@ -133,7 +133,7 @@ impl Chunks {
             self.stopped = finished.report.stop_reason;
         }
         let finish_reason = Some(finish_reason(finished.finish));
-        let report = SearchReport::new(index, &finished.report);
+        let report = self.view.report(index, finished);
         let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
         self.push(choice, Some(ChunkSearch::Report(Box::new(report))));
     }

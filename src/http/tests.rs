@@ -4,7 +4,7 @@ use super::render::tests::tokenizer;
 use super::{AppState, Config, ModelCard, Served, layers, router, wrap};
 use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Health, Open, Sampling};
 use crate::metrics::Metrics;
-use crate::plan::{Planner, PlannerParts};
+use crate::plan::{Planner, PlannerParts, Verifiers};
 use crate::prompt::{self, ChatTemplate, TemplateTokens};
 use crate::search::run::Runner;
 use axum::Router;
@@ -66,6 +66,7 @@ fn fixture_on(engine: impl Engine) -> Fixture {
         tokenizer: tokenizer(),
         caps: handle.caps().clone(),
         defaults: Sampling::default(),
+        verifiers: Verifiers::default(),
     })
     .expect("no marker to encode");
     let model = ModelCard {

@@ -12,6 +12,8 @@ pub struct Budget {
     pub branches: u32,
     /// Tokens generated on one branch, at most: what the context leaves.
     pub branch_tokens: u32,
+    /// Tokens of the verifier, at most; `None` without a bound.
+    pub verifier_tokens: Option<u32>,
 }
 
 /// Splits `total` into `parts` whole numbers that differ by at most one, the

@@ -1,6 +1,8 @@
 //! Efforts, and the table that turns one into a mode.
 
+use super::{Kind, Parameter, Setting, Settings, Spec};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The seven official values of `reasoning_effort`.
@@ -74,14 +76,34 @@ pub enum ModeName {
     Direct,
     /// One chain of thought.
     Cot,
-    /// Majority over chains of thought.
+    /// A vote over chains of thought.
     SelfConsistency,
+    /// The best of several chains of thought.
+    BestOfN,
+    /// Beam search over steps.
+    Beam,
+    /// The same, with values from rollouts at temperature 0.
+    Lookahead,
+    /// Monte-Carlo tree search over steps.
+    Mcts,
+    /// As much as the problem needs.
+    Auto,
 }
 
 impl ModeName {
     /// All of them, in the order in which errors list them.
-    pub const ALL: [ModeName; 5] =
-        [ModeName::Standard, ModeName::Pro, ModeName::Direct, ModeName::Cot, ModeName::SelfConsistency];
+    pub const ALL: [ModeName; 10] = [
+        ModeName::Standard,
+        ModeName::Pro,
+        ModeName::Direct,
+        ModeName::Cot,
+        ModeName::SelfConsistency,
+        ModeName::BestOfN,
+        ModeName::Beam,
+        ModeName::Lookahead,
+        ModeName::Mcts,
+        ModeName::Auto,
+    ];
 
     /// The value in requests.
     #[must_use]
@@ -92,6 +114,11 @@ impl ModeName {
             ModeName::Direct => "direct",
             ModeName::Cot => "cot",
             ModeName::SelfConsistency => "self_consistency",
+            ModeName::BestOfN => "best_of_n",
+            ModeName::Beam => "beam",
+            ModeName::Lookahead => "lookahead",
+            ModeName::Mcts => "mcts",
+            ModeName::Auto => "auto",
         }
     }
 
@@ -100,26 +127,125 @@ impl ModeName {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
+
+    /// Whether it is a mode of its own, and not a way to choose a row.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        !matches!(self, ModeName::Standard | ModeName::Pro)
+    }
 }
 
 /// One row of the effort table.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Fields")]
 pub struct Row {
-    /// `direct`, `cot` or `self_consistency`.
+    /// A mode of its own: neither `standard` nor `pro`.
     pub mode: ModeName,
-    /// Branches of a mode that has several.
-    #[serde(default = "one")]
-    pub branches: u32,
     /// Temperature where the request names none; the model's own if absent.
-    #[serde(default)]
     pub temperature: Option<f32>,
     /// Tokens per choice where the request sets no bound.
     pub budget: u32,
+    /// Parameters; those of other modes wait for requests that name such a mode
+    /// at this effort.
+    pub settings: Settings,
 }
 
-fn one() -> u32 {
-    1
+/// Keys of a row that are no parameters of modes.
+pub const ROW_KEYS: [&str; 3] = ["mode", "temperature", "budget"];
+
+/// A row as a file holds it.
+type Fields = BTreeMap<String, Plain>;
+
+/// A value as a file holds it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Plain {
+    Flag(bool),
+    Count(i64),
+    Number(f64),
+    Word(String),
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Plain::Flag(flag) => write!(f, "{flag}"),
+            Plain::Count(count) => write!(f, "{count}"),
+            Plain::Number(number) => write!(f, "{number}"),
+            Plain::Word(word) => write!(f, "'{word}'"),
+        }
+    }
+}
+
+impl Plain {
+    fn number(&self) -> Option<f64> {
+        match self {
+            Plain::Count(count) => Some(*count as f64),
+            Plain::Number(number) => Some(*number),
+            Plain::Flag(_) | Plain::Word(_) => None,
+        }
+    }
+
+    fn setting(&self, spec: &Spec) -> Option<Setting> {
+        match (spec.kind, self) {
+            (Kind::Count(least, most), Plain::Count(count)) => {
+                let count = u32::try_from(*count).ok().filter(|count| (least..=most).contains(count))?;
+                Some(Setting::Count(count))
+            }
+            (Kind::Number(least, most), value) => {
+                value.number().filter(|number| (least..=most).contains(number)).map(Setting::Number)
+            }
+            (Kind::Choice(words), Plain::Word(word)) => {
+                words.iter().find(|known| *known == word).map(|word| Setting::Choice(word))
+            }
+            (Kind::Flag, Plain::Flag(flag)) => Some(Setting::Flag(*flag)),
+            (Kind::Count(..) | Kind::Choice(_) | Kind::Flag, _) => None,
+        }
+    }
+}
+
+impl TryFrom<Fields> for Row {
+    type Error = String;
+
+    fn try_from(mut fields: Fields) -> Result<Self, String> {
+        let mut taken = |key: &str| fields.remove(key);
+        let mode = match taken("mode") {
+            Some(Plain::Word(word)) => {
+                let own = ModeName::ALL.into_iter().filter(|mode| mode.is_own());
+                ModeName::parse(&word).filter(|mode| mode.is_own()).ok_or_else(|| {
+                    let names: Vec<&str> = own.map(ModeName::name).collect();
+                    format!("mode is '{word}' and must be one of {}", names.join(", "))
+                })?
+            }
+            Some(other) => return Err(format!("mode is {other} and must be the name of a mode")),
+            None => return Err("it names no mode".to_owned()),
+        };
+        let temperature = match taken("temperature") {
+            None => None,
+            Some(value) => Some(
+                value
+                    .number()
+                    .filter(|t| (0.0..=2.0).contains(t))
+                    .ok_or_else(|| format!("temperature is {value} and must lie in 0 to 2"))?
+                    as f32,
+            ),
+        };
+        let budget = match taken("budget") {
+            Some(Plain::Count(tokens)) => u32::try_from(tokens).ok().filter(|tokens| *tokens > 0),
+            _ => None,
+        };
+        let budget = budget.ok_or("budget must be a whole number of tokens, at least 1")?;
+        let mut settings = Settings::default();
+        for (key, value) in fields {
+            let spec = Parameter::named(&key).ok_or_else(|| format!("{key} is no parameter"))?;
+            let setting = value.setting(spec);
+            settings.set(
+                spec.parameter,
+                setting.ok_or_else(|| format!("{key} is {value} and must be {}", spec.kind))?,
+            );
+        }
+        Ok(Row { mode, temperature, budget, settings })
+    }
 }
 
 /// The `[plan]` section of a model's configuration file.
@@ -151,39 +277,24 @@ pub struct Efforts {
 impl Config {
     /// The row of an effort.
     #[must_use]
-    pub fn row(&self, effort: Effort) -> Row {
+    pub fn row(&self, effort: Effort) -> &Row {
         let rows = &self.efforts;
         match effort {
-            Effort::None => rows.none,
-            Effort::Minimal => rows.minimal,
-            Effort::Low => rows.low,
-            Effort::Medium => rows.medium,
-            Effort::High => rows.high,
-            Effort::Xhigh => rows.xhigh,
-            Effort::Max => rows.max,
+            Effort::None => &rows.none,
+            Effort::Minimal => &rows.minimal,
+            Effort::Low => &rows.low,
+            Effort::Medium => &rows.medium,
+            Effort::High => &rows.high,
+            Effort::Xhigh => &rows.xhigh,
+            Effort::Max => &rows.max,
         }
     }
 
-    /// Checks that every row can be run.
+    /// Checks what holds beyond the rows, which check themselves.
     ///
     /// # Errors
-    /// With a sentence that names the row, the bound and the value.
+    /// With a sentence that names the key, the bound and the value.
     pub fn check(&self) -> Result<(), String> {
-        for effort in Effort::ALL {
-            let row = self.row(effort);
-            if matches!(row.mode, ModeName::Standard | ModeName::Pro) {
-                let mode = row.mode.name();
-                return Err(format!("efforts.{effort}.mode is {mode}, which is no mode of its own"));
-            }
-            if row.branches == 0 || row.budget == 0 {
-                return Err(format!("efforts.{effort}: branches and budget must be at least 1"));
-            }
-            if let Some(t) = row.temperature
-                && !(0.0..=2.0).contains(&t)
-            {
-                return Err(format!("efforts.{effort}.temperature is {t} and must lie in 0 to 2"));
-            }
-        }
         if self.branch_tokens == 0 {
             return Err("branch_tokens must be at least 1".to_owned());
         }

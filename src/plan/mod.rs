@@ -7,6 +7,8 @@
 
 mod budget;
 mod effort;
+mod mode;
+mod parameter;
 mod resolve;
 
 use crate::engine::{Priority, Sampling};
@@ -17,7 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use budget::{Budget, split};
-pub use effort::{Config, Effort, ModeName, Row};
+pub use effort::{Config, Effort, ModeName, ROW_KEYS, Row};
+pub use mode::{
+    Asks, Auto, Beam, Best, Final, Mcts, Measure, Mode, Over, Rank, Scoring, Select, Steps, Variant,
+    Verifiers, VoteStop, Voting, Weight,
+};
+pub use parameter::{Kind, PARAMETERS, Parameter, Setting, Settings, Spec};
 pub use resolve::{Planner, PlannerParts};
 
 /// A chat request after parsing: ranges checked, aliases folded, nothing
@@ -34,8 +41,8 @@ pub struct Params {
     pub max_completion_tokens: Option<NonZeroU32>,
     /// Bounds on the whole request.
     pub budget: BudgetParams,
-    /// Branches of `self_consistency`, where the request names them.
-    pub branches: Option<NonZeroU32>,
+    /// Parameters of the mode.
+    pub settings: Settings,
     /// Choices to return, 1 to 128.
     pub n: u32,
     /// 0 to 2.
@@ -82,42 +89,8 @@ pub struct BudgetParams {
     pub seconds: Option<f64>,
     /// Branches made over all choices.
     pub branches: Option<NonZeroU32>,
-}
-
-/// A decoding mode with its settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The model's own answer, no instruction added.
-    Direct,
-    /// One chain of thought (Kojima et al., arXiv 2205.11916).
-    ChainOfThought,
-    /// Majority over independent chains of thought (Wang et al., arXiv
-    /// 2203.11171).
-    SelfConsistency {
-        /// Chains, at least 2.
-        branches: u32,
-    },
-}
-
-impl Mode {
-    /// The name under which it is requested and reported.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Direct => "direct",
-            Mode::ChainOfThought => "cot",
-            Mode::SelfConsistency { .. } => "self_consistency",
-        }
-    }
-
-    /// Branches that it makes when nothing stops it.
-    #[must_use]
-    pub fn branches(self) -> u32 {
-        match self {
-            Mode::Direct | Mode::ChainOfThought => 1,
-            Mode::SelfConsistency { branches } => branches,
-        }
-    }
+    /// Tokens of the verifier over all choices.
+    pub verifier_tokens: Option<u32>,
 }
 
 /// Everything a run needs to know.
@@ -129,6 +102,8 @@ pub struct Plan {
     pub effort: Effort,
     /// The mode that will run.
     pub mode: Mode,
+    /// Its parameters, the default ones included.
+    pub settings: Settings,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Seed of the request; each choice derives its own from it.
@@ -143,6 +118,8 @@ pub struct Plan {
     pub stop: Arc<StopRule>,
     /// How the answer is told from the thought.
     pub marker: Option<Marker>,
+    /// What ends a step.
+    pub separator: Arc<str>,
     /// How much it matters beside other requests.
     pub priority: Priority,
     /// Keeps its prefixes in the cache apart from those of others.
@@ -151,6 +128,8 @@ pub struct Plan {
     pub logprobs: Option<u8>,
     /// Wall-clock limit.
     pub deadline: Option<Duration>,
+    /// The conversation, for a verifier.
+    pub messages: Arc<[Message]>,
     /// What was lowered, merged or degraded, and why: sentences for the report.
     pub notes: Vec<String>,
 }
@@ -191,6 +170,14 @@ pub enum PlanError {
         value: u32,
         /// Choices asked for.
         n: u32,
+    },
+    /// A parameter that the mode does not have.
+    #[error("{parameter} is no parameter of {mode}")]
+    Parameter {
+        /// The parameter.
+        parameter: &'static str,
+        /// The mode that the request names.
+        mode: &'static str,
     },
     /// The sequence cannot fit the KV pool even with one branch.
     #[error("one branch needs {needed} KV blocks and the pool has {blocks}")]

@@ -1,7 +1,10 @@
 //! `Params` to [`Plan`]: the effort table, the budget rules, the engine's
 //! limits.
 
-use super::{Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, split};
+use super::{
+    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Setting, Settings,
+    Verifiers, split,
+};
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer, with_instruction};
 use std::num::NonZeroU32;
@@ -29,7 +32,12 @@ pub struct PlannerParts {
     pub caps: Caps,
     /// The model's own sampling defaults.
     pub defaults: Sampling,
+    /// What steps can be verified with.
+    pub verifiers: Verifiers,
 }
+
+/// Branches that a budget without a bound of its own lets a tree search make.
+const MOST_BRANCHES: u32 = 1 << 16;
 
 /// Makes plans for one model.
 #[derive(Debug)]
@@ -66,7 +74,7 @@ impl Planner {
         let row = self.row(effort, params.mode);
         let temperature = params.temperature.or(row.temperature).unwrap_or(self.parts.defaults.temperature);
         let sampling = self.sampling(params, temperature)?;
-        let prompt = self.prompt(params, row)?;
+        let prompt = self.prompt(params, &row)?;
         let context = self.parts.caps.context;
         let room = match context.checked_sub(prompt.len()) {
             Some(room) if room > 0 => u32::try_from(room).unwrap_or(u32::MAX),
@@ -74,20 +82,32 @@ impl Planner {
         };
 
         let mut notes = Vec::new();
-        let tokens = self.tokens(params, row)?;
+        let tokens = self.tokens(params, &row)?;
         let branches = branches(params)?;
         let least = tokens.iter().copied().min().unwrap_or(1);
         let most = branches.iter().copied().min();
-        let mode = self.mode(params, row, (temperature, least, most), &mut notes);
+        let settings = settings(params, &row, &mut notes)?;
+        let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut notes);
+        let mode = self.fitting(wanted, (temperature, least, most), &mut notes);
+        let mut settings = if mode.kind() == row.mode { settings } else { Settings::default() };
+        for (parameter, size) in mode.sizes() {
+            settings.set(parameter, Setting::Count(size));
+        }
         let thinking = !matches!(mode, Mode::Direct);
         let marker = self.marker.clone().filter(|_| thinking);
+        let verifier_tokens = params.budget.verifier_tokens.map(|total| split(total, params.n));
         let choices: Vec<Budget> = tokens
             .iter()
-            .map(|&tokens| Budget {
+            .enumerate()
+            .map(|(index, &tokens)| Budget {
                 tokens,
                 reserve: if marker.is_some() { (tokens.min(room) / 4).min(LARGEST_RESERVE) } else { 0 },
-                branches: mode.branches(),
+                branches: match mode.branches() {
+                    Some(own) => own,
+                    None => branches.get(index).copied().unwrap_or(MOST_BRANCHES),
+                },
                 branch_tokens: room,
+                verifier_tokens: verifier_tokens.as_ref().map(|shares| shares[index]),
             })
             .collect();
 
@@ -102,10 +122,12 @@ impl Planner {
         // some get longer, or others need room, the engine preempts.
         let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
         let fits = caps.widest(prompt.len(), usual).max(1);
-        let live = (choices.len() * mode.branches() as usize).min(fits);
+        let made: usize = choices.iter().map(|budget| budget.branches as usize).sum();
+        let live = (choices.len() * mode.alive() as usize).min(fits).min(made);
         Ok(Plan {
             prompt: prompt.into(),
             effort,
+            settings: settings.of_mode(mode.kind()),
             mode,
             sampling,
             seed: params.seed.map_or(drawn_seed, i64::cast_unsigned),
@@ -117,10 +139,12 @@ impl Planner {
                 after: marker.as_ref().map(|marker| marker.text.clone()),
             }),
             marker,
+            separator: self.parts.prompt.step_separator.as_str().into(),
             priority: params.priority,
             cache_salt: params.cache_salt.clone(),
             logprobs: params.logprobs,
             deadline: params.budget.seconds.map(deadline),
+            messages: params.messages.as_slice().into(),
             notes,
         })
     }
@@ -149,20 +173,42 @@ impl Planner {
         let config = &self.parts.config;
         let own = config.row(effort);
         match mode {
-            None | Some(ModeName::Standard) => own,
-            Some(ModeName::Pro) => config.row(Effort::Max),
-            Some(mode) if own.mode == mode => own,
+            None | Some(ModeName::Standard) => own.clone(),
+            Some(ModeName::Pro) => config.row(Effort::Max).clone(),
+            Some(mode) if own.mode == mode => own.clone(),
             // A mode by name: its weakest row, with the effort's budget.
             Some(mode) => {
                 let listed =
                     Effort::ALL.into_iter().map(|effort| config.row(effort)).find(|row| row.mode == mode);
-                let row = listed.unwrap_or(Row { mode, branches: 8, temperature: None, budget: own.budget });
-                Row { budget: own.budget.max(row.budget), ..row }
+                match listed {
+                    Some(row) => Row { budget: own.budget.max(row.budget), ..row.clone() },
+                    None => self.unlisted(mode, own.budget),
+                }
             }
         }
     }
 
-    fn prompt(&self, params: &Params, row: Row) -> Result<Vec<u32>, PromptError> {
+    /// A row for a mode that the table does not have: the settings of its
+    /// relatives, and a budget in which it can do what it does by default.
+    fn unlisted(&self, mode: ModeName, budget: u32) -> Row {
+        let config = &self.parts.config;
+        let searching = !matches!(mode, ModeName::Direct | ModeName::Cot);
+        let rows = || Effort::ALL.into_iter().map(|effort| config.row(effort));
+        let related = |row: &&Row| !matches!(row.mode, ModeName::Direct | ModeName::Cot);
+        let relative = rows().find(related).filter(|_| searching);
+        Row {
+            mode,
+            temperature: relative.and_then(|row| row.temperature),
+            budget: if searching {
+                rows().map(|row| row.budget).max().unwrap_or(budget).max(budget)
+            } else {
+                budget
+            },
+            settings: Settings::default(),
+        }
+    }
+
+    fn prompt(&self, params: &Params, row: &Row) -> Result<Vec<u32>, PromptError> {
         let rendered = if row.mode == ModeName::Direct {
             self.parts.template.render(&params.messages)?
         } else {
@@ -174,7 +220,7 @@ impl Planner {
 
     /// Tokens of each choice: its own bound and its part of the request's; the
     /// row's where neither is set.
-    fn tokens(&self, params: &Params, row: Row) -> Result<Vec<u32>, PlanError> {
+    fn tokens(&self, params: &Params, row: &Row) -> Result<Vec<u32>, PlanError> {
         let shares = match params.budget.tokens.map(NonZeroU32::get) {
             Some(value) if value < params.n => {
                 return Err(PlanError::BudgetBelowChoices {
@@ -196,44 +242,78 @@ impl Planner {
     }
 
     /// The mode that fits: no wider than the tokens and branches allow.
-    fn mode(
+    fn fitting(
         &self,
-        params: &Params,
-        row: Row,
+        wanted: Mode,
         (temperature, tokens, most): (f32, u32, Option<u32>),
         notes: &mut Vec<String>,
     ) -> Mode {
-        let single = match row.mode {
-            ModeName::Direct => Some(Mode::Direct),
-            ModeName::Cot | ModeName::Standard | ModeName::Pro => Some(Mode::ChainOfThought),
-            ModeName::SelfConsistency => None,
-        };
-        if let Some(mode) = single {
-            if let Some(branches) = params.branches.filter(|branches| branches.get() > 1) {
-                notes.push(format!("{branches} branches were asked for, and {} has one", mode.name()));
-            }
-            return mode;
+        if !wanted.selects() {
+            return wanted;
         }
-        let wanted = params.branches.map_or(row.branches, NonZeroU32::get);
-        if temperature <= 0.0 && wanted > 1 {
-            notes.push(format!("temperature 0 makes all {wanted} branches equal, so one was run"));
+        let name = wanted.name();
+        if wanted.branches() == Some(1) {
+            notes.push(format!("{name} of one branch is one chain of thought"));
             return Mode::ChainOfThought;
         }
-        let mut width = wanted;
-        if let Some(most) = most.filter(|most| *most < width) {
-            notes.push(format!("width lowered from {width} to {most} by reasoning.budget.branches"));
-            width = most;
+        if temperature <= 0.0 {
+            notes.push(format!("temperature 0 makes all branches of {name} equal, so one was run"));
+            return Mode::ChainOfThought;
         }
-        let affordable = (tokens / self.parts.config.branch_tokens).max(1);
-        if affordable < width {
-            let each = self.parts.config.branch_tokens;
-            notes.push(format!(
-                "width lowered from {width} to {affordable}: {tokens} tokens are enough for {affordable} at {each} each"
-            ));
-            width = affordable;
+        let each = self.parts.config.branch_tokens;
+        let affordable = (tokens / each).max(1);
+        let bounds = [
+            (most, "reasoning.budget.branches".to_owned()),
+            (
+                Some(affordable),
+                format!("{tokens} tokens, which are enough for {affordable} samples at {each} each"),
+            ),
+        ];
+        let mut mode = wanted;
+        for (samples, bound) in bounds {
+            let Some(samples) = samples else { continue };
+            let Some(fitting) = mode.within(samples) else {
+                notes.push(format!("{name} was given up for one chain of thought by {bound}"));
+                return Mode::ChainOfThought;
+            };
+            if let Some((from, to)) = narrowed(&mode, &fitting) {
+                notes.push(format!("width lowered from {from} to {to} by {bound}"));
+            }
+            mode = fitting;
         }
-        if width == 1 { Mode::ChainOfThought } else { Mode::SelfConsistency { branches: width } }
+        mode
     }
+}
+
+/// The sizes of a mode before and after it was made to fit, where they differ.
+fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {
+    let size = |mode: &Mode| match mode {
+        Mode::Direct | Mode::ChainOfThought => "1".to_owned(),
+        Mode::SelfConsistency(vote) => vote.branches.to_string(),
+        Mode::BestOfN(best) => best.branches.to_string(),
+        Mode::Beam(beam) => format!("{}x{}", beam.width, beam.expansion),
+        Mode::Mcts(mcts) => mcts.width.to_string(),
+        Mode::Auto(auto) => format!("{}+{}x{}", auto.probe, auto.beam.width, auto.beam.expansion),
+    };
+    let (from, to) = (size(from), size(to));
+    (from != to).then_some((from, to))
+}
+
+/// The row's parameters with the request's over them. A parameter that the mode
+/// does not have is refused where the request named the mode, else noted.
+fn settings(params: &Params, row: &Row, notes: &mut Vec<String>) -> Result<Settings, PlanError> {
+    for (parameter, _) in params.settings.iter() {
+        let spec = parameter.spec();
+        if spec.modes.contains(&row.mode) {
+            continue;
+        }
+        let (parameter, mode) = (spec.name, row.mode.name());
+        if params.mode == Some(row.mode) {
+            return Err(PlanError::Parameter { parameter, mode });
+        }
+        notes.push(format!("{parameter} is no parameter of {mode}, the mode of this effort"));
+    }
+    Ok(row.settings.overlaid(&params.settings))
 }
 
 /// A deadline, the longest where it lies further away than that.

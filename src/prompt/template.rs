@@ -41,7 +41,7 @@ impl TemplateTokens {
 }
 
 /// A compiled chat template.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: TemplateTokens,

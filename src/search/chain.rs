@@ -4,7 +4,8 @@
 //! [`Chain`] is that one chain; self-consistency grows several.
 
 use super::event::Candidate;
-use super::{Answer, Extend, Grown, NodeId, Outcome, Strategy, Work, WorkId};
+use super::grove::injection;
+use super::{Answer, Extend, Grown, NodeId, Outcome, Strategy, Until, Work, WorkId};
 use crate::answer;
 use crate::plan::{Budget, Marker};
 use crate::token::TokenId;
@@ -46,21 +47,12 @@ impl Chain {
         self.grown.as_ref().is_some_and(|grown| grown.complete)
     }
 
-    /// Mean log-probability, below every number when there is none.
-    pub(super) fn score(&self) -> f64 {
-        let mean = self.grown.as_ref().map_or(f64::NAN, |grown| grown.mean_logprob);
-        if mean.is_nan() { f64::NEG_INFINITY } else { mean }
-    }
-
     /// What to inject so that this chain comes to its answer within `max_tokens`:
     /// nothing where the marker is there already, or where it leaves no room
     /// for an answer.
     pub(super) fn inject(&self, marker: Option<&Marker>, max_tokens: u32) -> Vec<TokenId> {
         let text = self.grown.as_ref().map_or("", |grown| grown.text.as_str());
-        let Some(marker) = marker.filter(|marker| !text.contains(&marker.text)) else { return Vec::new() };
-        let bare = text.is_empty() || text.ends_with(&marker.separator);
-        let inject = if bare { &marker.inject_after_separator } else { &marker.inject };
-        if inject.len() < max_tokens as usize { inject.clone() } else { Vec::new() }
+        injection(text, marker, max_tokens)
     }
 
     pub(super) fn candidate(&self, selected: bool) -> Candidate {
@@ -68,6 +60,7 @@ impl Chain {
             branch: self.node,
             answer: self.value.clone(),
             mean_logprob: self.grown.as_ref().map_or(f64::NAN, |grown| grown.mean_logprob),
+            score: None,
             tokens: self.tokens,
             complete: self.complete(),
             selected,
@@ -112,13 +105,31 @@ impl Strategy for ChainOfThought {
                 self.stage = Stage::Thinking;
                 let max_tokens = self.left() - self.budget.reserve;
                 let fork = Some(NodeId::ROOT);
-                vec![Work::Extend(Extend { id: 0, node, fork, inject: Vec::new(), max_tokens })]
+                vec![Work::Extend(Extend {
+                    id: 0,
+                    node,
+                    fork,
+                    inject: Vec::new(),
+                    max_tokens,
+                    until: Until::End,
+                    greedy: false,
+                    score: false,
+                })]
             }
             Stage::Cut => {
                 self.stage = Stage::Completing;
                 let max_tokens = self.left();
                 let inject = self.chain.inject(self.marker.as_ref(), max_tokens);
-                vec![Work::Extend(Extend { id: 1, node, fork: None, inject, max_tokens })]
+                vec![Work::Extend(Extend {
+                    id: 1,
+                    node,
+                    fork: None,
+                    inject,
+                    max_tokens,
+                    until: Until::End,
+                    greedy: false,
+                    score: false,
+                })]
             }
             Stage::Fresh | Stage::Thinking | Stage::Completing | Stage::Done => Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! `direct`: the model's own answer, one branch, no instruction.
 
 use super::event::Candidate;
-use super::{Answer, Extend, Grown, NodeId, Outcome, Strategy, Work, WorkId};
+use super::{Answer, Extend, Grown, NodeId, Outcome, Strategy, Until, Work, WorkId};
 use crate::answer;
 use crate::plan::Budget;
 
@@ -35,6 +35,9 @@ impl Strategy for Direct {
             fork: Some(NodeId::ROOT),
             inject: Vec::new(),
             max_tokens,
+            until: Until::End,
+            greedy: false,
+            score: false,
         })]
     }
 
@@ -63,6 +66,7 @@ impl Strategy for Direct {
                 branch: BRANCH,
                 answer: answer::extract(&grown.text).map(answer::canonical),
                 mean_logprob: grown.mean_logprob,
+                score: None,
                 tokens: grown.tokens,
                 complete: grown.complete,
                 selected: true,

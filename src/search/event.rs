@@ -2,7 +2,7 @@
 
 use super::tree::{NodeId, Tree};
 use crate::engine::Token;
-use crate::plan::{Budget, Effort, Mode};
+use crate::plan::{Budget, Effort, Mode, Settings};
 
 /// One event of one choice.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,8 @@ pub struct Progress {
     pub branches_made: u32,
     /// Of those, ended.
     pub branches_ended: u32,
-    /// Branches that the mode wants.
-    pub branches_planned: u32,
+    /// Branches that the mode wants, where that is known.
+    pub branches_planned: Option<u32>,
     /// Tokens generated so far.
     pub tokens: u32,
     /// The choice's budget, in tokens.
@@ -67,7 +67,8 @@ pub struct BranchReport {
     pub state: BranchState,
     /// Its canonical final answer, if it has one.
     pub answer: Option<String>,
-    /// What its mode ranks it by: the mean log-probability of its tokens.
+    /// The verifier's score of its last step, else the mean log-probability of
+    /// its trajectory.
     pub score: Option<f64>,
 }
 
@@ -113,9 +114,10 @@ impl Progress {
     /// One short line for people.
     #[must_use]
     pub fn line(&self) -> String {
+        let planned = self.branches_planned.unwrap_or(self.branches_made);
         let mut line = format!(
-            "{} of {} branches ended, {} of {} tokens",
-            self.branches_ended, self.branches_planned, self.tokens, self.budget
+            "{} of {planned} branches ended, {} of {} tokens",
+            self.branches_ended, self.tokens, self.budget
         );
         if let Some((answer, votes)) = &self.leading {
             line.push_str(&format!(", leading answer {answer} ({votes})"));
@@ -171,17 +173,23 @@ pub enum StopReason {
     EngineFault,
     /// The server is going down; the answer comes from what was there.
     Shutdown,
+    /// The verifier's part of the budget was spent.
+    VerifierTokens,
+    /// The verifier failed; the answer comes from what was there.
+    VerifierFault,
 }
 
 impl StopReason {
     /// All of them, for metrics.
-    pub const ALL: [StopReason; 6] = [
+    pub const ALL: [StopReason; 8] = [
         StopReason::Completed,
         StopReason::Tokens,
         StopReason::Deadline,
         StopReason::Context,
         StopReason::EngineFault,
         StopReason::Shutdown,
+        StopReason::VerifierTokens,
+        StopReason::VerifierFault,
     ];
 
     /// The value in reports and metrics.
@@ -194,6 +202,8 @@ impl StopReason {
             StopReason::Context => "context",
             StopReason::EngineFault => "engine_fault",
             StopReason::Shutdown => "shutdown",
+            StopReason::VerifierTokens => "budget_verifier_tokens",
+            StopReason::VerifierFault => "verifier_fault",
         }
     }
 }
@@ -205,12 +215,20 @@ pub struct Report {
     pub effort: Effort,
     /// The mode that ran, with its settings.
     pub mode: Mode,
+    /// The same as parameters, the default ones included.
+    pub settings: Settings,
     /// Temperature that was used.
     pub temperature: f32,
     /// The choice's bounds.
     pub budget: Budget,
     /// Tokens generated.
     pub spent_tokens: u32,
+    /// The verifier that took part.
+    pub verifier: Option<String>,
+    /// Tokens put through it.
+    pub verifier_tokens: u32,
+    /// Steps that it scored.
+    pub verifier_steps: u32,
     /// Branches made.
     pub branches_made: u32,
     /// Branches that ended with a complete trajectory.
@@ -239,7 +257,9 @@ pub struct Candidate {
     pub answer: Option<String>,
     /// Mean log-probability of its sampled tokens.
     pub mean_logprob: f64,
-    /// Tokens generated on it.
+    /// What its mode ranks it by, where that is something else.
+    pub score: Option<f64>,
+    /// Tokens generated on it, from the prompt on.
     pub tokens: u32,
     /// Whether it came to its end by itself.
     pub complete: bool,

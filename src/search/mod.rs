@@ -6,11 +6,17 @@
 //! so every stop reason leads to an answer. It keeps its own account of the
 //! budget, and `run` holds it to that.
 
+mod auto;
+mod beam;
 mod chain;
+mod confidence;
 #[cfg(test)]
 mod conformance;
 mod direct;
 pub mod event;
+mod grove;
+mod mcts;
+mod posterior;
 pub mod run;
 mod self_consistency;
 pub mod tree;
@@ -18,6 +24,7 @@ pub mod tree;
 use crate::plan::{Budget, Marker, Mode};
 use crate::token::TokenId;
 use event::Candidate;
+use self_consistency::Chains;
 pub use tree::NodeId;
 
 /// Numbers the pieces of work of one strategy, in the order of asking.
@@ -46,6 +53,22 @@ pub struct Extend {
     pub inject: Vec<TokenId>,
     /// Tokens that this may add, injected ones included: its part of the budget.
     pub max_tokens: u32,
+    /// Where it ends at the latest.
+    pub until: Until,
+    /// Whether the likeliest token is taken each time.
+    pub greedy: bool,
+    /// Whether a verifier is to score the trajectory's steps before the outcome
+    /// is told.
+    pub score: bool,
+}
+
+/// Where a piece of work ends, if neither its tokens nor the text end first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// With the text.
+    End,
+    /// With the step.
+    Step,
 }
 
 /// What came of a piece of work.
@@ -58,14 +81,26 @@ pub enum Outcome {
 }
 
 /// How a branch grew.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grown {
     /// Tokens added, injected ones included.
     pub tokens: u32,
-    /// The branch's whole text, up to its stop string if it met one.
+    /// The same by their ids.
+    pub ids: Vec<TokenId>,
+    /// The trajectory's whole text, up to its stop string if it met one.
     pub text: String,
-    /// Mean log-probability of the branch's sampled tokens; NaN without any.
+    /// Mean log-probability of the trajectory's sampled tokens; NaN without any.
     pub mean_logprob: f64,
+    /// The same of the tokens that this work sampled.
+    pub step_logprob: f64,
+    /// The confidence of each token that this work sampled, where the mode reads
+    /// it: minus the mean log-probability of the likeliest 20 there.
+    pub confidences: Vec<f32>,
+    /// The verifier's scores of all steps of the trajectory, in order, where
+    /// they were asked for and there are any.
+    pub scores: Option<Vec<f64>>,
+    /// Scores were asked for, and the verifier failed or its budget is spent.
+    pub unscored: bool,
     /// Whether the branch is a complete trajectory (EOS or stop string). A
     /// complete branch is given up without being retired.
     pub complete: bool,
@@ -97,16 +132,23 @@ pub trait Strategy: Send {
     fn is_done(&self) -> bool;
     /// The trajectories so far, in the order of their branches.
     fn candidates(&self) -> Vec<Candidate>;
+    /// Whether it would have done more with more tokens.
+    fn starved(&self) -> bool {
+        false
+    }
 }
 
 /// The strategy of a mode.
 #[must_use]
 pub fn build(mode: Mode, budget: Budget, marker: Option<&Marker>) -> Box<dyn Strategy> {
+    let marker = marker.cloned();
     match mode {
         Mode::Direct => Box::new(direct::Direct::new(budget)),
-        Mode::ChainOfThought => Box::new(chain::ChainOfThought::new(budget, marker.cloned())),
-        Mode::SelfConsistency { branches } => {
-            Box::new(self_consistency::SelfConsistency::new(branches, budget, marker.cloned()))
-        }
+        Mode::ChainOfThought => Box::new(chain::ChainOfThought::new(budget, marker)),
+        Mode::SelfConsistency(vote) => Box::new(Chains::voting(vote, budget, marker)),
+        Mode::BestOfN(best) => Box::new(Chains::best(best, budget, marker)),
+        Mode::Beam(beam) => Box::new(beam::BeamSearch::new(beam, budget, marker)),
+        Mode::Mcts(mcts) => Box::new(mcts::TreeSearch::new(mcts, budget, marker)),
+        Mode::Auto(auto) => Box::new(auto::AutoSearch::new(auto, budget, marker)),
     }
 }

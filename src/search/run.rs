@@ -18,15 +18,16 @@ mod flight;
 mod shared;
 
 use super::event::{ChoiceEvent, Event, StopReason};
-use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts};
+use crate::engine::{Branch, EngineError, Handle, Health, Open, RequestCounts};
 use crate::metrics::Metrics;
-use crate::plan::Plan;
-use crate::verify::Verifier;
+use crate::plan::{Asks, Plan};
+use crate::verify::{Lease, Opening, Verifier, VerifyError};
 use choice::Choice;
 use shared::{Limit, Shared, Told};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 pub struct Runner {
     engine: Handle,
     verifier: Option<Verifier>,
+    judge: Option<Verifier>,
     metrics: Arc<Metrics>,
     ending: Arc<watch::Sender<bool>>,
 }
@@ -84,10 +86,16 @@ pub struct Running {
 }
 
 impl Runner {
-    /// A runner over an engine, with what scores steps where there is such.
+    /// A runner over an engine and what verifies its steps.
     #[must_use]
     pub fn new(engine: Handle, verifier: Option<Verifier>, metrics: Arc<Metrics>) -> Self {
-        Self { engine, verifier, metrics, ending: Arc::new(watch::Sender::new(false)) }
+        Self { engine, verifier, judge: None, metrics, ending: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// The same with a judge beside the verifier.
+    #[must_use]
+    pub fn with_judge(self, judge: Option<Verifier>) -> Self {
+        Self { judge, ..self }
     }
 
     /// The engine, for its caps and health.
@@ -96,7 +104,15 @@ impl Runner {
         &self.engine
     }
 
-    /// What scores steps, if there is such.
+    /// How the engines are: of the model's and the verifier's, the worse.
+    #[must_use]
+    pub fn health(&self, patience: Duration) -> Health {
+        let engines = [Some(&self.engine), self.verifier.as_ref().and_then(Verifier::engine)];
+        let states = engines.into_iter().flatten().map(|engine| engine.health(patience));
+        states.max_by_key(|health| *health as u8).unwrap_or(Health::Dead)
+    }
+
+    /// What verifies steps, if there is something.
     #[must_use]
     pub fn verifier(&self) -> Option<&Verifier> {
         self.verifier.as_ref()
@@ -136,6 +152,9 @@ impl Runner {
             // Nothing is begun that could not be delivered.
             return Err(limit.error(StopReason::Deadline));
         }
+        if *limit.ending.borrow() {
+            return Err(limit.error(StopReason::Shutdown));
+        }
         let open = Open {
             priority: plan.priority,
             salt: plan.cache_salt.clone(),
@@ -152,12 +171,20 @@ impl Runner {
         self.metrics.prompt_tokens.with_label_values(&[mode]).inc_by(plan.prompt.len() as u64);
         let (tell, told) = mpsc::unbounded_channel();
         // Choices that cannot all be alive at once take turns.
-        let room = (plan.live / plan.choices.len().max(1)).max(1);
+        let least = (plan.mode.least_alive() as usize).min(plan.live);
+        let room = (plan.live / plan.choices.len().max(1)).max(least).max(1);
         let turns = Arc::new(Semaphore::new((plan.live / room).max(1)));
         let prefill = Arc::new(OnceCell::new());
+        let judgement = Arc::new(OnceCell::new());
         let cached = Arc::new(AtomicU32::new(0));
         let choices = plan.choices.len();
+        let verifier = match plan.mode.asks() {
+            Some(Asks::Verifier) => self.verifier.clone(),
+            Some(Asks::Judge) => self.judge.clone(),
+            None => None,
+        };
         let shared = Arc::new(Shared {
+            verifier: verifier.as_ref().map(|verifier| verifier.name().to_owned()),
             delivery,
             room,
             tell,
@@ -170,15 +197,23 @@ impl Runner {
         });
         let mut tasks = JoinSet::new();
         for index in 0..choices {
-            let choice = Choice::new(index, &shared);
+            let mut choice = Choice::new(index, &shared);
             let (root, turns, prefill) = (Arc::clone(&root), Arc::clone(&turns), Arc::clone(&prefill));
             let (shared, engine) = (Arc::clone(&shared), self.engine.clone());
-            let cached = Arc::clone(&cached);
+            let (cached, judgement) = (Arc::clone(&cached), Arc::clone(&judgement));
+            let verifier = verifier.clone();
             tasks.spawn(async move {
                 let begin = async {
                     let turn = turns.acquire_owned().await;
-                    let settled = prefill.get_or_init(|| settle(&root, &shared.plan, &cached)).await;
-                    settled.clone().map(|()| turn)
+                    let settled = prefill.get_or_init(|| settle(&root, &shared.plan, &cached));
+                    // The verifier reads the problem while the policy does.
+                    let judged = async {
+                        let verifier = verifier.as_ref()?;
+                        let opened = judgement.get_or_init(|| open_verifier(verifier, &shared.plan)).await;
+                        Some(opened.clone())
+                    };
+                    let (settled, judged) = tokio::join!(settled, judged);
+                    settled.clone().map(|()| (turn, judged))
                 };
                 let limit = shared.limit.clone().passed();
                 tokio::pin!(limit);
@@ -188,7 +223,12 @@ impl Runner {
                     reason = &mut limit => return choice.end_unbegun(reason),
                 };
                 let outcome = match turn {
-                    Ok(_turn) => choice.run(&engine, &root, limit).await,
+                    Ok((_turn, judged)) => {
+                        if let Some(judged) = judged {
+                            choice.judged_by(judged);
+                        }
+                        choice.run(&engine, &root, limit).await
+                    }
                     Err(error) => Err(error),
                 };
                 if let Err(error) = outcome {
@@ -199,6 +239,23 @@ impl Runner {
         let bare = VecDeque::new();
         Ok(Running { told, left: choices, bare, answered: false, root, cached, _tasks: tasks })
     }
+}
+
+/// Opens a request on a verifier; `None` where its first choice, which pays for
+/// that, may not spend so much.
+async fn open_verifier(verifier: &Verifier, plan: &Plan) -> Result<Option<Arc<Lease>>, VerifyError> {
+    if let Some(most) = plan.choices.first().and_then(|budget| budget.verifier_tokens)
+        && verifier.opening_tokens(&plan.messages)? > most
+    {
+        return Ok(None);
+    }
+    let opening = Opening {
+        // One beside every branch, and as many that are being given back.
+        width: 2 * plan.live + plan.choices.len(),
+        priority: plan.priority,
+        salt: plan.cache_salt.clone(),
+    };
+    verifier.open(&plan.messages, opening).await.map(Arc::new).map(Some)
 }
 
 /// Computes the prompt, and takes note of how much of it was known. At least

@@ -1,199 +1,290 @@
-//! `self_consistency`: a majority over independent chains of thought (Wang et
-//! al., arXiv 2203.11171), with a fixed number of chains.
+//! `self_consistency`: a vote over independent chains of thought (Wang et al.,
+//! arXiv 2203.11171), fixed or in waves; and `best_of_n`, which differs in what
+//! the chains are chosen by.
 //!
 //! Every chain is granted an equal share of the budget less the answer reserve.
 //! What early finishers leave goes to the chains that were cut, round by round;
 //! when no chain is complete in the end, the likeliest prefix is completed
 //! within the reserve. The vote groups by canonical answer; a chain without an
 //! answer has no vote; among equal classes the one seen first wins; the text
-//! returned is the winning class's likeliest member. Without any answer there is
-//! no vote and the likeliest complete chain is returned.
+//! returned is the winning class's best member. Without any answer there is no
+//! vote and the best complete chain is returned.
+//!
+//! An adaptive vote begins a wave of chains at a time and stops by the posterior
+//! of the leader (Adaptive-Consistency, arXiv 2305.11860) or once a whole wave
+//! agrees (ESC, arXiv 2401.10480). What is in flight is given up as soon as it
+//! cannot change a vote any more.
 
-use super::chain::Chain;
 use super::event::Candidate;
-use super::{Answer, Extend, NodeId, Outcome, Strategy, Work, WorkId};
-use crate::plan::{Budget, Marker, split};
+use super::grove::{Grove, Growth, Index, State, Twig};
+use super::{Answer, Outcome, Strategy, Until, Work, WorkId, confidence, posterior};
+use crate::plan::{Best, Budget, Marker, Measure, Rank, VoteStop, Voting, Weight};
+use crate::verify::Aggregate;
 use std::collections::HashMap;
 
-/// A fixed number of chains and their vote.
+/// Independent chains, and a choice among them.
 #[derive(Debug)]
-pub(super) struct SelfConsistency {
-    budget: Budget,
-    marker: Option<Marker>,
-    chains: Vec<Chain>,
-    grants: Vec<u32>,
-    /// Chains asked for so far.
-    asked: usize,
-    in_flight: HashMap<WorkId, usize>,
-    next: WorkId,
-    /// The last work was to complete a prefix within the reserve.
-    completing: bool,
+pub(super) struct Chains {
+    grove: Grove,
+    branches: u32,
+    wave: u32,
+    stop: VoteStop,
+    by: By,
+    /// Whether equal answers add up, and how much a trajectory's likelihood counts.
+    vote: (bool, f64),
+    /// Chains of the wave under way, and of all waves.
+    current: Vec<Index>,
+    asked: u32,
+    /// The confidence of every token of a chain, where it is read.
+    confidences: HashMap<Index, Vec<f32>>,
+    over: Over,
 }
 
-impl SelfConsistency {
-    pub(super) fn new(branches: u32, budget: Budget, marker: Option<Marker>) -> Self {
+/// What a chain weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Count,
+    Score(Aggregate),
+    Confidence(Measure),
+    Likelihood,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    No,
+    /// The last prefix is being completed.
+    Finishing,
+    Yes,
+}
+
+impl Chains {
+    pub(super) fn voting(vote: Voting, budget: Budget, marker: Option<Marker>) -> Self {
+        let by = match vote.weight {
+            Weight::Count => By::Count,
+            Weight::Score(aggregate) => By::Score(aggregate),
+            Weight::Confidence(measure) => By::Confidence(measure),
+        };
+        Self::new((vote.branches, vote.wave, vote.stop), (by, (true, vote.likelihood)), budget, marker)
+    }
+
+    pub(super) fn best(best: Best, budget: Budget, marker: Option<Marker>) -> Self {
+        let by = match best.by {
+            Rank::Score(aggregate) | Rank::Judge(aggregate) => By::Score(aggregate),
+            Rank::Likelihood => By::Likelihood,
+        };
+        Self::new(
+            (best.branches, best.branches, VoteStop::Fixed),
+            (by, (best.weighted, best.likelihood)),
+            budget,
+            marker,
+        )
+    }
+
+    fn new(
+        (branches, wave, stop): (u32, u32, VoteStop),
+        (by, vote): (By, (bool, f64)),
+        budget: Budget,
+        marker: Option<Marker>,
+    ) -> Self {
         // A chain without a token has nothing to say.
         let thinkable = budget.tokens.saturating_sub(budget.reserve);
         let branches = branches.min(budget.branches).min(thinkable).max(1);
-        let most = budget.branch_tokens.saturating_sub(budget.reserve);
-        let grants = split(thinkable, branches);
         Self {
-            marker,
-            chains: (1..=branches).map(|id| Chain::new(NodeId(id))).collect(),
-            grants: grants.into_iter().map(|grant| grant.min(most)).collect(),
+            grove: Grove::new(budget, marker),
+            branches,
+            wave: wave.clamp(1, branches),
+            stop,
+            by,
+            vote,
+            current: Vec::new(),
             asked: 0,
-            in_flight: HashMap::new(),
-            next: 0,
-            completing: false,
-            budget,
+            confidences: HashMap::new(),
+            over: Over::No,
         }
     }
 
-    fn extend(&mut self, index: usize, fork: Option<NodeId>, max_tokens: u32, complete: bool) -> Work {
-        let chain = &self.chains[index];
-        let inject = if complete { chain.inject(self.marker.as_ref(), max_tokens) } else { Vec::new() };
-        let id = self.next;
-        self.next += 1;
-        self.in_flight.insert(id, index);
-        let node = chain.node;
-        self.chains[index].held = false;
-        Work::Extend(Extend { id, node, fork, inject, max_tokens })
+    fn growth(&self) -> Growth {
+        let score = matches!(self.by, By::Score(_));
+        Growth { until: Until::End, greedy: false, score, most: u32::MAX }
     }
 
-    fn spent(&self) -> u32 {
-        self.chains.iter().map(|chain| chain.tokens).sum()
-    }
-
-    fn held(&self) -> Vec<usize> {
-        (0..self.chains.len()).filter(|&index| self.chains[index].held).collect()
-    }
-
-    /// The likeliest of some chains, the first among equals.
-    fn likeliest(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
-        let mut best: Option<usize> = None;
-        for index in indices {
-            if best.is_none_or(|b| self.chains[index].score() > self.chains[b].score()) {
-                best = Some(index);
+    /// What a chain weighs, at most 1 where it is a score. One that has none,
+    /// because its verifier had no more to say, weighs what the others do.
+    fn weight(&self, twig: &Twig) -> f64 {
+        match self.by {
+            By::Count => 1.0,
+            By::Likelihood => twig.mean_logprob.exp(),
+            By::Score(aggregate) => own(twig, aggregate).unwrap_or_else(|| {
+                let complete = self.grove.all(State::Complete);
+                let scores: Vec<f64> =
+                    complete.filter_map(|index| own(self.grove.twig(index), aggregate)).collect();
+                if scores.is_empty() { 1.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
+            }),
+            By::Confidence(measure) => {
+                let index = (0..self.grove.len()).find(|index| self.grove.twig(*index).node == twig.node);
+                let tokens = index.and_then(|index| self.confidences.get(&index));
+                tokens.and_then(|tokens| confidence::of_trace(tokens, measure)).unwrap_or(0.0)
             }
         }
-        best
     }
 
-    /// What to do once every chain has had its grant: another round for the
-    /// cut ones, else the reserve, else nothing.
-    fn next_round(&mut self) -> Vec<Work> {
-        let held = self.held();
-        let spendable = (self.budget.tokens - self.budget.reserve).saturating_sub(self.spent());
-        let most = self.budget.branch_tokens.saturating_sub(self.budget.reserve);
-        let room = |chain: &Chain| most.saturating_sub(chain.tokens);
-        let grows = |chain: &Chain| !chain.stuck && room(chain) > 0;
-        let growing: Vec<usize> = held.iter().copied().filter(|&i| grows(&self.chains[i])).collect();
-        if spendable > 0 && !growing.is_empty() {
-            let parts = u32::try_from(growing.len()).unwrap_or(u32::MAX);
-            let grants = split(spendable, parts);
-            let mut works = Vec::new();
-            for (index, grant) in growing.into_iter().zip(grants) {
-                let grant = grant.min(room(&self.chains[index]));
-                if grant > 0 {
-                    works.push(self.extend(index, None, grant, false));
-                }
-            }
-            return works;
-        }
-        let complete = self.chains.iter().any(Chain::complete);
-        let left = self.budget.tokens.saturating_sub(self.spent());
-        let best = if complete || self.completing || left == 0 {
-            None
-        } else {
-            let fits = |index: &usize| self.chains[*index].tokens < self.budget.branch_tokens;
-            self.likeliest(held.iter().copied().filter(fits))
-        };
-        let mut works: Vec<Work> = Vec::new();
-        for index in held {
-            if Some(index) != best {
-                self.chains[index].held = false;
-                works.push(Work::Retire(self.chains[index].node));
+    /// The weights of the classes, the heaviest first.
+    fn classes(&self) -> Vec<f64> {
+        let mut classes: Vec<(&str, f64)> = Vec::new();
+        for index in self.grove.all(State::Complete) {
+            let twig = self.grove.twig(index);
+            let Some(value) = twig.value.as_deref() else { continue };
+            let weight = Some(self.weight(twig)).filter(|weight| !weight.is_nan()).unwrap_or(0.0);
+            match classes.iter_mut().find(|(known, _)| *known == value) {
+                Some((_, sum)) => *sum += weight,
+                None => classes.push((value, weight)),
             }
         }
-        if let Some(index) = best {
-            self.completing = true;
-            let max_tokens = left.min(self.budget.branch_tokens.saturating_sub(self.chains[index].tokens));
-            works.push(self.extend(index, None, max_tokens, true));
+        let mut weights: Vec<f64> = classes.into_iter().map(|(_, weight)| weight).collect();
+        weights.sort_by(|a, b| b.total_cmp(a));
+        weights
+    }
+
+    /// Whether no chain that is still to end can change the vote.
+    fn decided(&self) -> bool {
+        if !self.vote.0
+            || self.vote.1 > 0.0
+            || matches!(self.by, By::Confidence(_))
+            || !self.grove.any_complete()
+        {
+            return false;
+        }
+        let classes = self.classes();
+        let lead = classes.first().copied().unwrap_or(0.0) - classes.get(1).copied().unwrap_or(0.0);
+        let ended = self.grove.all(State::Complete).count() + self.grove.all(State::Gone).count();
+        let open = self.branches as usize - ended.min(self.branches as usize);
+        lead > open as f64
+    }
+
+    /// Whether the wave that has ended is enough.
+    fn convinced(&self) -> bool {
+        match self.stop {
+            VoteStop::Fixed => false,
+            VoteStop::Posterior(confidence) => {
+                let classes = self.classes();
+                let at = |place: usize| classes.get(place).copied().unwrap_or(0.0);
+                at(0) > 0.0 && posterior::majority(at(0), at(1)) >= confidence
+            }
+            VoteStop::Window => {
+                let mut values = self.current.iter().map(|index| self.grove.twig(*index).value.as_deref());
+                let first = values.next().flatten();
+                first.is_some() && values.all(|value| value == first)
+            }
+        }
+    }
+
+    /// Another round for the chains that were cut.
+    fn resume(&mut self) -> Vec<Work> {
+        let held: Vec<Index> = self.grove.all(State::Held).collect();
+        let growth = self.growth();
+        let mut works = Vec::new();
+        for (place, &index) in held.iter().enumerate() {
+            let waiting = u32::try_from(held.len() - place).unwrap_or(u32::MAX);
+            let share = self.grove.spendable().div_ceil(waiting);
+            works.extend(self.grove.resume(index, growth, share));
         }
         works
     }
 
-    fn winner(&self) -> Option<usize> {
-        let mut classes: Vec<(&str, Vec<usize>)> = Vec::new();
-        for (index, chain) in self.chains.iter().enumerate() {
-            let Some(value) = &chain.value else { continue };
-            match classes.iter_mut().find(|(class, _)| class == value) {
-                Some((_, members)) => members.push(index),
-                None => classes.push((value, vec![index])),
-            }
-        }
-        let mut best: Option<&(&str, Vec<usize>)> = None;
-        for class in &classes {
-            if best.is_none_or(|best| class.1.len() > best.1.len()) {
-                best = Some(class);
-            }
-        }
-        let some = |index: &usize| self.chains[*index].grown.is_some();
-        match best {
-            Some((_, members)) => self.likeliest(members.iter().copied()),
-            None => {
-                let all = || (0..self.chains.len()).filter(some);
-                self.likeliest(all().filter(|&index| self.chains[index].complete()))
-                    .or_else(|| self.likeliest(all()))
-            }
-        }
+    fn finish(&mut self) -> Vec<Work> {
+        self.over = Over::Finishing;
+        self.grove.finish(|_| 0.0)
+    }
+
+    fn chosen(&self) -> Option<Index> {
+        self.grove.elect(self.vote, |twig| self.weight(twig))
     }
 }
 
-impl Strategy for SelfConsistency {
+/// A trajectory's own score.
+fn own(twig: &Twig, aggregate: Aggregate) -> Option<f64> {
+    twig.scores.as_deref().and_then(|scores| aggregate.of(scores))
+}
+
+impl Strategy for Chains {
     fn ask(&mut self, room: usize) -> Vec<Work> {
+        if self.over == Over::Yes {
+            return Vec::new();
+        }
         let mut works = Vec::new();
-        while self.asked < self.chains.len() && works.len() < room {
-            let index = self.asked;
+        let growth = self.growth();
+        while self.over == Over::No
+            && works.len() < room
+            && self.asked < self.branches
+            && (self.current.len() as u32) < self.wave
+        {
+            let waiting = self.branches - self.asked;
+            let share = self.grove.spendable().div_ceil(waiting);
+            let Some((index, work)) = self.grove.grow(None, growth, share) else {
+                self.asked = self.branches;
+                break;
+            };
             self.asked += 1;
-            works.push(self.extend(index, Some(NodeId::ROOT), self.grants[index], false));
+            self.current.push(index);
+            works.push(work);
         }
-        if works.is_empty() && self.in_flight.is_empty() {
-            if self.asked == self.chains.len() {
-                return self.next_round();
+        if !works.is_empty() || self.grove.in_flight() > 0 {
+            return works;
+        }
+        if self.over == Over::Finishing {
+            let works = self.grove.finish(|_| 0.0);
+            if works.is_empty() {
+                self.over = Over::Yes;
             }
+            return works;
+        }
+        let begun = self.current.len() as u32 == self.wave || self.asked == self.branches;
+        if !begun {
             // Cut chains hold all the room: the least likely makes way.
-            let worst = self
-                .held()
-                .into_iter()
-                .min_by(|a, b| self.chains[*a].score().total_cmp(&self.chains[*b].score()).then(b.cmp(a)));
-            if let Some(index) = worst {
-                self.chains[index].held = false;
-                works.push(Work::Retire(self.chains[index].node));
+            let worst = self.grove.all(State::Held).min_by(|a, b| {
+                let (a, b) = (self.grove.twig(*a), self.grove.twig(*b));
+                a.likelihood().total_cmp(&b.likelihood()).then(b.node.cmp(&a.node))
+            });
+            if let Some(work) = worst.and_then(|index| self.grove.retire(index)) {
+                return vec![work];
             }
+            self.asked = self.branches;
         }
-        works
+        let works = self.resume();
+        if !works.is_empty() {
+            return works;
+        }
+        if self.asked < self.branches && !self.convinced() {
+            self.current.clear();
+            return self.ask(room);
+        }
+        let works = self.finish();
+        if works.is_empty() { self.ask(room) } else { works }
     }
 
     fn tell(&mut self, id: WorkId, outcome: Outcome) {
-        if let Some(index) = self.in_flight.remove(&id) {
-            self.chains[index].tell(outcome);
+        let confidences = match &outcome {
+            Outcome::Grown(grown) => grown.confidences.clone(),
+            Outcome::Abandoned => Vec::new(),
+        };
+        let Some(index) = self.grove.land(id, outcome) else { return };
+        self.confidences.entry(index).or_default().extend(confidences);
+        if self.over == Over::No && self.decided() {
+            self.over = Over::Yes;
         }
     }
 
     fn answer(&self) -> Option<Answer> {
-        let chain = &self.chains[self.winner()?];
-        Some(Answer { node: chain.node, complete: chain.complete() })
+        self.grove.answer(self.chosen())
     }
 
     fn is_done(&self) -> bool {
-        self.asked == self.chains.len() && self.in_flight.is_empty() && self.held().is_empty()
+        self.over == Over::Yes
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let winner = self.winner();
-        let grown = self.chains.iter().enumerate().filter(|(_, chain)| chain.grown.is_some());
-        grown.map(|(index, chain)| chain.candidate(winner == Some(index))).collect()
+        let plain = self.by == By::Count;
+        self.grove.candidates(self.chosen(), |twig| if plain { f64::NAN } else { self.weight(twig) })
     }
 }
 

@@ -22,12 +22,14 @@ pub struct Node {
     pub ends: Vec<usize>,
     /// Its text.
     pub text: String,
-    /// Where a stop string begins in the text, if one ended it.
+    /// Where a stop string begins in the trajectory's text, if one ended it.
     pub cut: Option<usize>,
     /// Whether it ended by EOS or a stop string.
     pub complete: bool,
     /// Sum of the log-probabilities of its sampled tokens, and their number.
     pub logprob: (f64, u32),
+    /// What a verifier made of the trajectory's steps, up to the end of this one.
+    pub scores: Vec<f64>,
 }
 
 /// A choice's tree; node 0 is the prompt.
@@ -63,6 +65,63 @@ impl Tree {
     /// The same, to be changed.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0 as usize]
+    }
+
+    /// A whole trajectory as one node: everything from the prompt to the end of
+    /// a branch.
+    #[must_use]
+    pub fn trajectory(&self, id: NodeId) -> Node {
+        let path = self.path(id);
+        let mut whole = Node::default();
+        for &index in path.iter().rev() {
+            let node = &self.nodes[index];
+            let before = whole.text.len();
+            whole.tokens.extend(node.tokens.iter().cloned());
+            whole.ends.extend(node.ends.iter().map(|end| before + end));
+            whole.text.push_str(&node.text);
+            whole.logprob.0 += node.logprob.0;
+            whole.logprob.1 += node.logprob.1;
+        }
+        if let Some(&last) = path.first() {
+            let node = &self.nodes[last];
+            (whole.cut, whole.complete, whole.parent) = (node.cut, node.complete, 0);
+            whole.scores.clone_from(&node.scores);
+        }
+        whole
+    }
+
+    /// A branch and those before it, itself first, the prompt left out.
+    fn path(&self, id: NodeId) -> Vec<usize> {
+        let mut path = Vec::new();
+        let mut at = id.0 as usize;
+        while at != 0 && at < self.nodes.len() && path.len() < self.nodes.len() {
+            path.push(at);
+            at = self.nodes[at].parent as usize;
+        }
+        path
+    }
+
+    /// Tokens of a trajectory.
+    #[must_use]
+    pub fn length(&self, id: NodeId) -> usize {
+        self.path(id).iter().map(|index| self.nodes[*index].tokens.len()).sum()
+    }
+
+    /// What stands before a branch, the nearest first: what it was forked from,
+    /// and so on; the prompt left out.
+    pub fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        self.path(id).into_iter().skip(1).map(|index| NodeId(index as u32))
+    }
+
+    /// Every branch with its id, the prompt left out.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().enumerate().skip(1).map(|(index, node)| (NodeId(index as u32), node))
+    }
+
+    /// Whether a branch was added.
+    #[must_use]
+    pub fn has_node(&self, id: NodeId) -> bool {
+        id != NodeId::ROOT && (id.0 as usize) < self.nodes.len()
     }
 
     /// Whether a branch has any tokens of its own; not if it was never added.
@@ -118,10 +177,10 @@ impl Node {
         self.tokens.push(token);
     }
 
-    /// The text up to the stop string.
+    /// The text up to the stop string; of a whole trajectory.
     #[must_use]
     pub fn visible_text(&self) -> &str {
-        &self.text[..self.cut.unwrap_or(self.text.len())]
+        self.text.get(..self.cut.unwrap_or(self.text.len())).unwrap_or(&self.text)
     }
 
     /// Mean log-probability of the sampled tokens; NaN without any.

@@ -1,5 +1,5 @@
 //! How one process reward model is spoken to: what its token stream looks like,
-//! and which logits of it are a step's score.
+//! and which of its outputs are a step's score.
 //!
 //! Every format is append-only: the tokens of a solution begin with those of
 //! each of its prefixes, and a step is scored at its own last token. So a step
@@ -10,46 +10,12 @@
 //! are cut out of a step before it is encoded, and the positions that are read
 //! are known from how the steps were put together, never looked for.
 
+use super::clean::Cleaner;
+use super::config::{Kind, PrmConfig};
 use super::{Aggregate, VerifyError};
 use crate::prompt::{ChatTemplate, Message, PromptError, Tokenizer};
 use crate::token::TokenId;
-use serde::Deserialize;
 use std::sync::Arc;
-
-/// `prm.json`: how a process reward model is read.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PrmConfig {
-    /// The format.
-    pub kind: Kind,
-    /// What follows every step, and where its score is read: one token.
-    pub step_tag: String,
-    /// The token that speaks for a step.
-    pub good: String,
-    /// The token that speaks against it.
-    pub bad: String,
-    /// How the scores of steps become one, where nothing else is asked for.
-    pub aggregate: Aggregate,
-    /// What stands between steps, and before the tag of the last one too.
-    #[serde(default = "separator")]
-    pub step_separator: String,
-    /// What the prompt looks like, for people.
-    #[serde(default)]
-    pub prompt: String,
-}
-
-/// The formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The problem as one user turn; every step is followed by the separator and
-    /// a tag, at which the logits of two ids are compared.
-    TagLogits,
-}
-
-fn separator() -> String {
-    "\n\n".to_owned()
-}
 
 /// Why a process reward model cannot be read as its format asks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,36 +30,82 @@ pub enum FormatError {
         /// What it is encoded as.
         tokens: usize,
     },
+    /// A marker that the format needs and nobody has named.
+    #[error("{0} is missing: name the token")]
+    Missing(&'static str),
     /// A text that is needed and empty.
     #[error("{0} is empty")]
     Empty(&'static str),
     /// A chat format without a template.
     #[error("its format needs a chat template, and it has none")]
     NoTemplate,
+    /// A format that begins with a token that the tokenizer does not name.
+    #[error("its format begins with BOS, and tokenizer_config.json names no bos_token")]
+    NoBos,
+    /// Two words that begin alike.
+    #[error("good is {good:?} and bad is {bad:?}, which begin with the same token of its tokenizer")]
+    Same {
+        /// The word for a step.
+        good: String,
+        /// The word against it.
+        bad: String,
+    },
     /// The tokenizer or the template fails.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+}
+
+/// What a format is bound to.
+#[derive(Debug)]
+pub struct FormatParts {
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// The text of its BOS token, if it has one.
+    pub bos: Option<String>,
 }
 
 /// A format, bound to a model's tokenizer and template.
 #[derive(Debug)]
 pub struct Format {
     tokenizer: Arc<Tokenizer>,
-    template: ChatTemplate,
-    /// What follows a step.
-    after: String,
+    layout: Layout,
+    readout: Readout,
     separator: String,
     aggregate: Aggregate,
-    /// The ids for and against a step.
-    verdicts: [TokenId; 2],
-    /// What is cut out of steps and problems.
-    banned: Vec<String>,
+    /// Cuts markers out of steps and problems.
+    cleaner: Cleaner,
 }
 
-/// A token stream of the model, and the text that it encodes.
+/// Where problem and steps go.
+#[derive(Debug)]
+enum Layout {
+    /// The problem as the user's turn, the steps in the assistant's.
+    Chat { template: ChatTemplate, system: Option<String>, after: String, tag: TokenId },
+    /// A user turn for every step; the assistant approves of all before.
+    Turns { template: ChatTemplate, approval: String },
+    /// Plain text: what stands before the first step, before others, after each.
+    Plain { first: &'static str, between: &'static str, after: String, tag: TokenId },
+    /// Plain text whose steps are encoded one by one, each with a last token.
+    Lines { bos: String, end: TokenId },
+}
+
+/// What a step's score is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readout {
+    /// The softmax over the outputs of two ids: for and against.
+    Pair([TokenId; 2]),
+    /// The sigmoid of the first output.
+    Single,
+}
+
+/// A token stream of the model, and what it was made of.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     text: String,
+    turns: Vec<Message>,
+    steps: usize,
     pub(super) ids: Vec<TokenId>,
 }
 
@@ -101,29 +113,67 @@ impl Format {
     /// Binds a format to a model.
     ///
     /// # Errors
-    /// When a marker is not one token, or there is no template.
-    pub fn new(
-        config: &PrmConfig,
-        tokenizer: Arc<Tokenizer>,
-        template: Option<ChatTemplate>,
-    ) -> Result<Self, FormatError> {
-        if config.step_separator.is_empty() {
+    /// When a marker is not one token, or something that the format needs is missing.
+    pub fn new(config: &PrmConfig, parts: FormatParts) -> Result<Self, FormatError> {
+        let FormatParts { tokenizer, template, bos } = parts;
+        let kind = config.kind;
+        let separator = config.step_separator.clone().unwrap_or_else(|| kind.separator().to_owned());
+        if separator.is_empty() {
             return Err(FormatError::Empty("step_separator"));
         }
-        single(&tokenizer, "step_tag", &config.step_tag)?;
-        let good = single(&tokenizer, "good", &config.good)?;
-        let bad = single(&tokenizer, "bad", &config.bad)?;
+        let [own_tag, own_good, own_bad] = kind.markers();
+        let marker = |field, given: &Option<String>, own: Option<&str>| {
+            let text = given.as_deref().or(own).ok_or(FormatError::Missing(field))?;
+            single(&tokenizer, field, text).map(|id| (text.to_owned(), id))
+        };
+        let tag = || marker("step_tag", &config.step_tag, own_tag);
         let mut banned = tokenizer.special_tokens();
-        banned.extend([&config.step_tag, &config.good, &config.bad].into_iter().cloned());
-        Ok(Self {
-            template: template.ok_or(FormatError::NoTemplate)?,
-            after: format!("{}{}", config.step_separator, config.step_tag),
-            separator: config.step_separator.clone(),
-            aggregate: config.aggregate,
-            verdicts: [good, bad],
-            banned,
-            tokenizer,
-        })
+        let mut word = None;
+        let (readout, approval) = match kind {
+            Kind::Skywork => (Readout::Single, String::new()),
+            // The labels of the head: 0 is wrong and 1 is right.
+            Kind::QwenPrm => (Readout::Pair([1, 0]), String::new()),
+            _ => {
+                let (good, good_id) = marker("good", &config.good, own_good)?;
+                let (bad, bad_id) = marker("bad", &config.bad, own_bad)?;
+                if kind == Kind::TagLogits {
+                    banned.extend([good.clone(), bad]);
+                }
+                (Readout::Pair([good_id, bad_id]), good)
+            }
+        };
+        let template = || template.ok_or(FormatError::NoTemplate);
+        let layout = match kind {
+            Kind::TagLogits | Kind::QwenPrm => {
+                let (text, tag) = tag()?;
+                let before = if kind == Kind::TagLogits { separator.as_str() } else { "" };
+                let system = config.system.clone().or_else(|| kind.system().map(str::to_owned));
+                let after = format!("{before}{text}");
+                banned.push(text);
+                Layout::Chat { template: template()?, system, after, tag }
+            }
+            Kind::Rlhflow => Layout::Turns { template: template()?, approval },
+            Kind::MathShepherd | Kind::MathPsa | Kind::VersaPrm => {
+                let (text, tag) = tag()?;
+                let [first, between, _] = kind.plain().unwrap_or_default();
+                let blank = text.trim().is_empty();
+                let after = if blank { text.clone() } else { format!(" {text}") };
+                if blank {
+                    banned.push(text);
+                } else {
+                    word = Some(text);
+                }
+                Layout::Plain { first, between, after, tag }
+            }
+            Kind::Skywork => {
+                let end =
+                    tokenizer.encode("\n")?.last().copied().ok_or(FormatError::Empty("step_separator"))?;
+                Layout::Lines { bos: bos.ok_or(FormatError::NoBos)?, end }
+            }
+        };
+        let aggregate = config.aggregate.unwrap_or(kind.aggregate());
+        let cleaner = Cleaner::new(banned, word);
+        Ok(Self { layout, readout, separator, aggregate, cleaner, tokenizer })
     }
 
     pub(super) fn aggregate(&self) -> Aggregate {
@@ -135,46 +185,128 @@ impl Format {
         &self.separator
     }
 
-    /// The ids whose logits are compared: for a step, against it.
-    pub(super) fn verdicts(&self) -> [TokenId; 2] {
-        self.verdicts
+    /// What is read at a step's last token.
+    pub(super) fn readout(&self) -> Readout {
+        self.readout
     }
 
-    /// What comes before the first step. The problem is the last user turn.
-    pub(super) fn begin(&self, conversation: &[Message]) -> Result<Script, VerifyError> {
-        let problem = conversation.iter().rev().find(|message| message.role == "user");
-        let content = self.clean(&problem.ok_or(VerifyError::NoProblem)?.content);
-        let text = self.template.render(&[Message { role: "user", content }])?;
-        let ids = self.tokenizer.encode_prompt(&text)?;
-        Ok(Script { text, ids })
+    /// What is cut out of text.
+    pub(super) fn cleaner(&self) -> &Cleaner {
+        &self.cleaner
+    }
+
+    /// What comes before the first step of a solution to a problem.
+    pub(super) fn begin(&self, content: String) -> Result<Script, VerifyError> {
+        let mut turns = Vec::new();
+        let (text, ids) = match &self.layout {
+            Layout::Chat { template, system, .. } => {
+                turns.extend(system.iter().map(|system| said("system", system.clone())));
+                turns.push(said("user", content));
+                let text = template.render(&turns)?;
+                let ids = self.tokenizer.encode_prompt(&text)?;
+                (text, ids)
+            }
+            // The first step stands in the problem's own turn.
+            Layout::Turns { template, .. } => {
+                let longer = template.render(&[said("user", format!("{content} x"))])?;
+                turns.push(said("user", content));
+                let ids = self.common(&template.render(&turns)?, &longer)?;
+                (String::new(), ids)
+            }
+            Layout::Plain { first, .. } => {
+                let ids = self.common(&content, &format!("{content}{first}x"))?;
+                (content, ids)
+            }
+            Layout::Lines { bos, .. } => {
+                let text = format!("{bos}{content}\n");
+                let ids = self.tokenizer.encode(&text)?;
+                (text, ids)
+            }
+        };
+        Ok(Script { text, turns, steps: 0, ids })
+    }
+
+    /// The tokens with which `text` begins however it goes on, as `longer` does:
+    /// those of both, but for one that may join what follows.
+    fn common(&self, text: &str, longer: &str) -> Result<Vec<TokenId>, VerifyError> {
+        let mut ids = self.tokenizer.encode_prompt(text)?;
+        let longer = self.tokenizer.encode_prompt(longer)?;
+        let common = ids.iter().zip(&longer).take_while(|(a, b)| a == b).count();
+        ids.truncate(common.saturating_sub(1));
+        if ids.is_empty() {
+            // An empty problem, and a tokenizer without BOS: a branch needs a token.
+            return Err(VerifyError::NoProblem);
+        }
+        Ok(ids)
     }
 
     /// Puts a step at the end of a stream; its score is read at the last token.
     pub(super) fn extend(&self, script: &mut Script, step: &str) -> Result<(), VerifyError> {
-        script.text.push_str(step);
-        script.text.push_str(&self.after);
+        let mut tagged = None;
+        match &self.layout {
+            Layout::Chat { after, tag, .. } => {
+                script.text.push_str(step);
+                script.text.push_str(after);
+                tagged = Some(tag);
+            }
+            Layout::Turns { template, approval } => {
+                match script.turns.last_mut() {
+                    Some(problem) if script.steps == 0 => {
+                        problem.content.push(' ');
+                        problem.content.push_str(step);
+                    }
+                    _ => {
+                        script.turns.push(said("assistant", approval.clone()));
+                        script.turns.push(said("user", step.to_owned()));
+                    }
+                }
+                script.text = template.render(&script.turns)?;
+            }
+            Layout::Plain { first, between, after, tag } => {
+                script.text.push_str(if script.steps == 0 { first } else { between });
+                script.text.push_str(step);
+                script.text.push_str(after);
+                tagged = Some(tag);
+            }
+            Layout::Lines { end, .. } => {
+                script.steps += 1;
+                script.ids.extend(self.tokenizer.encode(step)?);
+                script.ids.push(*end);
+                return Ok(());
+            }
+        }
+        script.steps += 1;
         let ids = self.tokenizer.encode_prompt(&script.text)?;
-        if ids.len() <= script.ids.len() || !ids.starts_with(&script.ids) {
+        let grown = ids.len() > script.ids.len() && ids.starts_with(&script.ids);
+        if !grown || tagged.is_some_and(|tag| ids.last() != Some(tag)) {
             return Err(VerifyError::Joined);
         }
         script.ids = ids;
         Ok(())
     }
+}
 
-    /// Without anything that the model could take for a marker. What is left
-    /// may be a marker again, so this is repeated.
-    pub(super) fn clean(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        while let Some(banned) = self.banned.iter().find(|banned| text.contains(banned.as_str())) {
-            text = text.replace(banned.as_str(), "");
+impl Readout {
+    /// The ids whose outputs are asked for.
+    pub(super) fn ids(self) -> Vec<TokenId> {
+        match self {
+            Self::Pair(pair) => pair.to_vec(),
+            Self::Single => vec![0],
         }
-        text
+    }
+
+    /// The score that a step's outputs stand for: a probability.
+    pub(super) fn score(self, outputs: &[f32]) -> Result<f64, VerifyError> {
+        match (self, outputs) {
+            (Self::Pair(_), &[good, bad]) => super::against(good, bad),
+            (Self::Single, &[value]) => super::against(value, 0.0),
+            (_, other) => Err(VerifyError::Shape { expected: self.ids().len(), found: other.len() }),
+        }
     }
 }
 
-/// The score of a step: the softmax over the logits of the two ids alone.
-pub(super) fn verdict(good: f32, bad: f32) -> f64 {
-    1.0 / (1.0 + (f64::from(bad) - f64::from(good)).exp())
+fn said(role: &'static str, content: String) -> Message {
+    Message { role, content }
 }
 
 fn single(tokenizer: &Tokenizer, field: &'static str, text: &str) -> Result<TokenId, FormatError> {

@@ -1,72 +1,113 @@
 //! One trajectory on a verifier.
 //!
-//! A lease holds a branch of the verifier's own engine, so that dropping it
-//! frees its KV, and a fork shares what was computed. It is told the whole text
-//! of its trajectory again and again, and remembers how far it has read.
+//! On an engine that reads token streams, a lease holds a branch, so that
+//! dropping it frees its KV, and a fork shares what was computed. Elsewhere it
+//! holds the steps alone. It is told the whole text of its trajectory again and
+//! again, and remembers how far it has read.
 
-use super::format::{Script, verdict};
-use super::{Verifier, VerifyError};
+use super::format::Script;
+use super::judge::Question;
+use super::{Backend, Opening, Streams, Verifier, VerifyError};
 use crate::engine::Branch;
-use crate::token::TokenId;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// One trajectory on the verifier; dropping it frees its KV.
 #[derive(Debug)]
 pub struct Lease {
     verifier: Verifier,
-    branch: Branch,
-    script: Script,
+    state: State,
     /// Bytes of the trajectory's text that were read.
     read: usize,
     scores: Vec<f64>,
     opening: u32,
 }
 
+/// What has been read.
+#[derive(Debug)]
+enum State {
+    /// A stream on an engine.
+    Stream { branch: Branch, script: Script },
+    /// The steps, for a verifier that is told all of them every time.
+    Transcript { transcript: Transcript, opening: Arc<Opening> },
+}
+
+/// A solution as far as it was read, for a verifier that keeps no state.
+#[derive(Debug, Clone)]
+pub(super) struct Transcript {
+    /// The problem.
+    pub problem: Arc<str>,
+    /// The steps, without their separators.
+    pub steps: Vec<String>,
+}
+
 /// What is new in a trajectory and not scored yet.
 #[derive(Debug)]
 pub struct Reading {
-    script: Script,
-    /// Where the new tokens begin in the stream.
-    from: usize,
-    /// The positions at which the steps' scores are read.
-    positions: Vec<usize>,
+    tokens: u32,
+    steps: usize,
     /// Bytes of the text that will have been read.
     read: usize,
-    fault: Option<VerifyError>,
+    work: Result<Work, VerifyError>,
 }
 
+#[derive(Debug)]
+enum Work {
+    /// Tokens from `from` on, and the positions at which scores are read.
+    Stream { script: Script, from: usize, positions: Vec<usize> },
+    /// All steps, for another server.
+    Transcript(Transcript),
+    /// All steps, and what a judge is asked about the new ones.
+    Judge(Transcript, Vec<Question>),
+}
+
+/// Scores to come.
+type Coming = Pin<Box<dyn Future<Output = Result<Vec<f64>, VerifyError>> + Send + 'static>>;
+
 impl Reading {
-    /// What scoring costs: tokens of the verifier that will be computed.
+    /// What scoring costs, in tokens that the verifier will read: exactly the
+    /// new ones of a stream; of a judge all that it is asked, though some of it
+    /// may be in its cache; an estimate where another server counts.
     #[must_use]
     pub fn tokens(&self) -> u32 {
-        u32::try_from(self.script.ids.len() - self.from).unwrap_or(u32::MAX)
+        self.tokens
     }
 
     /// Steps that will be scored.
     #[must_use]
     pub fn steps(&self) -> usize {
-        self.positions.len()
+        self.steps
     }
 }
 
 impl Lease {
-    pub(super) fn new(verifier: Verifier, branch: Branch, script: Script) -> Self {
-        let opening = u32::try_from(script.ids.len()).unwrap_or(u32::MAX);
-        Self { verifier, branch, script, read: 0, scores: Vec::new(), opening }
+    pub(super) fn of_stream(verifier: Verifier, branch: Branch, script: Script) -> Self {
+        let opening = count(script.ids.len());
+        Self { verifier, state: State::Stream { branch, script }, read: 0, scores: Vec::new(), opening }
+    }
+
+    pub(super) fn of_transcript(verifier: Verifier, problem: String, opening: Opening) -> Self {
+        let transcript = Transcript { problem: problem.into(), steps: Vec::new() };
+        let state = State::Transcript { transcript, opening: Arc::new(opening) };
+        Self { verifier, state, read: 0, scores: Vec::new(), opening: 0 }
     }
 
     /// A lease of its own on what was computed so far, which is shared. Only
     /// while nothing is being scored on this one.
     #[must_use]
     pub fn fork(&self) -> Lease {
-        Lease {
-            verifier: self.verifier.clone(),
-            branch: self.branch.fork(0),
-            script: self.script.clone(),
-            read: self.read,
-            scores: self.scores.clone(),
-            opening: self.opening,
-        }
+        let state = match &self.state {
+            State::Stream { branch, script } => {
+                State::Stream { branch: branch.fork(0), script: script.clone() }
+            }
+            State::Transcript { transcript, opening } => {
+                State::Transcript { transcript: transcript.clone(), opening: Arc::clone(opening) }
+            }
+        };
+        let (verifier, scores) = (self.verifier.clone(), self.scores.clone());
+        Lease { verifier, state, read: self.read, scores, opening: self.opening }
     }
 
     /// What is new in `text`, the whole text of the trajectory so far: steps
@@ -76,51 +117,124 @@ impl Lease {
     #[must_use]
     pub fn read(&self, text: &str, ended: bool) -> Option<Reading> {
         let new = text.get(self.read..)?;
-        let mut script = self.script.clone();
-        let (mut positions, mut fault) = (Vec::new(), None);
-        let format = self.verifier.format();
-        let (pieces, read) = pieces(new, format.separator(), ended);
-        for piece in pieces {
-            let step = format.clean(&new[piece]);
-            let step = step.trim();
-            if step.is_empty() || fault.is_some() {
-                continue;
-            }
-            fault = format.extend(&mut script, step).err();
-            positions.push(script.ids.len() - 1);
+        let (pieces, read) = pieces(new, self.verifier.separator(), ended);
+        let cleaned = pieces.into_iter().map(|piece| self.verifier.clean(&new[piece]));
+        let steps: Vec<String> = cleaned.map(|step| step.trim().to_owned()).collect();
+        let steps: Vec<String> = steps.into_iter().filter(|step| !step.is_empty()).collect();
+        if steps.is_empty() {
+            return None;
         }
-        let from = self.script.ids.len();
-        (!positions.is_empty()).then(|| Reading { script, from, positions, read: self.read + read, fault })
+        let (count, read) = (steps.len(), self.read + read);
+        let (tokens, work) = match self.work(steps) {
+            Ok((tokens, work)) => (tokens, Ok(work)),
+            Err(fault) => (0, Err(fault)),
+        };
+        Some(Reading { tokens, steps: count, read, work })
     }
 
-    /// Starts scoring what was read on this lease. The commands are sent at
-    /// once; the scores that come are put back with [`Lease::take`]. After an
-    /// error, or where the future was dropped, the lease is of no further use.
+    /// What scoring these steps takes.
+    fn work(&self, steps: Vec<String>) -> Result<(u32, Work), VerifyError> {
+        match (&self.state, &self.verifier.source.backend) {
+            (State::Stream { script, .. }, Backend::Engine(Streams { format, positions: context, .. })) => {
+                let (mut script, from) = (script.clone(), script.ids.len());
+                let mut positions = Vec::with_capacity(steps.len());
+                for step in steps {
+                    format.extend(&mut script, &step)?;
+                    positions.push(script.ids.len() - 1);
+                }
+                let (needed, context) = (script.ids.len(), *context);
+                if needed > context {
+                    return Err(VerifyError::Context { needed, context });
+                }
+                Ok((count(needed - from), Work::Stream { script, from, positions }))
+            }
+            (State::Transcript { transcript, .. }, Backend::Judge(engine, judge)) => {
+                let mut transcript = transcript.clone();
+                let known = transcript.steps.len();
+                transcript.steps.extend(steps);
+                let questions = judge.questions(&transcript, known, engine.caps().context)?;
+                let tokens = questions.iter().map(|question| question.ids.len()).sum();
+                Ok((count(tokens), Work::Judge(transcript, questions)))
+            }
+            (State::Transcript { transcript, .. }, Backend::Remote(remote)) => {
+                let mut transcript = transcript.clone();
+                transcript.steps.extend(steps);
+                Ok((count(remote.estimate(&transcript)), Work::Transcript(transcript)))
+            }
+            // A lease is made by the verifier that it belongs to.
+            (State::Stream { .. }, _) | (State::Transcript { .. }, Backend::Engine(_)) => {
+                Err(VerifyError::Engine(crate::engine::EngineError::Misuse("a lease of another verifier")))
+            }
+        }
+    }
+
+    /// Starts scoring what was read on this lease. Where it runs on an engine of
+    /// its own, the commands are sent at once; else the work begins with the
+    /// first poll. The scores that come are put back with [`Lease::take`]. After
+    /// an error, or where the future was dropped, the lease is of no further use.
     pub fn score(
         &mut self,
         reading: Reading,
     ) -> impl Future<Output = Result<Vec<f64>, VerifyError>> + Send + 'static + use<> {
-        let [good, bad] = self.verifier.format().verdicts();
-        let context = self.verifier.positions();
-        let needed = reading.script.ids.len();
-        let fault = reading.fault.or((needed > context).then_some(VerifyError::Context { needed, context }));
-        let sent = match fault {
-            Some(fault) => Err(fault),
-            None => {
-                let new: Vec<TokenId> = reading.script.ids[reading.from..].to_vec();
-                self.branch.append(new);
-                (self.script, self.read) = (reading.script, reading.read);
-                Ok(self.branch.logits(reading.positions, vec![good, bad]))
+        let Reading { tokens, steps, read, work } = reading;
+        let coming = match work {
+            Ok(work) => {
+                // What is begun is paid, whether or not anyone waits for it.
+                if let Some(metrics) = &self.verifier.metrics {
+                    metrics.verifier_tokens.inc_by(u64::from(tokens));
+                }
+                self.read = read;
+                self.begin(work, steps)
             }
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
         };
+        let (verifier, begun) = (self.verifier.clone(), Instant::now());
         async move {
-            let rows = sent?.await?;
-            rows.iter()
-                .map(|row| match row.as_slice() {
-                    &[good, bad] => check(verdict(good, bad)),
-                    other => Err(VerifyError::Shape { expected: 2, found: other.len() }),
+            let scores = coming.await.and_then(|scores| match scores.len() {
+                found if found == steps => Ok(scores),
+                found => Err(VerifyError::Shape { expected: steps, found }),
+            });
+            verifier.note(&scores);
+            if let (Some(metrics), Ok(_)) = (&verifier.metrics, &scores) {
+                metrics.verifier_steps.inc_by(steps as u64);
+                metrics.verifier_seconds.observe(begun.elapsed().as_secs_f64());
+            }
+            scores
+        }
+    }
+
+    fn begin(&mut self, work: Work, steps: usize) -> Coming {
+        match (work, &mut self.state) {
+            (Work::Stream { script: new, from, positions }, State::Stream { branch, script }) => {
+                let Backend::Engine(streams) = &self.verifier.source.backend else {
+                    return Box::pin(std::future::ready(Ok(Vec::new())));
+                };
+                let readout = streams.format.readout();
+                branch.append(new.ids[from..].to_vec());
+                let rows = branch.logits(positions, readout.ids());
+                *script = new;
+                Box::pin(async move { rows.await?.iter().map(|row| readout.score(row)).collect() })
+            }
+            (Work::Transcript(new), State::Transcript { transcript, .. }) => {
+                *transcript = new.clone();
+                let source = Arc::clone(&self.verifier.source);
+                Box::pin(async move {
+                    let Backend::Remote(remote) = &source.backend else { return Ok(Vec::new()) };
+                    remote.score(&new, steps).await
                 })
-                .collect()
+            }
+            (Work::Judge(new, questions), State::Transcript { transcript, opening }) => {
+                *transcript = new;
+                let (source, opening) = (Arc::clone(&self.verifier.source), Arc::clone(opening));
+                Box::pin(async move {
+                    let Backend::Judge(engine, judge) = &source.backend else { return Ok(Vec::new()) };
+                    judge.score(engine, questions, &opening).await
+                })
+            }
+            // A reading of another lease; that no scores come is told as such.
+            (Work::Stream { .. }, _) | (Work::Transcript(_) | Work::Judge(..), _) => {
+                Box::pin(std::future::ready(Ok(Vec::new())))
+            }
         }
     }
 
@@ -142,14 +256,17 @@ impl Lease {
     }
 
     #[cfg(test)]
-    pub(super) fn script(&self) -> &[TokenId] {
-        &self.script.ids
+    pub(super) fn stream(&self) -> (&Branch, &[crate::token::TokenId]) {
+        match &self.state {
+            State::Stream { branch, script } => (branch, &script.ids),
+            State::Transcript { .. } => unreachable!("only streams are looked at"),
+        }
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn branch(&self) -> &Branch {
-        &self.branch
-    }
+/// A number of tokens as reports have it.
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 /// The pieces of `text` between separators, and how many bytes are done with:
@@ -165,9 +282,4 @@ fn pieces(text: &str, separator: &str, ended: bool) -> (Vec<Range<usize>>, usize
         from = text.len();
     }
     (pieces, from)
-}
-
-/// A score is a probability.
-fn check(score: f64) -> Result<f64, VerifyError> {
-    if (0.0..=1.0).contains(&score) { Ok(score) } else { Err(VerifyError::Score(score.to_string())) }
 }

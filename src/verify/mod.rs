@@ -1,35 +1,64 @@
-//! Scores for the steps of a solution, by a process reward model.
+//! Scores for the steps of a solution: by a process reward model, here or on
+//! another server, or by a language model that judges.
 //!
-//! A [`Verifier`] runs on an engine of its own. A request opens it once, which
-//! computes the problem, and holds a [`Lease`] for every trajectory that it
-//! scores; leases fork with the branches that they score, so a step costs its
-//! own tokens only, whoever shares what came before. A verifier's token stream
-//! is its own: the policy's text is encoded anew, as the model's [`Format`] asks.
+//! A request opens a [`Verifier`] once, which computes the problem where that can
+//! be done apart, and holds a [`Lease`] for every trajectory that it scores;
+//! leases fork with the branches that they score. A verifier's token stream is
+//! its own: the policy's text is encoded anew, as the model's [`Format`] asks.
+//! On an engine of its own a step costs its own tokens only, whoever shares what
+//! came before.
 //!
 //! Deliberately absent: what becomes of scores. That is for strategies.
 
 mod aggregate;
+mod clean;
+mod config;
 mod format;
+mod judge;
 mod lease;
+mod remote;
 
 use crate::engine::{EngineError, Handle, Open, Priority};
+use crate::metrics::Metrics;
 use crate::prompt::{Message, PromptError};
+use format::Script;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use aggregate::Aggregate;
-pub use format::{Format, FormatError, Kind, PrmConfig};
+pub use config::{Kind, PrmConfig};
+pub use format::{Format, FormatError, FormatParts};
+pub use judge::{Judge, JudgeConfig};
 pub use lease::{Lease, Reading};
+pub use remote::{Remote, RemoteConfig, RemoteError};
 
 /// Scores steps. Clones are the same verifier.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     source: Arc<Source>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// Where scores come from.
 #[derive(Debug)]
 struct Source {
     name: String,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    /// A process reward model on an engine of its own.
+    Engine(Streams),
+    /// A process reward model on another server.
+    Remote(Remote),
+    /// A language model on an engine, which may be the policy's.
+    Judge(Handle, Judge),
+}
+
+/// An engine that reads token streams of a format.
+#[derive(Debug)]
+struct Streams {
     engine: Handle,
     format: Format,
     /// The longest stream, in tokens: the context, or what the pool holds.
@@ -61,14 +90,14 @@ pub enum VerifyError {
         /// Tokens that the verifier can hold.
         context: usize,
     },
-    /// A conversation without a user's turn.
+    /// A conversation without a user's turn, or with an empty one.
     #[error("there is no problem to verify: the conversation has no user message")]
     NoProblem,
     /// The problem or a step cannot be encoded.
     #[error("the verifier: {0}")]
     Prompt(#[from] PromptError),
-    /// A step's tokens run into those of the step before.
-    #[error("the verifier's tokenizer joins a step to the one before, so that it cannot be scored by steps")]
+    /// A step's tokens run into those of its neighbours, or into its tag.
+    #[error("the verifier's tokenizer joins a step to its neighbours, so that it cannot be scored by steps")]
     Joined,
     /// A score that is no probability.
     #[error("the verifier gave the score {0}, which does not lie from 0 to 1")]
@@ -81,6 +110,9 @@ pub enum VerifyError {
         /// How many came.
         found: usize,
     },
+    /// Another server did not score.
+    #[error("the verifier at {0}")]
+    Remote(#[from] RemoteError),
 }
 
 impl Verifier {
@@ -90,7 +122,29 @@ impl Verifier {
         let caps = engine.caps();
         // A trajectory cannot share the last block of a problem that ends within one.
         let positions = caps.context.min(caps.pool_blocks.saturating_sub(1) * caps.block);
-        Self { source: Arc::new(Source { name, engine, format, positions }) }
+        Self::over(name, Backend::Engine(Streams { engine, format, positions }))
+    }
+
+    /// A process reward model on another server.
+    #[must_use]
+    pub fn remote(name: String, remote: Remote) -> Self {
+        Self::over(name, Backend::Remote(remote))
+    }
+
+    /// A language model that judges, on the engine that it runs on.
+    #[must_use]
+    pub fn judge(name: String, engine: Handle, judge: Judge) -> Self {
+        Self::over(name, Backend::Judge(engine, judge))
+    }
+
+    fn over(name: String, backend: Backend) -> Self {
+        Self { source: Arc::new(Source { name, backend }), metrics: None }
+    }
+
+    /// The same verifier, which counts what it does.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Its name, for reports.
@@ -102,44 +156,106 @@ impl Verifier {
     /// How the scores of steps become one, where nothing else is asked for.
     #[must_use]
     pub fn aggregate(&self) -> Aggregate {
-        self.source.format.aggregate()
+        match &self.source.backend {
+            Backend::Engine(streams) => streams.format.aggregate(),
+            Backend::Remote(remote) => remote.aggregate(),
+            Backend::Judge(_, judge) => judge.aggregate(),
+        }
     }
 
-    /// The engine that it runs on, for its health.
+    /// The engine that it runs on, for its health; none where it is elsewhere.
     #[must_use]
-    pub fn engine(&self) -> &Handle {
-        &self.source.engine
+    pub fn engine(&self) -> Option<&Handle> {
+        match &self.source.backend {
+            Backend::Engine(Streams { engine, .. }) | Backend::Judge(engine, _) => Some(engine),
+            Backend::Remote(_) => None,
+        }
     }
 
-    /// Opens a request: waits until it is admitted and the problem is computed.
-    /// The lease stands before the first step; trajectories are forked from it.
-    /// The problem is the last user turn.
+    /// Opens a request: on an engine of its own, waits until it is admitted and
+    /// the problem is computed. The lease stands before the first step;
+    /// trajectories are forked from it. The problem is the last user turn.
     ///
     /// # Errors
     /// When the problem cannot be encoded or is too long, or the engine refuses it.
     pub async fn open(&self, conversation: &[Message], opening: Opening) -> Result<Lease, VerifyError> {
-        let script = self.source.format.begin(conversation)?;
-        let (needed, context) = (script.ids.len(), self.source.positions);
+        let opened = self.begin(conversation, opening).await;
+        if let Ok(lease) = &opened
+            && let Some(metrics) = &self.metrics
+        {
+            metrics.verifier_tokens.inc_by(u64::from(lease.opening_tokens()));
+        }
+        self.note(&opened);
+        opened
+    }
+
+    async fn begin(&self, conversation: &[Message], opening: Opening) -> Result<Lease, VerifyError> {
+        let problem = self.problem(conversation)?;
+        let Backend::Engine(Streams { engine, format, positions }) = &self.source.backend else {
+            return Ok(Lease::of_transcript(self.clone(), problem, opening));
+        };
+        let script: Script = format.begin(problem)?;
+        let (needed, context) = (script.ids.len(), *positions);
         if needed > context {
             return Err(VerifyError::Context { needed, context });
         }
-        let open = Open {
-            priority: opening.priority,
-            salt: opening.salt,
-            ..Open::new(script.ids.as_slice().into(), context, opening.width)
-        };
-        let root = self.source.engine.open(open).await?;
+        let Opening { width, priority, salt } = opening;
+        let open = Open { priority, salt, ..Open::new(script.ids.as_slice().into(), context, width) };
+        let root = engine.open(open).await?;
         root.settle().await?;
-        Ok(Lease::new(self.clone(), root, script))
+        Ok(Lease::of_stream(self.clone(), root, script))
     }
 
-    fn format(&self) -> &Format {
-        &self.source.format
+    /// What opening a request on that conversation costs, in tokens.
+    ///
+    /// # Errors
+    /// When the problem cannot be encoded.
+    pub fn opening_tokens(&self, conversation: &[Message]) -> Result<u32, VerifyError> {
+        let Backend::Engine(Streams { format, .. }) = &self.source.backend else { return Ok(0) };
+        let script = format.begin(self.problem(conversation)?)?;
+        Ok(u32::try_from(script.ids.len()).unwrap_or(u32::MAX))
     }
 
-    fn positions(&self) -> usize {
-        self.source.positions
+    /// The problem of a conversation: its last user turn, without markers.
+    fn problem(&self, conversation: &[Message]) -> Result<String, VerifyError> {
+        let problem = conversation.iter().rev().find(|message| message.role == "user");
+        Ok(self.clean(&problem.ok_or(VerifyError::NoProblem)?.content).into_owned())
     }
+
+    /// The text between steps.
+    fn separator(&self) -> &str {
+        match &self.source.backend {
+            Backend::Engine(streams) => streams.format.separator(),
+            Backend::Remote(remote) => remote.separator(),
+            Backend::Judge(_, judge) => judge.separator(),
+        }
+    }
+
+    /// A text without what the verifier could take for a marker.
+    fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &self.source.backend {
+            Backend::Engine(streams) => streams.format.cleaner().clean(text),
+            Backend::Remote(remote) => remote.cleaner().clean(text),
+            Backend::Judge(_, judge) => judge.cleaner().clean(text),
+        }
+    }
+
+    /// Counts what failed.
+    fn note<T>(&self, outcome: &Result<T, VerifyError>) {
+        if let (Some(metrics), Err(_)) = (&self.metrics, outcome) {
+            metrics.verifier_errors.inc();
+        }
+    }
+}
+
+/// A score, if it is a probability.
+fn probability(score: f64) -> Result<f64, VerifyError> {
+    if (0.0..=1.0).contains(&score) { Ok(score) } else { Err(VerifyError::Score(score.to_string())) }
+}
+
+/// The softmax of two logits, at the first: its probability against the other.
+fn against(good: f32, bad: f32) -> Result<f64, VerifyError> {
+    probability(1.0 / (1.0 + (f64::from(bad) - f64::from(good)).exp()))
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ fn rig(positions: usize, step_positions: usize) -> Rig {
     let source = ChatTemplate::source(&config, None).expect("a template");
     let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("a template");
     let prm = serde_json::from_slice(&read("prm.json")).expect("a description");
-    let format = Format::new(&prm, Arc::clone(&tokenizer), Some(template)).expect("fits");
+    let parts = FormatParts { tokenizer: Arc::clone(&tokenizer), template: Some(template), bos: None };
+    let format = Format::new(&prm, parts).expect("fits");
     let shape = ModelConfig::from_json(&read("config.json")).expect("a configuration");
     let model = Weights::open(&directory).expect("opens").load(shape, &mut |_, _| {}).expect("loads");
     let kv_bytes = TreeEngine::block_bytes(&model) * positions.div_ceil(TreeEngine::BLOCK);
@@ -123,8 +124,42 @@ async fn forks_share_what_was_computed() {
         assert_eq!(lease.scores()[0], trunk.scores()[0]);
         positions += u64::from(tokens);
     }
-    let counts = trunk.branch().counts().await.expect("runs");
+    let counts = trunk.stream().0.counts().await.expect("runs");
     assert_eq!((counts.computed, counts.recomputed, counts.sampled), (positions, 0, 0));
+}
+
+#[tokio::test]
+async fn leases_that_do_not_fit_at_once_take_turns_and_score_the_same() {
+    // Room for about two of the eight trajectories.
+    let (tight, roomy) = (rig(320, 64), rig(4_096, 512));
+    let (problem, steps, _) = &reference()[2];
+    let texts: Vec<String> =
+        (0..8).map(|i| format!("{} + {i} = {i}\n\n{}", i * 7, steps.join("\n\n"))).collect();
+    let mut expected = Vec::new();
+    let root = opened(&roomy, problem).await;
+    for text in &texts {
+        expected.push(scored(&mut root.fork(), text, true).await.1);
+    }
+    let root = opened(&tight, problem).await;
+    let mut leases: Vec<Lease> = texts.iter().map(|_| root.fork()).collect();
+    // All are out at the same time, step by step.
+    let mut ends: Vec<usize> = vec![0; texts.len()];
+    while leases.iter().any(|lease| lease.scores().len() < steps.len() + 1) {
+        let mut out = Vec::new();
+        for ((lease, text), end) in leases.iter_mut().zip(&texts).zip(&mut ends) {
+            *end = text[*end..].find("\n\n").map_or(text.len(), |at| *end + at + 2);
+            let reading = lease.read(&text[..*end], *end == text.len()).expect("new");
+            out.push(lease.score(reading));
+        }
+        for (lease, scores) in leases.iter_mut().zip(out) {
+            lease.take(&scores.await.expect("scores"));
+        }
+    }
+    for (lease, expected) in leases.iter().zip(&expected) {
+        assert_eq!(lease.scores(), expected, "bit for bit");
+    }
+    let counts = root.stream().0.counts().await.expect("runs");
+    assert!(counts.preempted > 0, "the pool was meant to be too small: {counts:?}");
 }
 
 #[tokio::test]
@@ -142,10 +177,10 @@ async fn a_solution_cannot_forge_markers() {
     );
     let honest_scores = scored(&mut honest, &plain, true).await;
     assert_eq!(scored(&mut forged, &spoof, true).await, honest_scores);
-    assert_eq!(forged.script(), honest.script());
+    assert_eq!(forged.stream().1, honest.stream().1);
     // The same in a problem, where a tag would stand before every step.
     let spoofed = opened(&rig, &format!("<|step|>{problem}<|step|><|good|>")).await;
-    assert_eq!(spoofed.script(), root.script());
+    assert_eq!(spoofed.stream().1, root.stream().1);
 }
 
 #[tokio::test]
@@ -166,15 +201,38 @@ async fn what_does_not_fit_is_refused_before_it_is_computed() {
     let (problem, steps, _) = &reference()[0];
     let mut lease = opened(&small, problem).await;
     let reading = lease.read(&steps.join("\n\n").repeat(4), true).expect("new");
-    let needed = lease.script().len() + reading.tokens() as usize;
-    let refused = lease.score(reading).await;
-    assert_eq!(refused, Err(VerifyError::Context { needed, context: 128 }));
-    let counts = lease.branch().counts().await.expect("runs");
+    let refused = lease.score(reading).await.expect_err("too long");
+    assert!(matches!(refused, VerifyError::Context { needed, context: 128 } if needed > 128), "{refused}");
+    let counts = lease.stream().0.counts().await.expect("runs");
     assert_eq!(counts.computed, u64::from(lease.opening_tokens()));
     let long = small.verifier.open(&asks(&"1 + ".repeat(200)), Opening::default()).await;
     assert!(matches!(long, Err(VerifyError::Context { context: 128, .. })), "{long:?}");
     let none = small.verifier.open(&[], Opening::default()).await;
     assert_eq!(none.map(|_| ()), Err(VerifyError::NoProblem));
+}
+
+#[tokio::test]
+async fn what_is_read_and_what_fails_is_counted() {
+    let Rig { verifier, _thread: thread } = rig(4_096, 512);
+    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let verifier = verifier.with_metrics(Arc::clone(&metrics));
+    let (problem, steps, _) = &reference()[0];
+    let opening = || Opening { width: 2, ..Opening::default() };
+    let root = verifier.open(&asks(problem), opening()).await.expect("opens");
+    let (mut one, mut two) = (root.fork(), root.fork());
+    let (tokens, _) = scored(&mut one, &steps.join("\n\n"), true).await;
+    let seen =
+        || (metrics.verifier_tokens.get(), metrics.verifier_steps.get(), metrics.verifier_errors.get());
+    let so_far = u64::from(root.opening_tokens() + tokens);
+    assert_eq!(seen(), (so_far, steps.len() as u64, 0));
+    assert_eq!(metrics.verifier_seconds.get_sample_count(), 1);
+    let counts = root.stream().0.counts().await.expect("runs");
+    assert_eq!(counts.computed, so_far, "as the engine counts");
+    drop(thread);
+    let reading = two.read(&steps.join("\n\n"), true).expect("new");
+    two.score(reading).await.expect_err("no engine");
+    verifier.open(&asks(problem), opening()).await.expect_err("no engine");
+    assert_eq!((seen().1, seen().2), (steps.len() as u64, 2));
 }
 
 #[tokio::test]
@@ -206,7 +264,8 @@ fn markers_must_be_single_tokens_of_the_model() {
         let mut described = described.clone();
         described[field] = value.into();
         let config = serde_json::from_value(described).expect("a description");
-        Format::new(&config, Arc::clone(&tokenizer), None).expect_err("no template").to_string()
+        let parts = FormatParts { tokenizer: Arc::clone(&tokenizer), template: None, bos: None };
+        Format::new(&config, parts).expect_err("no template").to_string()
     };
     assert_eq!(bind("good", "<|good|>"), "its format needs a chat template, and it has none");
     let message = bind("good", "<|fine|>");
@@ -223,8 +282,16 @@ fn markers_must_be_single_tokens_of_the_model() {
 
 #[test]
 fn only_probabilities_are_scores() {
-    use super::format::verdict;
-    assert_eq!(verdict(0.0, 0.0), 0.5);
-    assert_eq!((verdict(f32::MAX, -f32::MAX), verdict(-f32::MAX, f32::MAX)), (1.0, 0.0));
-    assert!(verdict(f32::NAN, 0.0).is_nan());
+    use super::format::Readout;
+    let pair = |outputs: &[f32]| Readout::Pair([1, 2]).score(outputs);
+    assert_eq!(pair(&[0.0, 0.0]), Ok(0.5));
+    assert_eq!((pair(&[f32::MAX, -f32::MAX]), pair(&[-f32::MAX, f32::MAX])), (Ok(1.0), Ok(0.0)));
+    assert_eq!(Readout::Single.score(&[0.0]), Ok(0.5));
+    for bad in [&[f32::NAN, 0.0], &[f32::INFINITY, f32::INFINITY]] {
+        assert_eq!(pair(bad), Err(VerifyError::Score("NaN".to_owned())));
+    }
+    assert_eq!(pair(&[0.0]), Err(VerifyError::Shape { expected: 2, found: 1 }));
+    for (score, good) in [(0.0, true), (1.0, true), (1.0 + 1e-9, false), (-1e-9, false), (f64::NAN, false)] {
+        assert_eq!(probability(score).is_ok(), good, "{score}");
+    }
 }

@@ -1,5 +1,5 @@
 //! Token bounds are exact, and what was spent is counted three times over: in
-//! the usage, along the candidates, and by the engine's own metrics.
+//! the usage, over the recorded tree, and by the engine's own metrics.
 
 use crate::support::{PROBLEM, PUZZLE, Served, serve};
 use espalier::engine::rng;
@@ -39,23 +39,27 @@ fn request(key: u64) -> Value {
     let pick = |i, end| draw(key, i, end);
     let mut body = json!({
         "messages": [{"role": "user", "content": if pick(0, 3) == 0 { PROBLEM } else { PUZZLE }}],
-        "reasoning": {"effort": (EFFORTS[pick(1, 7) as usize]), "budget": {}},
-        "max_completion_tokens": 1 + if pick(2, 2) == 0 { pick(3, 40) } else { pick(3, 400) },
+        "reasoning": {"effort": (EFFORTS[pick(1, 7) as usize]), "budget": {}, "include_tree": true},
+        "max_completion_tokens": 1 + if pick(2, 3) == 0 { pick(3, 40) } else { pick(3, 1_600) },
         "n": ([1, 1, 2, 3][pick(4, 4) as usize]),
         "seed": pick(5, 1000),
     });
     if pick(6, 3) > 0 {
-        body["temperature"] = json!(([0.0, 0.7, 1.0, 1.3][pick(7, 4) as usize]));
+        body["temperature"] = json!(([0.0, 0.7, 1.0, 1.3, 0.9, 1.1][pick(7, 6) as usize]));
     }
     if pick(8, 3) == 0 {
-        body["reasoning"]["budget"]["tokens"] = json!(1 + pick(9, 300));
+        body["reasoning"]["budget"]["tokens"] = json!(1 + pick(9, 1_200));
     }
     if pick(10, 3) == 0 {
         body["reasoning"]["budget"]["branches"] = json!(1 + pick(11, 6));
     }
     if pick(12, 4) == 0 {
-        body["reasoning"]["mode"] = json!("self_consistency");
-        body["reasoning"]["branches"] = json!(1 + pick(13, 12));
+        const MODES: [&str; 5] = ["self_consistency", "best_of_n", "lookahead", "auto", "mcts"];
+        let mode = pick(14, 5) as usize;
+        body["reasoning"]["mode"] = json!(MODES[mode]);
+        if mode < 2 {
+            body["reasoning"]["branches"] = json!(1 + pick(13, 12));
+        }
     }
     body
 }
@@ -99,7 +103,8 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
             let tokens = number(&report["spent"]["tokens"]);
             assert!(tokens <= each.min(number(&report["budget"]["tokens"])), "{asked}: {report}");
             let candidates = report["candidates"].as_array().expect("candidates");
-            let sum: u64 = candidates.iter().map(|candidate| number(&candidate["tokens"])).sum();
+            let tree = report["tree"].as_array().expect("a tree");
+            let sum: u64 = tree.iter().map(|branch| number(&branch["tokens"])).sum();
             assert_eq!(sum, tokens, "{asked}: {report}");
             assert_eq!(candidates.iter().filter(|candidate| candidate["selected"] == true).count(), 1);
             let complete = candidates.iter().any(|c| c["selected"] == true && c["complete"] == true);
@@ -120,7 +125,9 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
     server.idle().await;
     // The grid is worth something only if it meets everything.
     assert!(refused > 3, "{refused}");
-    assert_eq!(modes.keys().collect::<Vec<_>>(), ["cot", "direct", "self_consistency"], "{modes:?}");
+    let all = ["auto", "beam", "best_of_n", "cot", "direct", "lookahead", "mcts", "self_consistency"]
+        .map(str::to_owned);
+    assert!(modes.keys().eq(all.iter()), "{modes:?}");
     assert!(reasons.contains_key("completed") && reasons.contains_key("budget_tokens"), "{reasons:?}");
 }
 

@@ -5,15 +5,15 @@ use crate::support::{JSON, PUZZLE, Served, beside_cache, body, frames, joined, s
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Efforts of the bundled model's table: (effort, mode, branches).
-const EFFORTS: [(&str, &str, u64); 7] = [
-    ("none", "direct", 1),
-    ("minimal", "direct", 1),
-    ("low", "cot", 1),
-    ("medium", "self_consistency", 8),
-    ("high", "self_consistency", 16),
-    ("xhigh", "self_consistency", 32),
-    ("max", "self_consistency", 64),
+/// Efforts of the bundled model's table: (effort, mode, whether it searches).
+const EFFORTS: [(&str, &str, bool); 7] = [
+    ("none", "direct", false),
+    ("minimal", "direct", false),
+    ("low", "cot", false),
+    ("medium", "self_consistency", true),
+    ("high", "beam", true),
+    ("xhigh", "mcts", true),
+    ("max", "auto", true),
 ];
 
 fn puzzle(fields: Value) -> Value {
@@ -75,21 +75,25 @@ async fn the_example_is_answered_with_reasoning_usage_and_report() {
     let selected: Vec<&Value> = candidates.iter().filter(|c| c["selected"] == true).collect();
     assert!(matches!(selected.as_slice(), [one] if one["answer"] == "98"), "{search}");
     let ratio = search["sharing_ratio"].as_f64().expect("a ratio");
-    assert!(0.0 < ratio && ratio < 1.0, "eight branches share their prompt: {ratio}");
+    assert!(0.0 < ratio && ratio < 1.0, "branches share their prompt: {ratio}");
 }
 
 #[tokio::test]
 async fn every_effort_runs_its_mode_and_a_stream_says_what_the_body_says() {
     let server = serve().await;
-    for (effort, mode, width) in EFFORTS {
-        let fields = json!({"reasoning_effort": effort, "seed": 5, "stream_options": null});
+    for (effort, mode, searches) in EFFORTS {
+        let fields = json!({
+            "reasoning_effort": effort, "seed": 5, "stream_options": null, "max_completion_tokens": 4000,
+        });
         let whole = server.chat(fields.clone()).await;
         let search = &whole["search"];
         assert_eq!((&search["effort"], &search["mode"]), (&json!(effort), &json!(mode)));
-        assert_eq!(search["branches"]["made"], width, "{effort}: {search}");
-        let expected = if width > 1 { json!(width) } else { Value::Null };
-        assert_eq!(search["parameters"]["branches"], expected, "{effort}");
-        assert_eq!(search["candidates"].as_array().map(Vec::len), usize::try_from(width).ok());
+        let made = search["branches"]["made"].as_u64().expect("a number");
+        assert_eq!(made > 1, searches, "{effort}: {search}");
+        let parameters = search["parameters"].as_object().expect("an object").len();
+        assert_eq!(parameters > 1, searches, "{effort}: temperature, and those of a search");
+        let candidates = search["candidates"].as_array().expect("candidates").len() as u64;
+        assert!((1..=made).contains(&candidates), "{effort}: {search}");
 
         let mut streamed = fields;
         streamed["stream_options"] = json!({"include_usage": true});
@@ -100,14 +104,22 @@ async fn every_effort_runs_its_mode_and_a_stream_says_what_the_body_says() {
         let message = &whole["choices"][0]["message"];
         let whole_thought = message["reasoning"].as_str().unwrap_or_default();
         assert!(thought.ends_with(whole_thought), "{effort}: {thought:?} and {whole_thought:?}");
-        assert_eq!(thought.len() > whole_thought.len(), width > 1, "{effort} tells of progress");
+        assert_eq!(thought.len() > whole_thought.len(), searches, "{effort} tells of progress");
         let last = chunks.last().expect("chunks");
         assert_eq!(last["choices"], json!([]), "{effort}");
-        assert_eq!(beside_cache(&last["usage"]), beside_cache(&whole["usage"]), "{effort}");
+        // A vote that is decided gives up what is in flight, wherever that stands.
+        let exact = mode != "self_consistency";
+        if exact {
+            assert_eq!(beside_cache(&last["usage"]), beside_cache(&whole["usage"]), "{effort}");
+        }
         let mut report = chunks[chunks.len() - 2]["search"].clone();
         assert_eq!(report["type"], "report");
         report.as_object_mut().expect("a report").shift_remove("type");
-        assert_eq!(&report, search, "{effort}: both give the same report");
+        for (key, value) in search.as_object().expect("a report") {
+            if exact || !["spent", "sharing_ratio"].contains(&key.as_str()) {
+                assert_eq!(&report[key], value, "{effort}: both give the same report");
+            }
+        }
 
         if mode == "direct" {
             // `none` promises no reasoning: not a token, not even the keys.
@@ -210,22 +222,23 @@ async fn progress_for_machines_comes_only_where_it_was_asked_for_and_changes_not
             assert_eq!(chunk["choices"][0]["delta"], json!({}));
             assert_eq!(chunk["search"]["branches"]["planned"], 8);
         }
-        assert_eq!(branches.len(), 8);
         let report = &chunks.last().expect("chunks")["search"];
+        assert_eq!(report["branches"]["made"], branches.len());
         for candidate in report["candidates"].as_array().expect("candidates") {
             let branch = &branches[&candidate["branch"].as_u64().expect("a number")];
             let state = if candidate["selected"] == true { "selected" } else { "complete" };
             assert_eq!(branch["state"], state, "{candidate} {branch}");
             assert_eq!((&branch["tokens"], &branch["answer"]), (&candidate["tokens"], &candidate["answer"]));
-            assert_eq!((&branch["score"], &branch["parent"]), (&candidate["mean_logprob"], &json!(0)));
+            let score = branch["score"].as_f64().expect("the last step's");
+            assert!((0.0..=1.0).contains(&score) && branch["parent"] == 0, "{branch}");
         }
         let last = reports.last().expect("reports");
         assert_eq!(last["tokens"], report["spent"]["tokens"]);
         assert_eq!(last["leading"]["answer"], "98");
     }
     let people = |text: &str| text.lines().filter(|line| line.contains("branches ended")).count();
-    assert_eq!(people(&texts[0].1), 8);
-    assert_eq!(people(&texts[1].1), 8, "a line for each outcome, watched or not");
+    assert!(people(&texts[0].1) >= 4, "a wave at least");
+    assert_eq!(people(&texts[1].1), people(&texts[0].1), "a line for each outcome, watched or not");
     assert_eq!(texts[0].0, texts[1].0);
 }
 
@@ -345,7 +358,12 @@ async fn stop_strings_end_the_answer_and_leave_the_thought_alone() {
         assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
         let thought = |body: &Value| body["choices"][0]["message"]["reasoning"].clone();
         assert_eq!(thought(&stopped), thought(&free), "{effort}");
-        assert!(stopped["usage"]["completion_tokens"].as_u64() < free["usage"]["completion_tokens"].as_u64());
+        let tokens = |body: &Value| {
+            let candidates = body["search"]["candidates"].as_array().expect("candidates");
+            let selected = candidates.iter().find(|candidate| candidate["selected"] == true);
+            selected.and_then(|candidate| candidate["tokens"].as_u64()).expect("a count")
+        };
+        assert!(tokens(&stopped) < tokens(&free), "{effort}");
         let (streamed, _) = joined(&server.stream(fields).await, 0);
         assert_eq!(streamed, before, "{effort}");
     }

@@ -68,16 +68,21 @@ impl Watched {
     }
 }
 
+/// A search that begins with all of its branches.
+fn wide() -> Value {
+    json!({"mode": "self_consistency", "branches": 64, "stop": "fixed", "vote": "count"})
+}
+
 #[tokio::test]
 async fn leaving_a_stream_ends_every_branch_within_a_step() {
     let watched = watched().await;
-    watched.leave(json!({"reasoning_effort": "max", "stream": true}), 65).await;
+    watched.leave(json!({"reasoning": wide(), "stream": true}), 65).await;
 }
 
 #[tokio::test]
 async fn leaving_before_the_body_ends_every_branch_within_a_step() {
     let watched = watched().await;
-    watched.leave(json!({"reasoning_effort": "max"}), 65).await;
+    watched.leave(json!({"reasoning": wide()}), 65).await;
 }
 
 #[tokio::test]

@@ -175,6 +175,7 @@ pub(crate) fn segment(max_tokens: u32, temperature: f32) -> Segment {
         sampling: Sampling { temperature, ..Sampling::default() },
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
+        step: None,
     }
 }
 

@@ -67,6 +67,11 @@ async fn a_fault_in_the_middle_of_a_stream_is_an_error_frame_and_the_end() {
     }
 }
 
+/// A search that begins with all of its branches, and waits for all.
+fn wide() -> Value {
+    json!({"mode": "best_of_n", "branches": 64, "rank": "likelihood", "weighted": false, "include_tree": true})
+}
+
 #[tokio::test]
 async fn a_search_that_a_fault_interrupts_answers_with_what_it_has() {
     // Half of the branches are done when the engine fails.
@@ -75,7 +80,7 @@ async fn a_search_that_a_fault_interrupts_answers_with_what_it_has() {
     let before_step =
         |now| if now == 40 { Err(EngineError::Forward("secret cause".to_owned())) } else { Ok(()) };
     let server = serve_scripted(pace.script(says, before_step)).await;
-    let body = server.chat(json!({"reasoning_effort": "max"})).await;
+    let body = server.chat(json!({"reasoning": wide()})).await;
     assert_eq!(body["search"]["stop_reason"], "engine_fault");
     assert_eq!(body["choices"][0]["finish_reason"], "stop", "a complete answer is one");
     assert_eq!(body["choices"][0]["message"]["content"], "The answer is \\boxed{7}.");
@@ -144,14 +149,16 @@ async fn a_deadline_gives_the_best_that_there_is() {
 
     // A vote in which some have spoken: their answer, and it is complete.
     let server = slow(|key| if key.is_multiple_of(2) { words(THOUGHT_AND_ANSWER) } else { endless() }).await;
-    let body = server.chat(json!({"reasoning": {"effort": "max", "budget": {"seconds": 1.0}}})).await;
+    let mut reasoning = wide();
+    reasoning["budget"] = json!({"seconds": 1.0});
+    let body = server.chat(json!({"reasoning": reasoning})).await;
     assert_eq!(body["search"]["stop_reason"], "deadline");
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
     assert_eq!(body["choices"][0]["message"]["content"], "The answer is \\boxed{7}.");
-    let candidates = body["search"]["candidates"].as_array().expect("candidates");
-    assert!(candidates.iter().any(|candidate| candidate["complete"] == false));
+    let tree = body["search"]["tree"].as_array().expect("a tree");
+    assert!(tree.iter().any(|branch| branch["complete"] == false));
     // What was cut is counted like what was not.
-    let sum: u64 = candidates.iter().filter_map(|candidate| candidate["tokens"].as_u64()).sum();
+    let sum: u64 = tree.iter().filter_map(|branch| branch["tokens"].as_u64()).sum();
     assert_eq!(body["usage"]["completion_tokens"], sum);
 }
 

@@ -15,6 +15,7 @@ mod families; // every model family and configuration key against transformers
 mod faults; // engines that fail, and deadlines
 mod hub; // models of the Hugging Face hub, from one that a test plays
 mod models; // checkpoints that cannot be served, and the binary that refuses them
+mod modes; // every mode and variant on the bundled models
 mod openapi; // the API's document, and the pages for people
 mod operating; // loading, limits, drain, logs and metrics
 mod process; // the real binary, for the modules around

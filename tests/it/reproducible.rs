@@ -18,6 +18,12 @@ async fn ask(server: &Served, request: Value) -> Value {
     let map = body.as_object_mut().expect("an object");
     assert!(map.shift_remove("id").is_some() && map.shift_remove("created").is_some());
     map["usage"] = beside_cache(&map["usage"]);
+    if map["search"]["mode"] == "self_consistency" {
+        // A vote that is decided gives up what is in flight, wherever that stands.
+        assert!(map.shift_remove("usage").is_some());
+        let search = map["search"].as_object_mut().expect("a report");
+        assert!(search.shift_remove("spent").is_some() && search.shift_remove("sharing_ratio").is_some());
+    }
     body
 }
 

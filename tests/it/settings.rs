@@ -87,7 +87,7 @@ fn mistakes_are_refused_in_one_line_that_says_what_to_do() {
         (&[], &[("ESPALIER_CONFIG", "/nonexistent.toml")], 1, &["cannot read", "/nonexistent.toml"]),
         (&["--config", &typo], &[], 1, &["serve.toml, line 3", "`server.prot`", "did you mean `port`?"]),
         (&["--config", &broken], &[], 1, &["serve.toml, line 1", "unclosed"]),
-        (&["--config", &row], &[], 1, &["serve.toml, line 2", "low.mode", "beem", "self_consistency"]),
+        (&["--config", &row], &[], 1, &["serve.toml, line 2", "low: mode", "beem", "self_consistency"]),
         (&["--config", &number], &[], 1, &["serve.toml, line 2", "engine.kv_mib", "a whole number"]),
         (&["--model", "seedlng"], &[], 1, &["no model at 'seedlng'", "did you mean 'seedling'?", "org/name"]),
         (&["--model", "no/such/model"], &[], 1, &["no model at 'no/such/model'", "a directory"]),

@@ -9,7 +9,7 @@ use espalier::engine::scripted::{Script, ScriptedEngine};
 use espalier::engine::{Caps, EngineError, EngineThread};
 use espalier::http::{self, ModelCard};
 use espalier::metrics::Metrics;
-use espalier::plan::{Planner, PlannerParts};
+use espalier::plan::{Planner, PlannerParts, Verifiers};
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
@@ -98,6 +98,7 @@ pub(crate) async fn serve_scripted(script: Script) -> Served {
         tokenizer: Arc::clone(&tokenizer),
         caps: handle.caps().clone(),
         defaults: loaded.sampling,
+        verifiers: Verifiers::default(),
     })
     .expect("the marker encodes");
     let context = handle.caps().context;

@@ -4,7 +4,7 @@ use crate::app::hub::{HubError, SINGLE};
 use crate::config::{BUNDLED, ConfigError, Mistake};
 use crate::engine::tree::config::{LoadError, SUPPORTED};
 use crate::prompt::PromptError;
-use crate::verify::FormatError;
+use crate::verify::{FormatError, Kind, RemoteError};
 use std::path::PathBuf;
 
 /// Why a model cannot be served. Each says what was found and what would do.
@@ -87,13 +87,39 @@ pub enum ModelError {
         cause: PromptError,
     },
     /// A process reward model that its `prm.json` does not describe.
-    #[error("cannot read scores of '{model}': prm.json: {cause}")]
+    #[error("cannot read scores of '{model}' as {format}: {cause}")]
     Format {
         /// The model.
         model: String,
+        /// The format.
+        format: &'static str,
         /// What is wrong.
         cause: FormatError,
     },
+    /// A process reward model on another server.
+    #[error("--prm: {0}; `--prm none` goes without")]
+    Remote(#[from] RemoteError),
+    /// A process reward model of which nobody says how it is read.
+    #[error(
+        "how to read scores of '{0}' is not known: give --prm-format ({formats}), or put a prm.json into its directory",
+        formats = Kind::NAMES.join(", ")
+    )]
+    NoFormat(String),
+    /// A format for another kind of checkpoint.
+    #[error("'{model}' cannot be read as {format}: its weights have {found}, and the format reads {needed}")]
+    Head {
+        /// The model.
+        model: String,
+        /// The format.
+        format: &'static str,
+        /// What there is.
+        found: &'static str,
+        /// What there must be.
+        needed: &'static str,
+    },
+    /// A process reward model where one that writes is needed.
+    #[error("'{0}' is a process reward model and cannot answer; serve it with --prm beside a model that can")]
+    Scores(String),
     /// Its `espalier.toml` is wrong.
     #[error(transparent)]
     Settings(#[from] ConfigError),

@@ -112,6 +112,7 @@ pub(super) async fn decode(
         sampling: Sampling { temperature: 0.8, ..Sampling::default() },
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
+        step: None,
     };
     let steps = metrics.engine_steps.get();
     let begun = Instant::now();

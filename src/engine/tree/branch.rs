@@ -76,6 +76,8 @@ pub(super) struct Decode {
     pub segment: Segment,
     /// Tokens that may still be added.
     pub left: u32,
+    /// Bytes of the branch's text before the segment sampled any.
+    pub begun: usize,
     /// The number under which it reports.
     pub work: u64,
     /// Where it reports.
@@ -185,6 +187,16 @@ impl BranchState {
         self.text.matcher.find(&segment.stop, &self.text.text)
     }
 
+    /// Whether the text behind byte `from` holds a whole step.
+    pub(super) fn step_ended(&self, separator: &str, from: usize) -> bool {
+        step_ended(self.text.text.get(from..).unwrap_or_default(), separator)
+    }
+
+    /// Bytes of its text so far.
+    pub(super) fn text_len(&self) -> usize {
+        self.text.text.len()
+    }
+
     /// Ends the running segment and reports it.
     pub(super) fn end(&mut self, end: End) {
         if let Some(Job::Decode(decode)) = self.job.take_if(|job| matches!(job, Job::Decode(_))) {
@@ -194,5 +206,32 @@ impl BranchState {
             self.text.text.push_str(&tail);
             decode.report(SegmentEvent::End { end, tail });
         }
+    }
+}
+
+/// Whether a text holds a separator behind something else than white space.
+fn step_ended(text: &str, separator: &str) -> bool {
+    let begun = text.len() - text.trim_start().len();
+    !separator.is_empty() && text[begun..].contains(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::step_ended;
+
+    #[test]
+    fn a_step_is_a_separator_behind_something() {
+        for (text, ended) in [
+            ("", false),
+            ("\n\n", false),
+            ("\n\n \n\n", false),
+            ("a\n", false),
+            ("a\n\n", true),
+            ("\n\na\n\nb", true),
+            ("a\n\n1", true),
+        ] {
+            assert_eq!(step_ended(text, "\n\n"), ended, "{text:?}");
+        }
+        assert!(!step_ended("a", ""));
     }
 }

@@ -131,6 +131,12 @@ impl Weights {
         self.tensors.values().map(|(_, entry)| entry.numbers()).sum()
     }
 
+    /// Whether there is a tensor of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Checks that every tensor that the model needs is there, in the right
     /// shape and in a type that can be read.
     ///

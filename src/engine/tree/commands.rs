@@ -145,6 +145,7 @@ impl<M: Forward> TreeEngine<M> {
             forest.metrics.engine_injected.inc();
             decode.report(SegmentEvent::Token(token));
         }
+        decode.begun = state.text_len();
         let cut = state.stopped(&decode.segment);
         let full = decode.left == 0 || state.tokens.len() >= request.positions;
         state.job = Some(Job::Decode(decode));
@@ -196,11 +197,11 @@ impl<M: Forward> TreeEngine<M> {
         let pending = self.forest.branches.get(&id).map(|state| state.table.len()..state.tokens.len());
         if let (Some(pending), Job::Logits { positions, ids, .. }) = (pending, &job) {
             let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
-            let vocab = self.model.shape().vocab;
+            let outputs = self.model.shape().outputs();
             if positions.is_empty() || !ascending || !positions.iter().all(|p| pending.contains(p)) {
                 return job.fail(EngineError::Misuse("logits need ascending, pending positions"));
             }
-            if ids.iter().any(|&id| id as usize >= vocab) {
+            if ids.iter().any(|&id| id as usize >= outputs) {
                 return job.fail(EngineError::Misuse("a token lies outside the vocabulary"));
             }
         }

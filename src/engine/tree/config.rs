@@ -8,6 +8,7 @@
 mod keys;
 
 use super::rope::Rope;
+use super::score::ScoreHead;
 use serde_json::{Map, Value};
 
 pub(crate) use keys::Keys;
@@ -106,9 +107,17 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Whether each head of q and k is normalised before it is turned.
     pub qk_norm: bool,
+    /// What takes the place of the output head in a process reward model.
+    pub score: Option<ScoreHead>,
 }
 
 impl ModelConfig {
+    /// Numbers that the model gives for a position: logits, or a score head's.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.score.map_or(self.vocab, ScoreHead::outputs)
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors
@@ -119,7 +128,7 @@ impl ModelConfig {
         let keys = Keys::new("", &map);
         // The architecture first: another one may lack the keys below, and the
         // useful message is then the architecture's name.
-        let family = Family::of(&keys)?;
+        let (family, score) = Family::of(&keys)?;
         if !matches!(keys.text("hidden_act", "silu")?, None | Some("silu" | "swish")) {
             return Err(keys.unsupported("hidden_act", "silu"));
         }
@@ -186,22 +195,25 @@ impl ModelConfig {
             output_bias: attention_bias && family != Family::Qwen2,
             mlp_bias,
             qk_norm: family == Family::Qwen3,
+            score,
         })
     }
 }
 
 impl Family {
-    fn of(keys: &Keys<'_>) -> Result<Self, LoadError> {
+    fn of(keys: &Keys<'_>) -> Result<(Self, Option<ScoreHead>), LoadError> {
         let named: Vec<&str> = match keys.get("architectures") {
             None => Vec::new(),
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
             Some(_) => return Err(keys.unsupported("architectures", "a list of names")),
         };
         let known = named.iter().find_map(|name| match *name {
-            "LlamaForCausalLM" => Some(Family::Llama),
-            "MistralForCausalLM" => Some(Family::Mistral),
-            "Qwen2ForCausalLM" => Some(Family::Qwen2),
-            "Qwen3ForCausalLM" => Some(Family::Qwen3),
+            "LlamaForCausalLM" => Some((Family::Llama, None)),
+            "MistralForCausalLM" => Some((Family::Mistral, None)),
+            "Qwen2ForCausalLM" => Some((Family::Qwen2, None)),
+            "Qwen3ForCausalLM" => Some((Family::Qwen3, None)),
+            "Qwen2ForProcessRewardModel" => Some((Family::Qwen2, Some(ScoreHead::Mlp))),
+            "Qwen2ForPrmModel" => Some((Family::Qwen2, Some(ScoreHead::Value))),
             _ => None,
         });
         known.ok_or_else(|| LoadError::Architecture {

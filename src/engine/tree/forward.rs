@@ -51,6 +51,6 @@ impl Forward for Cpu {
     }
 
     fn logits(&self) -> Box<dyn Iterator<Item = &[f32]> + '_> {
-        Box::new(self.scratch.logits(self.model.config().vocab))
+        Box::new(self.scratch.logits(self.model.config().outputs()))
     }
 }

@@ -33,6 +33,7 @@ mod request;
 pub mod rope;
 mod sample;
 mod schedule;
+mod score;
 mod store;
 
 use super::{Caps, Command, End, Engine, EngineError, RequestId};
@@ -50,6 +51,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 use store::{BLOCK, Store};
+
+pub use score::ScoreHead;
 
 /// Settings of the tree engine.
 #[derive(Debug, Clone)]
@@ -217,7 +220,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
             Command::Fork { parent, child, key } => self.fork(parent, child, key),
             Command::Decode { branch, segment, work, events } => {
                 let left = segment.max_tokens;
-                self.decode(branch, Decode { segment, left, work, events });
+                self.decode(branch, Decode { segment, left, begun: 0, work, events });
             }
             Command::Append { branch, tokens } => self.append(branch, &tokens),
             Command::Truncate { branch, len } => self.truncate(branch, len),

@@ -15,6 +15,7 @@ use super::kernel::{Kernels, Packed, rms_norm, rms_norm_heads, rotate};
 use super::kernel_attention::{Attend, TILE, Tile};
 use super::kv::BlockId;
 use super::linear::Linear;
+use super::score::Score;
 use super::store::{BLOCK, Store};
 use crate::token::TokenId;
 use rayon::prelude::*;
@@ -43,6 +44,8 @@ pub struct Model {
     norm: Vec<f32>,
     /// `None` where the head is the embedding matrix.
     head: Option<Linear>,
+    /// What takes the head's place in a process reward model.
+    score: Option<Score>,
     turns: Vec<f32>,
     parameters: usize,
 }
@@ -97,10 +100,10 @@ impl Scratch {
         Self { workers: Vec::new(), grouped }
     }
 
-    /// The wanted logits of the last pass, `[row][vocab]` in the order of the
+    /// The wanted logits of the last pass, `[row][outputs]` in the order of the
     /// rows that wanted them.
-    pub fn logits(&self, vocab: usize) -> impl Iterator<Item = &[f32]> {
-        self.workers.iter().flat_map(move |worker| worker.logits.chunks_exact(vocab))
+    pub fn logits(&self, outputs: usize) -> impl Iterator<Item = &[f32]> {
+        self.workers.iter().flat_map(move |worker| worker.logits.chunks_exact(outputs))
     }
 }
 
@@ -141,9 +144,10 @@ impl Model {
         };
         let ends =
             [("model.embed_tokens.weight", vec![c.vocab, hidden]), ("model.norm.weight", vec![hidden])];
-        let head = (!c.tied).then(|| ("lm_head.weight", vec![c.vocab, hidden]));
+        let head = (!c.tied && c.score.is_none()).then(|| ("lm_head.weight", vec![c.vocab, hidden]));
+        let score = c.score.into_iter().flat_map(move |score| score.tensors(hidden));
         let outer = ends.into_iter().chain(head).map(|(name, shape)| (name.to_owned(), shape));
-        outer.chain((0..c.layers).flat_map(layer))
+        outer.chain(score).chain((0..c.layers).flat_map(layer))
     }
 
     /// Reads the weights.
@@ -173,14 +177,15 @@ impl Model {
             layers.push(Layer { attention_norm, q, k, v, head_norms, o, mlp_norm, gate, up, down });
         }
         let norm = reader.floats("model.norm.weight")?;
-        let head = match c.tied {
+        let score = c.score.map(|score| Score::load(score, c.hidden, reader)).transpose()?;
+        let head = match c.tied || score.is_some() {
             true => None,
             false => Some(Linear::load("lm_head", (c.hidden, c.vocab), false, reader)?),
         };
         let turns = c.rope.frequencies(c.head_dim);
         let parameters = Self::tensors(c).map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let kernels = Kernels::detect();
-        Ok(Self { kernels, embedding, layers, norm, head, turns, parameters, config })
+        Ok(Self { kernels, embedding, layers, norm, head, score, turns, parameters, config })
     }
 
     /// The model's shape.
@@ -336,10 +341,11 @@ impl Model {
             }
         }
         logits.clear();
-        match &self.head {
+        match (&self.head, &self.score) {
             _ if wanted == 0 => {}
-            Some(head) => head.forward(self.kernels, normed, wanted, logits),
-            None => {
+            (_, Some(score)) => score.forward(self.kernels, wanted, normed, logits),
+            (Some(head), None) => head.forward(self.kernels, normed, wanted, logits),
+            (None, None) => {
                 logits.resize(wanted * self.config.vocab, 0.0);
                 self.kernels.product(normed, wanted, &self.embedding, logits);
             }

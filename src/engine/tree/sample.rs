@@ -75,7 +75,7 @@ pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut
     weights.clear();
     weights.extend_from_slice(logits);
     kernels.exponentials(weights, highest);
-    let total: f64 = weights.iter().filter(|p| p.is_finite()).map(|p| f64::from(*p)).sum();
+    let total = sum_of(weights, |p| if p.is_finite() { f64::from(p) } else { 0.0 });
     let normaliser = highest + total.ln() as f32;
     let top =
         likeliest(logits, ask.top).into_iter().map(|id| (id, logits[id as usize] - normaliser)).collect();
@@ -142,15 +142,36 @@ fn cut(weights: &mut [f32], logits: &[f32], sampling: &Sampling, ranked: &mut Ve
     }
 }
 
+/// Numbers that are compared or added up side by side: one after the other, each
+/// would wait for the one before it.
+const SIDE_BY_SIDE: usize = 16;
+
 /// The lowest id with the highest finite logit.
 fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
-    let mut best: Option<(TokenId, f32)> = None;
-    for (id, &logit) in (0..).zip(logits) {
-        if logit.is_finite() && best.is_none_or(|(_, highest)| logit > highest) {
-            best = Some((id, logit));
+    let finite = |logit: &f32| if logit.is_finite() { *logit } else { f32::NEG_INFINITY };
+    let mut lanes = [f32::NEG_INFINITY; SIDE_BY_SIDE];
+    let (chunks, rest) = logits.as_chunks::<SIDE_BY_SIDE>();
+    for chunk in chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            let logit = finite(logit);
+            *lane = if logit > *lane { logit } else { *lane };
         }
     }
-    best
+    let highest = lanes.iter().chain(rest).map(finite).fold(f32::NEG_INFINITY, f32::max);
+    let id = logits.iter().position(|logit| *logit == highest && logit.is_finite())?;
+    Some((id as TokenId, highest))
+}
+
+/// The sum of what some weights count for.
+fn sum_of(weights: &[f32], count: impl Fn(f32) -> f64) -> f64 {
+    let mut lanes = [0.0; SIDE_BY_SIDE];
+    let (chunks, rest) = weights.as_chunks::<SIDE_BY_SIDE>();
+    for chunk in chunks {
+        for (lane, weight) in lanes.iter_mut().zip(chunk) {
+            *lane += count(*weight);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|weight| count(*weight)).sum::<f64>()
 }
 
 /// Inverts the cumulative distribution of unnormalised `weights`, cut to the
@@ -159,16 +180,29 @@ fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
 fn pick(weights: &[f32], top_p: f32, uniform: f64, fallback: TokenId) -> TokenId {
     // The kernel's exponential never gets below exp(-87); what is that small
     // stands for zero.
-    let mass = |w: &f32| if w.is_finite() && *w > 2e-38 { f64::from(*w) } else { 0.0 };
-    let total: f64 = weights.iter().map(mass).sum();
+    let mass = |w: f32| if w.is_finite() && w > 2e-38 { f64::from(w) } else { 0.0 };
+    // By stretches first, then inside the one where the goal is reached.
+    let stretches = weights.chunks(4 * SIDE_BY_SIDE).map(|stretch| sum_of(stretch, mass));
+    let total: f64 = stretches.clone().sum();
     if top_p >= 1.0 {
-        return invert((0..).zip(weights.iter().map(mass)), uniform * total).unwrap_or(fallback);
+        let goal = uniform * total;
+        let mut before = 0.0;
+        for (stretch, sum) in (0..).step_by(4 * SIDE_BY_SIDE).zip(stretches) {
+            if before + sum > goal {
+                let inside = (stretch..).zip(weights[stretch as usize..].iter().map(|w| mass(*w)));
+                return invert(inside, goal - before).unwrap_or(fallback);
+            }
+            before += sum;
+        }
+        // Rounding has left the goal behind the last of them.
+        let last = weights.iter().rposition(|w| mass(*w) > 0.0);
+        return last.map_or(fallback, |id| id as TokenId);
     }
     // Tokens below this weight hold less than 1 - top_p together, so the
     // nucleus lies among the others, and only those need sorting.
     let floor = (1.0 - f64::from(top_p)) * total / weights.len() as f64;
     let mut nucleus: Vec<(TokenId, f64)> =
-        (0..).zip(weights.iter().map(mass)).filter(|(_, w)| *w >= floor).collect();
+        (0..).zip(weights.iter().map(|w| mass(*w))).filter(|(_, w)| *w >= floor).collect();
     nucleus.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let goal = f64::from(top_p) * total;
     let mut held = 0.0;

@@ -343,12 +343,15 @@ impl Forest {
         decode.report(SegmentEvent::Token(token));
         let cut = if eos { None } else { state.stopped(&decode.segment) };
         let full = decode.left == 0 || state.tokens.len() >= positions;
+        let step = decode.segment.step.as_deref();
+        let step = step.is_some_and(|separator| state.step_ended(separator, decode.begun));
         state.job = Some(Job::Decode(decode));
-        match (eos, cut, full) {
-            (true, ..) => self.finish(id, End::Eos),
-            (false, Some(cut), _) => self.finish(id, End::Stop { cut }),
-            (false, None, true) => self.finish(id, End::Length),
-            (false, None, false) => {}
+        match (eos, cut) {
+            (true, _) => self.finish(id, End::Eos),
+            (false, Some(cut)) => self.finish(id, End::Stop { cut }),
+            (false, None) if step => self.finish(id, End::Step),
+            (false, None) if full => self.finish(id, End::Length),
+            (false, None) => {}
         }
     }
 

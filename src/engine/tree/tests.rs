@@ -151,6 +151,7 @@ fn segment(max_tokens: u32) -> Segment {
         sampling: Sampling::default(),
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
+        step: None,
     }
 }
 

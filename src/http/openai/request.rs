@@ -227,13 +227,15 @@ pub struct ReasoningRequest {
     /// As `reasoning_effort`; a different one beside it is refused.
     pub effort: Option<String>,
     /// `standard`: by effort. `pro`: the strongest row of the effort table. `direct`: the model's own answer.
-    /// `cot`: one chain of thought. `self_consistency`: a majority over many.
+    /// `cot`: one chain of thought. `self_consistency`: a vote over many, fixed or adaptive. `best_of_n`: the
+    /// best of many. `beam`: beam search over steps. `lookahead`: the same with values from rollouts. `mcts`:
+    /// Monte-Carlo tree search over steps. `auto`: a probe, and a search where it is not enough.
     pub mode: Option<String>,
     /// Bounds on the whole request.
     pub budget: Option<BudgetRequest>,
-    /// Branches of `self_consistency`. Absent means the effort's.
-    #[schema(minimum = 1, maximum = 256)]
-    pub branches: Option<u32>,
+    /// Adds `tree` to the report: every branch with its text and scores.
+    #[schema(default = false)]
+    pub include_tree: Option<bool>,
     /// Keeps the reasoning out of the response; its tokens count all the same.
     #[schema(default = false)]
     pub exclude: Option<bool>,
@@ -257,7 +259,8 @@ pub struct BudgetRequest {
     /// Branches made.
     #[schema(minimum = 1)]
     pub branches: Option<u64>,
-    /// Tokens of verifiers; there is none yet, so that any bound holds.
+    /// Tokens put through the verifier, its own prompt included; never exceeded by one. When they are spent, the
+    /// search ends with the best that it has.
     #[schema(minimum = 0)]
     pub verifier_tokens: Option<u64>,
 }

@@ -1,7 +1,11 @@
 //! The `search` report and machine-readable progress; our extension.
+//!
+//! Length: one type per part of the report, each with its documented fields.
 
-use crate::plan::Mode;
+use crate::plan::{Setting, Settings};
 use crate::search::event::{BranchReport, Candidate, Progress, Report, StopReason};
+use crate::search::tree::Tree;
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
@@ -43,20 +47,17 @@ impl SearchBody {
         }
         let first = reports.first()?;
         let (effort, mode, seed) = (first.effort, first.mode, first.seed);
-        let tokens = reports.iter().map(|report| report.spent.tokens).sum();
+        let spent = Spent {
+            tokens: reports.iter().map(|report| report.spent.tokens).sum(),
+            verifier_tokens: reports.iter().map(|report| report.spent.verifier_tokens).sum(),
+            verified_steps: reports.iter().map(|report| report.spent.verified_steps).sum(),
+        };
         let branches = Branches {
             made: reports.iter().map(|report| report.branches.made).sum(),
             kept: reports.iter().map(|report| report.branches.kept).sum(),
             pruned: reports.iter().map(|report| report.branches.pruned).sum(),
         };
-        Some(Self::Many(SearchReports {
-            effort,
-            mode,
-            seed,
-            spent: Spent { tokens },
-            branches,
-            choices: reports,
-        }))
+        Some(Self::Many(SearchReports { effort, mode, seed, spent, branches, choices: reports }))
     }
 }
 
@@ -121,24 +122,83 @@ pub struct SearchReport {
     /// every client's numbers hold.
     pub seed: i64,
     /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`, `deadline`,
-    /// `context` (it was full), `shutdown` or `engine_fault`.
+    /// `context` (it was full), `shutdown`, `engine_fault`, `budget_verifier_tokens` or `verifier_fault`.
     pub stop_reason: &'static str,
     /// One per trajectory.
     pub candidates: Vec<CandidateReport>,
     /// What was lowered, merged or degraded.
     pub notes: Vec<String>,
-}
-
-/// A mode's settings.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub struct Parameters {
-    /// Branches wanted, of a mode that has several.
+    /// Every branch with its text, where `reasoning.include_tree` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub branches: Option<u32>,
+    pub tree: Option<Vec<TreeNode>>,
+}
+
+/// A mode's parameters, those that were not given included, and the temperature.
+#[derive(Debug, Clone, ToSchema)]
+pub struct Parameters {
     /// Softmax temperature.
     #[schema(required)]
     pub temperature: Option<f32>,
+    /// The others, by name; described one by one in the finished document.
+    #[schema(ignore)]
+    pub settings: Settings,
+}
+
+impl Serialize for Parameters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("temperature", &self.temperature)?;
+        for (parameter, setting) in self.settings.iter() {
+            let name = parameter.spec().name;
+            match setting {
+                Setting::Count(count) => map.serialize_entry(name, &count)?,
+                Setting::Number(number) => map.serialize_entry(name, &number)?,
+                Setting::Choice(word) => map.serialize_entry(name, word)?,
+                Setting::Flag(flag) => map.serialize_entry(name, &flag)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// A branch of the tree.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TreeNode {
+    /// Its name within the choice, in the order of making.
+    #[schema(minimum = 1)]
+    pub id: u32,
+    /// The branch at whose end it was forked; 0 is the prompt.
+    pub parent: u32,
+    /// Its own text, that of its parents left out.
+    pub text: String,
+    /// Its own tokens.
+    pub tokens: u32,
+    /// Whether it came to its end by itself.
+    pub complete: bool,
+    /// Mean log-probability of its own sampled tokens; null without any.
+    #[schema(required)]
+    pub mean_logprob: Option<f64>,
+    /// The verifier's scores of the steps from the prompt to its end; empty where it was not scored.
+    pub scores: Vec<f64>,
+}
+
+impl TreeNode {
+    /// The branches of a tree, in the order of making.
+    #[must_use]
+    pub fn all(tree: &Tree) -> Vec<Self> {
+        tree.iter()
+            .map(|(id, node)| Self {
+                id: id.0,
+                parent: node.parent,
+                text: node.text.clone(),
+                tokens: u32::try_from(node.tokens.len()).unwrap_or(u32::MAX),
+                complete: node.complete,
+                mean_logprob: finite(node.mean_logprob()),
+                scores: node.scores.clone(),
+            })
+            .collect()
+    }
 }
 
 /// A choice's bounds.
@@ -150,6 +210,9 @@ pub struct BudgetReport {
     pub answer_reserve: u32,
     /// Branches made, at most.
     pub branches: u32,
+    /// Tokens put through the verifier, at most; null without a bound.
+    #[schema(required)]
+    pub verifier_tokens: Option<u32>,
 }
 
 /// What a search took.
@@ -157,6 +220,10 @@ pub struct BudgetReport {
 pub struct Spent {
     /// Tokens generated.
     pub tokens: u64,
+    /// Tokens put through the verifier, its own prompt included.
+    pub verifier_tokens: u64,
+    /// Steps that it scored.
+    pub verified_steps: u64,
 }
 
 /// Branches by their fate.
@@ -181,7 +248,11 @@ pub struct CandidateReport {
     /// Mean log-probability of its tokens.
     #[schema(required)]
     pub mean_logprob: Option<f64>,
-    /// Tokens generated on it.
+    /// What its mode ranks it by: an aggregated score of the verifier, a confidence; null where that is nothing
+    /// else.
+    #[schema(required)]
+    pub score: Option<f64>,
+    /// Tokens generated on it, from the prompt on.
     pub tokens: u32,
     /// Whether it came to its end by itself.
     pub complete: bool,
@@ -237,8 +308,8 @@ pub struct BranchProgress {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub answer: Option<String>,
-    /// What its mode ranks it by, once it is known: the mean log-probability of
-    /// its tokens.
+    /// What it is worth, once it is known: the verifier's score of its last step, else the mean log-probability
+    /// of its trajectory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub score: Option<f64>,
@@ -251,8 +322,9 @@ pub struct ProgressBranches {
     pub made: u32,
     /// Ended.
     pub ended: u32,
-    /// Wanted by the mode.
-    pub planned: u32,
+    /// Wanted by the mode; null where that depends on what it finds.
+    #[schema(required)]
+    pub planned: Option<u32>,
 }
 
 /// The answer that leads a vote.
@@ -268,36 +340,38 @@ impl SearchReport {
     /// The report of the choice with that number.
     #[must_use]
     pub fn new(index: u32, report: &Report) -> Self {
-        let branches = match report.mode {
-            Mode::Direct | Mode::ChainOfThought => None,
-            Mode::SelfConsistency { branches } => Some(branches),
-        };
         Self {
             index,
             effort: report.effort.name(),
             mode: report.mode.name(),
             parameters: Parameters {
-                branches,
                 temperature: Some(report.temperature).filter(|value| value.is_finite()),
+                settings: report.settings.clone(),
             },
             budget: BudgetReport {
                 tokens: report.budget.tokens,
                 answer_reserve: report.budget.reserve,
                 branches: report.budget.branches,
+                verifier_tokens: report.budget.verifier_tokens,
             },
-            spent: Spent { tokens: report.spent_tokens.into() },
+            spent: Spent {
+                tokens: report.spent_tokens.into(),
+                verifier_tokens: report.verifier_tokens.into(),
+                verified_steps: report.verifier_steps.into(),
+            },
             branches: Branches {
                 made: report.branches_made,
                 kept: report.branches_kept,
                 pruned: report.branches_pruned,
             },
-            verifier: None,
+            verifier: report.verifier.clone(),
             sharing_ratio: finite(report.sharing_ratio),
             // The client's seed is an i64: it must read the number that it sent.
             seed: report.seed.cast_signed(),
             stop_reason: report.stop_reason.name(),
             candidates: report.candidates.iter().map(CandidateReport::from).collect(),
             notes: report.notes.clone(),
+            tree: None,
         }
     }
 }
@@ -308,6 +382,7 @@ impl From<&Candidate> for CandidateReport {
             branch: candidate.branch.0,
             answer: candidate.answer.clone(),
             mean_logprob: finite(candidate.mean_logprob),
+            score: candidate.score.and_then(finite),
             tokens: candidate.tokens,
             complete: candidate.complete,
             selected: candidate.selected,

@@ -6,7 +6,7 @@
 //! examples are a recording of the bundled model, and a test checks each
 //! against its schema.
 
-use crate::plan::{Effort, ModeName};
+use crate::plan::{Effort, Kind, ModeName, PARAMETERS};
 use crate::search::event::{BranchState, StopReason};
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,7 @@ const CHAT: &str = "/paths/~1v1~1chat~1completions/post";
 
 /// Completes the document.
 pub(super) fn complete(document: &mut Value) {
+    parameters(document);
     close_sets(document);
     event_stream(document);
     let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
@@ -80,6 +81,27 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("SearchReports", "mode", run),
         ("BranchProgress", "state", BranchState::ALL.map(BranchState::name).to_vec()),
     ]
+}
+
+/// The parameters of the modes, in the request and in the report.
+fn parameters(document: &mut Value) {
+    for spec in &PARAMETERS {
+        let modes: Vec<&str> = spec.modes.iter().map(|mode| mode.name()).collect();
+        let mut schema = match spec.kind {
+            Kind::Count(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+            Kind::Number(least, most) => json!({"type": "number", "minimum": least, "maximum": most}),
+            Kind::Choice(words) => json!({"type": "string", "enum": words}),
+            Kind::Flag => json!({"type": "boolean"}),
+        };
+        schema["description"] = json!(format!("Of {}. {}", modes.join(", "), spec.doc));
+        document["components"]["schemas"]["Parameters"]["properties"][spec.name] = schema.clone();
+        // A request may leave it to the effort's row by null.
+        schema["type"] = json!([schema["type"], "null"]);
+        if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+            words.push(Value::Null);
+        }
+        document["components"]["schemas"]["ReasoningRequest"]["properties"][spec.name] = schema;
+    }
 }
 
 /// Fields of the request that are refused, whatever they hold.
@@ -198,6 +220,7 @@ mod tests {
                 let described = property["description"].is_string()
                     || property["oneOf"].as_array().is_some_and(|of| of[0]["description"].is_string());
                 assert!(described, "{name}.{field}: {property}");
+                assert!(property.get("enum").is_none_or(Value::is_array), "{name}.{field}: {property}");
             }
         }
     }

@@ -25,7 +25,7 @@ let shown = 0; // the choice that is shown
 // ---- one choice, as far as it is known ----
 
 function choice() {
-  return { branches: new Map(), votes: [], tones: new Map(), planned: 8, made: 0, ended: 0, tokens: 0, budget: 0,
+  return { branches: new Map(), votes: [], tones: new Map(), planned: null, made: 0, ended: 0, tokens: 0, budget: 0,
     content: "", thought: "", finish: null, report: null };
 }
 
@@ -54,11 +54,15 @@ function request() {
   const budget = { tokens: amount("tokens"), seconds: amount("seconds") };
   const reasoning = { mode: value("mode"), branches: amount("branches"),
     budget: budget.tokens ?? budget.seconds ? budget : undefined };
+  for (const field of $("parameters").querySelectorAll("input, select")) {
+    if (field.value.trim() !== "" && field.checkValidity())
+      reasoning[field.name] = field.type === "number" ? Number(field.value) : { true: true, false: false }[field.value] ?? field.value;
+  }
   return {
     model,
     messages: [{ role: "user", content: $("question").value }],
     reasoning_effort: document.querySelector("input[name=effort]:checked").value,
-    reasoning: reasoning.mode ?? reasoning.branches ?? reasoning.budget ? reasoning : undefined,
+    reasoning: Object.values(reasoning).some((value) => value !== undefined) ? reasoning : undefined,
     temperature: amount("temperature"), n: amount("n"),
     // Drawn here, so that the curl command gives this very answer. Larger seeds are no exact numbers here.
     seed: amount("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0],
@@ -186,7 +190,8 @@ function render() {
   const c = run ? run.choices[shown] : NOTHING;
   if (tree(c)) draw();
   if (!run) return;
-  put($("counts"), c.made ? `${c.ended} of ${c.planned} ${c.planned === 1 ? "branch" : "branches"} ended` : "\u00a0");
+  const of = c.planned ?? c.made;
+  put($("counts"), c.made ? `${c.ended} of ${of} ${of === 1 ? "branch" : "branches"} ended` : "\u00a0");
   const share = c.budget ? Math.min(100, (100 * c.tokens) / c.budget) : 0;
   $("bar").style.width = `${share}%`;
   $("meter").setAttribute("aria-valuenow", share.toFixed(1));
@@ -239,6 +244,7 @@ function facts(c) {
     add("Seed", report.seed);
     add("Temperature", report.parameters.temperature?.toFixed(2));
     add("Sharing ratio", report.sharing_ratio?.toFixed(2));
+    if (report.verifier) add("Verifier", `${report.verifier}, ${number.format(report.spent.verified_steps)} steps in ${number.format(report.spent.verifier_tokens)} tokens`);
   }
   if (usage) {
     const cached = usage.prompt_tokens_details.cached_tokens;
@@ -276,13 +282,14 @@ function layout(c) {
     b.side = side;
     b.from = from;
     const below = children.get(b.id) ?? [];
+    b.inner = below.length > 0;
     for (const child of below) place(child, side, b);
     b.aim = below.length ? below.reduce((sum, child) => sum + child.aim, 0) / below.length : rows[side]++;
   };
   const first = children.get(0) ?? [];
-  const single = first.length < 2 && c.planned < 2;
+  const single = first.length < 2 && c.planned === 1;
   first.forEach((b, i) => place(b, single ? 0 : i % 2, null));
-  return { single, rows: Math.max(rows[0], rows[1], single ? 1 : Math.ceil(c.planned / 2)), first: children };
+  return { single, rows: Math.max(rows[0], rows[1], single ? 1 : Math.ceil((c.planned ?? 8) / 2)), first: children };
 }
 
 // Draws; whether something still moves.
@@ -342,6 +349,9 @@ function tree(c) {
   }
   canvas.domain = near(canvas.domain, longest * 1.05, 0.5);
   const won = [...c.branches.values()].find((b) => b.state === "selected");
+  // The steps that led to the answer.
+  const path = new Set();
+  for (let b = won; b; b = b.from) path.add(b);
   canvas.all.setAttribute("class", won ? "over" : "");
   const thick = Math.max(1, Math.min(3.2, step * 0.3));
   const radius = Math.max(0.9, Math.min(5, step * 0.36));
@@ -357,19 +367,23 @@ function tree(c) {
     const [x0, y0] = b.from ? [x(end(b.from)), tall(b.from.row)] : [middle, Math.min(bottom, y + Math.min(14, Math.max(step * 0.8, 3)))];
     const x1 = x(end(b)), bend = Math.min(14, Math.abs(x1 - x0));
     mark.path.setAttribute("d", `M${x0.toFixed(1)} ${y0.toFixed(1)}Q${x0.toFixed(1)} ${y.toFixed(1)} ${(x0 + way * bend).toFixed(1)} ${y.toFixed(1)}H${x1.toFixed(1)}`);
-    const selected = b === won, state = b.state === "growing" && !run.active ? "cut" : b.state;
-    mark.path.setAttribute("stroke-width", selected ? thick + 1.2 : state === "pruned" ? thick * 0.7 : thick);
+    const selected = b === won, led = path.has(b), state = b.state === "growing" && !run.active ? "cut" : b.state;
+    mark.path.setAttribute("stroke-width", led ? thick + 1.2 : state === "pruned" ? thick * 0.7 : thick);
+    // Steps that a verifier has scored are as strong as their score.
+    const scored = b.score !== undefined && b.score >= 0 && b.score <= 1;
+    mark.path.setAttribute("stroke-opacity", scored && !led ? (0.25 + 0.75 * b.score).toFixed(2) : 1);
     mark.tip.setAttribute("cx", x1);
     mark.tip.setAttribute("cy", y);
     mark.tip.setAttribute("r", selected ? Math.max(5, radius + 1.5) : state === "pruned" ? radius * 0.5 : radius);
     const agrees = won && b.answer !== undefined && b.answer === won.answer;
-    const looks = `${state} ${b.answer === undefined ? "" : tone(c, b.answer)}${agrees ? " agrees" : ""}`;
+    const looks = `${state} ${b.answer === undefined ? "" : tone(c, b.answer)}${agrees ? " agrees" : ""}${led ? " led" : ""}`;
     if (mark.looks !== looks) {
       mark.looks = looks;
       mark.group.setAttribute("class", looks);
       if (selected) canvas.all.append(mark.group); // above the others
     }
-    const said = labels && b.answer !== undefined ? (b.answer.length > 12 ? `${b.answer.slice(0, 11)}…` : b.answer) : "";
+    const short = (text) => (text.length > 12 ? `${text.slice(0, 11)}…` : text);
+    const said = !labels ? "" : b.answer !== undefined ? short(b.answer) : scored && !b.inner ? b.score.toFixed(2) : "";
     put(mark.text, said);
     if (said) {
       mark.text.setAttribute("x", x1 + way * (radius + (selected ? 8 : 5)));
@@ -413,13 +427,33 @@ async function hello() {
   }
 }
 
+// A field for each parameter of the mode; that for branches is always there.
+function parameters() {
+  const mode = $("mode").value;
+  const own = Object.entries(known).filter(([name, { description }]) => {
+    const modes = /^Of ([a-z_, ]+)\./.exec(description ?? "");
+    return name !== "branches" && modes && modes[1].split(", ").includes(mode);
+  });
+  $("parameters").replaceChildren(...own.map(([name, { type, minimum, maximum, enum: words, description }]) => {
+    const label = make("label", `${name.replaceAll("_", " ")} `, { title: description });
+    const options = words?.filter(Boolean) ?? (type.includes("boolean") ? ["true", "false"] : null);
+    const field = options
+      ? make("select", "", { name })
+      : make("input", "", { name, type: "number", min: minimum, max: maximum, step: type.includes("integer") ? 1 : "any", placeholder: "default" });
+    if (options) field.append(make("option", "default", { value: "" }), ...options.map((word) => make("option", word, { value: word })));
+    label.append(field);
+    return label;
+  }));
+}
+
 // The modes that this server knows, from its own document.
+let known = {};
 async function modes() {
   if ($("mode").options.length > 1) return;
   try {
     const { components } = await (await fetch("openapi.json")).json();
-    const names = components.schemas.ReasoningRequest.properties.mode.enum.filter(Boolean);
-    $("mode").append(...names.map((name) => make("option", name, { value: name })));
+    known = components.schemas.ReasoningRequest.properties;
+    $("mode").append(...known.mode.enum.filter(Boolean).map((name) => make("option", name, { value: name })));
   } catch { /* by effort is always there */ }
 }
 
@@ -433,6 +467,7 @@ $("go").disabled = true;
 $("ask").addEventListener("submit", ask);
 $("stop").addEventListener("click", () => run?.abort.abort());
 $("more").addEventListener("toggle", modes);
+$("mode").addEventListener("change", parameters);
 // A field that cannot be seen cannot be corrected.
 $("ask").addEventListener("invalid", (event) => { if ($("more").contains(event.target)) $("more").open = true; }, true);
 $("question").addEventListener("keydown", (event) => {

@@ -5,7 +5,7 @@
 
 use super::field::{Field, Object};
 use crate::http::error::FieldError;
-use crate::plan::{BudgetParams, Effort, ModeName};
+use crate::plan::{BudgetParams, Effort, Kind, ModeName, PARAMETERS, Setting, Settings, Spec};
 use std::num::NonZeroU32;
 
 /// What both fields say together.
@@ -14,12 +14,14 @@ pub(super) struct Reasoning {
     pub(super) effort: Option<Effort>,
     pub(super) mode: Option<ModeName>,
     pub(super) budget: BudgetParams,
-    pub(super) branches: Option<NonZeroU32>,
+    pub(super) settings: Settings,
     pub(super) exclude: bool,
+    pub(super) include_tree: bool,
 }
 
+/// Keys of `reasoning` beside the parameters of the modes.
 pub(super) const KEYS: [&str; 7] =
-    ["effort", "mode", "budget", "branches", "exclude", "summary", "max_tokens"];
+    ["effort", "mode", "budget", "exclude", "summary", "max_tokens", "include_tree"];
 pub(super) const BUDGET_KEYS: [&str; 4] = ["tokens", "seconds", "branches", "verifier_tokens"];
 
 pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
@@ -28,7 +30,8 @@ pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
         return Ok(Reasoning { effort: top, ..Reasoning::default() });
     };
     let object = field.object()?;
-    object.only(&KEYS)?;
+    let parameters = PARAMETERS.iter().map(|spec| spec.name);
+    object.only(&KEYS.into_iter().chain(parameters).collect::<Vec<_>>())?;
     let inner = effort(&object, "effort")?;
     if let (Some(top), Some(inner)) = (top, inner)
         && top != inner
@@ -38,14 +41,33 @@ pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
     }
     let modes = ModeName::ALL.map(ModeName::name);
     let mode = object.choice("mode", &modes)?.and_then(ModeName::parse);
-    let branches = object.integer("branches", 1, 256)?.and_then(|n| u32::try_from(n).ok());
+    let mut settings = Settings::default();
+    for spec in &PARAMETERS {
+        if let Some(setting) = setting(&object, spec)? {
+            settings.set(spec.parameter, setting);
+        }
+    }
     object.choice("summary", &["auto", "concise", "detailed"])?;
     Ok(Reasoning {
         effort: top.or(inner),
         mode,
         budget: budget(&object)?,
-        branches: branches.and_then(NonZeroU32::new),
+        settings,
+        include_tree: object.flag("include_tree")?.unwrap_or(false),
         exclude: object.flag("exclude")?.unwrap_or(false),
+    })
+}
+
+/// A parameter of a mode, within its bounds.
+fn setting(object: &Object<'_>, spec: &Spec) -> Result<Option<Setting>, FieldError> {
+    Ok(match spec.kind {
+        Kind::Count(least, most) => object
+            .integer(spec.name, least.into(), most.into())?
+            .and_then(|count| u32::try_from(count).ok())
+            .map(Setting::Count),
+        Kind::Number(least, most) => object.decimal(spec.name, least, most)?.map(Setting::Number),
+        Kind::Choice(words) => object.choice(spec.name, words)?.map(Setting::Choice),
+        Kind::Flag => object.flag(spec.name)?.map(Setting::Flag),
     })
 }
 
@@ -67,12 +89,11 @@ fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {
         let why = format!("{alias} contradicts 'reasoning.budget.tokens', which is {tokens}.");
         return Err(reasoning.required("max_tokens")?.invalid(&why));
     }
-    // No verifier spends anything yet, so that every bound on it holds.
-    object.count("verifier_tokens", 0)?;
     Ok(BudgetParams {
         tokens: tokens.or(alias),
         seconds: object.optional("seconds").map(|field| seconds(&field)).transpose()?,
         branches: object.count("branches", 1)?.and_then(NonZeroU32::new),
+        verifier_tokens: object.count("verifier_tokens", 0)?,
     })
 }
 

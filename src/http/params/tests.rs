@@ -3,7 +3,7 @@
 use super::{KNOWN, Parsed, parse};
 use crate::engine::Priority;
 use crate::http::error::ApiError;
-use crate::plan::{Effort, ModeName, SamplingParams};
+use crate::plan::{Effort, ModeName, PARAMETERS, Parameter, SamplingParams, Setting};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -185,7 +185,7 @@ fn fields_without_effect_keep_their_bounds() {
 #[test]
 fn reasoning() {
     let efforts = "'none', 'minimal', 'low', 'medium', 'high', 'xhigh', and 'max'";
-    let modes = "'standard', 'pro', 'direct', 'cot', and 'self_consistency'";
+    let modes = "'standard', 'pro', 'direct', 'cot', 'self_consistency', 'best_of_n', 'beam', 'lookahead', 'mcts', and 'auto'";
     let rows = [
         (json!({"reasoning_effort": "ultra"}), "reasoning_effort", VALUE, ["'ultra'", efforts]),
         (json!({"reasoning_effort": 3}), "reasoning_effort", TYPE, ["a string", "an integer"]),
@@ -385,10 +385,11 @@ fn values_arrive() {
     assert_eq!(params.logprobs, Some(20));
     assert_eq!(params.effort, Some(Effort::Xhigh));
     assert_eq!(params.mode, Some(ModeName::Cot));
-    assert_eq!(params.branches.map(u32::from), Some(256));
+    assert_eq!(params.settings.get(Parameter::Branches), Some(Setting::Count(256)));
     assert_eq!(params.budget.tokens.map(u32::from), Some(30));
     assert_eq!(params.budget.seconds, Some(0.25));
     assert_eq!(params.budget.branches.map(u32::from), Some(4));
+    assert_eq!(params.budget.verifier_tokens, Some(0));
     assert!(parsed.stream && parsed.include_usage && parsed.include_search && parsed.exclude);
 }
 
@@ -484,7 +485,9 @@ fn every_field_is_documented_and_every_documented_field_is_read() {
         keys
     };
     assert_eq!(keys("ChatRequest"), sorted(&KNOWN));
-    assert_eq!(keys("ReasoningRequest"), sorted(&super::reasoning::KEYS));
+    let parameters = PARAMETERS.iter().map(|spec| spec.name);
+    let reasoning: Vec<&str> = super::reasoning::KEYS.into_iter().chain(parameters).collect();
+    assert_eq!(keys("ReasoningRequest"), sorted(&reasoning));
     assert_eq!(keys("BudgetRequest"), sorted(&super::reasoning::BUDGET_KEYS));
 }
 

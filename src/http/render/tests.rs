@@ -2,7 +2,7 @@
 
 use super::{ApiError, Source, View, collect, spell_out};
 use crate::engine::Token;
-use crate::plan::{Budget, Effort, Mode};
+use crate::plan::{Budget, Effort, Mode, Parameter, Setting, Settings};
 use crate::prompt::Tokenizer;
 use crate::search::NodeId;
 use crate::search::event::{
@@ -62,6 +62,7 @@ pub(in crate::http) fn view(n: u32) -> View {
         exclude: false,
         include_usage: false,
         include_search: false,
+        include_tree: false,
     }
 }
 
@@ -77,7 +78,7 @@ pub(in crate::http) fn progress() -> Event {
     Event::Progress(Progress {
         branches_made: 3,
         branches_ended: 2,
-        branches_planned: 4,
+        branches_planned: Some(4),
         tokens: 50,
         budget: 100,
         leading: Some(("42".to_owned(), 2)),
@@ -94,15 +95,27 @@ pub(in crate::http) fn progress() -> Event {
 }
 
 pub(in crate::http) fn done(finish: Finish) -> Event {
+    let mut settings = Settings::default();
+    settings.set(Parameter::Branches, Setting::Count(2));
     Event::Done(Box::new(Finished {
         finish,
         usage: Usage { completion_tokens: 20, reasoning_tokens: 15 },
         report: Report {
             effort: Effort::Medium,
-            mode: Mode::SelfConsistency { branches: 2 },
+            mode: Mode::vote(2),
+            settings,
             temperature: 0.8,
-            budget: Budget { tokens: 100, reserve: 25, branches: 2, branch_tokens: 100 },
+            budget: Budget {
+                tokens: 100,
+                reserve: 25,
+                branches: 2,
+                branch_tokens: 100,
+                verifier_tokens: Some(30),
+            },
             spent_tokens: 20,
+            verifier: Some("a prm".to_owned()),
+            verifier_tokens: 12,
+            verifier_steps: 3,
             branches_made: 2,
             branches_kept: 1,
             branches_pruned: 1,
@@ -113,6 +126,7 @@ pub(in crate::http) fn done(finish: Finish) -> Event {
                 branch: NodeId(2),
                 answer: Some("42".to_owned()),
                 mean_logprob: f64::NEG_INFINITY,
+                score: Some(0.25),
                 tokens: 12,
                 complete: true,
                 selected: true,
@@ -128,11 +142,12 @@ pub(in crate::http) fn report(index: u32) -> Value {
     json!({
         "index": index, "effort": "medium", "mode": "self_consistency",
         "parameters": {"branches": 2, "temperature": 0.8},
-        "budget": {"tokens": 100, "answer_reserve": 25, "branches": 2},
-        "spent": {"tokens": 20}, "branches": {"made": 2, "kept": 1, "pruned": 1},
-        "verifier": null, "sharing_ratio": 0.5, "seed": -1, "stop_reason": "budget_tokens",
+        "budget": {"tokens": 100, "answer_reserve": 25, "branches": 2, "verifier_tokens": 30},
+        "spent": {"tokens": 20, "verifier_tokens": 12, "verified_steps": 3}, "branches": {"made": 2, "kept": 1, "pruned": 1},
+        "verifier": "a prm", "sharing_ratio": 0.5, "seed": -1, "stop_reason": "budget_tokens",
         "candidates": [
-            {"branch": 2, "answer": "42", "mean_logprob": null, "tokens": 12, "complete": true, "selected": true}
+            {"branch": 2, "answer": "42", "mean_logprob": null, "score": 0.25, "tokens": 12, "complete": true,
+             "selected": true}
         ],
         "notes": ["a note"]
     })
@@ -196,7 +211,7 @@ async fn several_choices_add_up_and_the_prompt_counts_once() {
     assert_eq!(body["usage"]["total_tokens"], 50);
     assert_eq!(body["usage"]["completion_tokens_details"]["reasoning_tokens"], 30);
     let expected = json!({
-        "effort": "medium", "mode": "self_consistency", "seed": -1, "spent": {"tokens": 40},
+        "effort": "medium", "mode": "self_consistency", "seed": -1, "spent": {"tokens": 40, "verifier_tokens": 24, "verified_steps": 6},
         "branches": {"made": 4, "kept": 2, "pruned": 2}, "choices": [report(0), report(1)]
     });
     assert_eq!(body["search"], expected);

@@ -50,7 +50,7 @@ async fn golden() {
     let events = vec![(0, thought("2+2")), (0, content("4")), (0, done(Finish::Stop))];
     let text = sse(script(events), view(1)).await;
     // Keys in the report's own order, which the sorted `report` of the body's tests has not.
-    let report = r#"{"type":"report","index":0,"effort":"medium","mode":"self_consistency","parameters":{"branches":2,"temperature":0.8},"budget":{"tokens":100,"answer_reserve":25,"branches":2},"spent":{"tokens":20},"branches":{"made":2,"kept":1,"pruned":1},"verifier":null,"sharing_ratio":0.5,"seed":-1,"stop_reason":"budget_tokens","candidates":[{"branch":2,"answer":"42","mean_logprob":null,"tokens":12,"complete":true,"selected":true}],"notes":["a note"]}"#;
+    let report = r#"{"type":"report","index":0,"effort":"medium","mode":"self_consistency","parameters":{"temperature":0.8,"branches":2},"budget":{"tokens":100,"answer_reserve":25,"branches":2,"verifier_tokens":30},"spent":{"tokens":20,"verifier_tokens":12,"verified_steps":3},"branches":{"made":2,"kept":1,"pruned":1},"verifier":"a prm","sharing_ratio":0.5,"seed":-1,"stop_reason":"budget_tokens","candidates":[{"branch":2,"answer":"42","mean_logprob":null,"score":0.25,"tokens":12,"complete":true,"selected":true}],"notes":["a note"]}"#;
     let expected = [
         r#"[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}"#
             .to_owned(),

@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::engine::Priority;
-use crate::plan::{BudgetParams, PlanError, SamplingParams};
+use crate::plan::{
+    Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting, Steps,
+    Variant, VoteStop, Voting, Weight,
+};
 use crate::prompt::{Message, TemplateTokens};
+use crate::verify::Aggregate;
 use proptest::prelude::*;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -27,8 +31,23 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::clone(&BUNDLED)
 }
 
+/// A table of the tests' own: what is shipped follows from measurements.
+const TABLE: &str = r#"
+default_effort = "low"
+branch_tokens = 160
+[efforts]
+none = { mode = "direct", budget = 4096 }
+minimal = { mode = "direct", budget = 4096 }
+low = { mode = "cot", budget = 8192 }
+medium = { mode = "self_consistency", vote = "verifier", temperature = 0.8, budget = 32768 }
+high = { mode = "beam", width = 8, expansion = 4, temperature = 0.8, budget = 65536 }
+xhigh = { mode = "mcts", width = 4, simulations = 512, temperature = 0.8, budget = 131072 }
+max = { mode = "mcts", width = 4, simulations = 2048, temperature = 0.8, budget = 524288 }
+"#;
+
 fn settings() -> Settings {
-    toml::from_str(&file("espalier.toml")).expect("the bundled settings are valid")
+    let bundled: Settings = toml::from_str(&file("espalier.toml")).expect("the bundled settings are valid");
+    Settings { plan: toml::from_str(TABLE).expect("a valid table"), ..bundled }
 }
 
 fn caps(context: usize, pool_blocks: usize) -> Caps {
@@ -41,7 +60,8 @@ fn planner_of(settings: Settings, caps: Caps) -> Planner {
     let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("Jinja");
     let defaults = Sampling::default();
     let Settings { prompt, plan: config } = settings;
-    Planner::new(PlannerParts { config, prompt, template, tokenizer: tokenizer(), caps, defaults })
+    let verifiers = Verifiers { prm: Some(Aggregate::Prod), judge: None };
+    Planner::new(PlannerParts { config, prompt, template, tokenizer: tokenizer(), caps, defaults, verifiers })
         .expect("the marker can be encoded")
 }
 
@@ -56,7 +76,7 @@ fn params() -> Params {
         mode: None,
         max_completion_tokens: None,
         budget: BudgetParams::default(),
-        branches: None,
+        settings: crate::plan::Settings::default(),
         n: 1,
         temperature: None,
         top_p: None,
@@ -89,8 +109,48 @@ fn text(plan: &Plan) -> String {
     tokenizer().decode(&plan.prompt).expect("ids of this tokenizer")
 }
 
+/// The table's votes.
 fn votes(branches: u32) -> Mode {
-    Mode::SelfConsistency { branches }
+    let weight = Weight::Score(Aggregate::Prod);
+    Mode::SelfConsistency(Voting {
+        branches,
+        wave: 4,
+        stop: VoteStop::Posterior(0.95),
+        weight,
+        likelihood: 0.0,
+    })
+}
+
+const STEPS: Steps = Steps { most: 40, tokens: 256, repeats: 0 };
+
+/// The table's beams.
+fn beams(width: u32, expansion: u32) -> Mode {
+    Mode::Beam(Beam {
+        likelihood: (0.0, 0.0),
+        width,
+        expansion,
+        variant: Variant::Plain,
+        lookahead: 0,
+        scoring: Scoring::Verifier(Aggregate::Prod),
+        choice: Final::Vote,
+        steps: STEPS,
+    })
+}
+
+/// The table's tree searches.
+fn trees(simulations: u32) -> Mode {
+    Mode::Mcts(Mcts {
+        likelihood: 0.0,
+        simulations,
+        width: 4,
+        select: Select::Uct(1.0),
+        widening: None,
+        scoring: Scoring::Verifier(Aggregate::Prod),
+        whole: true,
+        choice: Final::Vote,
+        in_flight: 8,
+        steps: STEPS,
+    })
 }
 
 #[test]
@@ -99,18 +159,20 @@ fn every_effort_has_the_mode_width_and_budget_of_its_row() {
         (Effort::None, Mode::Direct, 4_096),
         (Effort::Minimal, Mode::Direct, 4_096),
         (Effort::Low, Mode::ChainOfThought, 8_192),
-        (Effort::Medium, votes(8), 32_768),
-        (Effort::High, votes(16), 65_536),
-        (Effort::Xhigh, votes(32), 131_072),
-        (Effort::Max, votes(64), 524_288),
+        (Effort::Medium, votes(16), 32_768),
+        (Effort::High, beams(8, 4), 65_536),
+        (Effort::Xhigh, trees(512), 131_072),
+        (Effort::Max, trees(2_048), 524_288),
     ];
     for (name, mode, budget) in rows {
         let plan = plan(&effort(name));
         assert_eq!((plan.effort, plan.mode, tokens(&plan)), (name, mode, vec![budget]));
-        assert_eq!(plan.choices[0].branches, mode.branches());
-        assert_eq!(plan.live, mode.branches() as usize);
-        let searches = mode.branches() > 1;
-        assert_eq!(plan.sampling.temperature, if searches { 0.8 } else { 1.0 });
+        assert_eq!(plan.choices[0].branches, mode.branches().unwrap_or(MOST_BRANCHES));
+        let usual = plan.prompt.len() + 2 * settings().plan.branch_tokens as usize;
+        let fits = caps(2_048, 1 << 16).widest(plan.prompt.len(), usual);
+        assert_eq!(plan.live, (mode.alive() as usize).min(fits));
+        assert_eq!(plan.settings, plan.settings.of_mode(mode.kind()), "with the default ones");
+        assert_eq!(plan.sampling.temperature, if mode.selects() { 0.8 } else { 1.0 });
         assert!(plan.notes.is_empty(), "{:?}", plan.notes);
     }
     assert_eq!(plan(&params()).effort, Effort::Low);
@@ -120,14 +182,23 @@ fn every_effort_has_the_mode_width_and_budget_of_its_row() {
 fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
     let named = |effort, mode| plan(&Params { effort, mode: Some(mode), ..params() });
     let vote = named(None, ModeName::SelfConsistency);
-    assert_eq!((vote.mode, tokens(&vote), vote.sampling.temperature), (votes(8), vec![32_768], 0.8));
+    assert_eq!((vote.mode, tokens(&vote), vote.sampling.temperature), (votes(16), vec![32_768], 0.8));
     let vote = named(Some(Effort::High), ModeName::SelfConsistency);
-    assert_eq!(vote.mode, votes(16), "the effort's own row has that mode");
+    assert_eq!((vote.mode, tokens(&vote)), (votes(16), vec![65_536]), "the effort's own budget");
+    let own = named(Some(Effort::Max), ModeName::Mcts);
+    assert_eq!((own.mode, tokens(&own)), (trees(2_048), vec![524_288]), "the effort's own row has that mode");
+    assert_eq!(named(Some(Effort::Low), ModeName::Mcts).mode, trees(512));
+    // No row has these: defaults, and the relatives' temperature and budget.
+    for name in [ModeName::BestOfN, ModeName::Lookahead, ModeName::Auto] {
+        let plan = named(None, name);
+        assert_eq!((plan.mode.kind(), tokens(&plan), plan.sampling.temperature), (name, vec![524_288], 0.8));
+        assert_eq!(plan.settings, crate::plan::Settings::default().of_mode(name));
+    }
     let cot = named(Some(Effort::Max), ModeName::Cot);
     assert_eq!((cot.mode, tokens(&cot), cot.effort), (Mode::ChainOfThought, vec![524_288], Effort::Max));
     assert_eq!(named(Some(Effort::High), ModeName::Direct).mode, Mode::Direct);
-    assert_eq!(named(Some(Effort::None), ModeName::Pro).mode, votes(64));
-    assert_eq!(named(Some(Effort::Medium), ModeName::Standard).mode, votes(8));
+    assert_eq!(named(Some(Effort::None), ModeName::Pro).mode, trees(2_048));
+    assert_eq!(named(Some(Effort::Medium), ModeName::Standard).mode, votes(16));
 }
 
 #[test]
@@ -150,7 +221,8 @@ fn the_smallest_bound_holds_and_the_row_only_without_one() {
 #[test]
 fn a_budget_below_the_number_of_choices_is_refused() {
     let refused = |tokens, branches| {
-        let budget = BudgetParams { tokens: some(tokens), branches: some(branches), seconds: None };
+        let budget =
+            BudgetParams { tokens: some(tokens), branches: some(branches), ..BudgetParams::default() };
         planner().plan(&Params { budget, n: 3, ..params() }, 0).expect_err("too little")
     };
     let error = |field, value| PlanError::BudgetBelowChoices { field, value, n: 3 };
@@ -162,11 +234,13 @@ fn a_budget_below_the_number_of_choices_is_refused() {
 fn the_width_is_lowered_rather_than_branches_cut_short() {
     let narrow = |own, branches, n| {
         let budget = BudgetParams { branches: some(branches), ..BudgetParams::default() };
-        plan(&Params { max_completion_tokens: some(own), budget, n, ..effort(Effort::High) })
+        plan(&Params { max_completion_tokens: some(own), budget, n, ..effort(Effort::Medium) })
     };
     let plan = narrow(1_000, 0, 1);
     assert_eq!((plan.mode, plan.choices[0].branches), (votes(6), 6), "1,000 / 160");
-    assert_eq!(plan.notes, ["width lowered from 16 to 6: 1000 tokens are enough for 6 at 160 each"]);
+    let note = "width lowered from 16 to 6 by 1000 tokens, which are enough for 6 samples at 160 each";
+    assert_eq!(plan.notes, [note]);
+    assert_eq!(plan.settings.count(Parameter::Branches), 6, "what ran is what is shown");
     let plan = narrow(0, 5, 1);
     assert_eq!(plan.mode, votes(5));
     assert_eq!(plan.notes, ["width lowered from 16 to 5 by reasoning.budget.branches"]);
@@ -179,21 +253,101 @@ fn the_width_is_lowered_rather_than_branches_cut_short() {
 }
 
 #[test]
-fn branches_by_request() {
-    let asked =
-        |effort, branches| plan(&Params { effort: Some(effort), branches: some(branches), ..params() });
-    assert_eq!(asked(Effort::Medium, 3).mode, votes(3));
-    assert_eq!(asked(Effort::Medium, 1).mode, Mode::ChainOfThought);
-    let single = asked(Effort::Low, 3);
+fn a_beam_gets_narrower_and_a_tree_search_stops_earlier() {
+    let with = |effort, own| plan(&Params { max_completion_tokens: some(own), ..self::effort(effort) });
+    let narrow = with(Effort::High, 1_000);
+    assert_eq!((narrow.mode, narrow.choices[0].branches), (beams(3, 2), MOST_BRANCHES));
+    assert!(
+        narrow.notes[0].starts_with("width lowered from 8x4 to 3x2 by 1000 tokens"),
+        "{:?}",
+        narrow.notes
+    );
+    assert_eq!(with(Effort::High, 5_120).mode, beams(8, 4));
+    assert_eq!(with(Effort::Xhigh, 1_000).mode, trees(512));
+    assert_eq!(with(Effort::Xhigh, 200).mode, Mode::ChainOfThought);
+    let given_up = with(Effort::High, 200).notes;
+    assert!(
+        given_up[0].starts_with("beam was given up for one chain of thought by 200 tokens"),
+        "{given_up:?}"
+    );
+}
+
+fn set(parameters: &[(Parameter, Setting)]) -> crate::plan::Settings {
+    let mut settings = crate::plan::Settings::default();
+    parameters.iter().for_each(|(parameter, setting)| settings.set(*parameter, *setting));
+    settings
+}
+
+#[test]
+fn parameters_by_request() {
+    let asked = |effort, mode, parameter, setting| {
+        let settings = set(&[(parameter, setting)]);
+        planner().plan(&Params { effort: Some(effort), mode, settings, ..params() }, 0)
+    };
+    let branches =
+        |effort, mode, branches| asked(effort, mode, Parameter::Branches, Setting::Count(branches));
+    assert_eq!(branches(Effort::Medium, None, 3).map(|plan| plan.mode), Ok(votes(3)));
+    assert_eq!(
+        branches(Effort::Medium, Some(ModeName::SelfConsistency), 3).map(|plan| plan.mode),
+        Ok(votes(3))
+    );
+    let one = branches(Effort::Medium, None, 1).expect("a plan");
+    assert_eq!(one.mode, Mode::ChainOfThought);
+    assert_eq!(one.notes, ["self_consistency of one branch is one chain of thought"]);
+    let single = branches(Effort::Low, None, 3).expect("a plan");
     assert_eq!(single.mode, Mode::ChainOfThought);
-    assert_eq!(single.notes, ["3 branches were asked for, and cot has one"]);
+    assert_eq!(single.notes, ["branches is no parameter of cot, the mode of this effort"]);
+    assert!(single.settings.iter().next().is_none());
+    let error = PlanError::Parameter { parameter: "branches", mode: "cot" };
+    assert_eq!(branches(Effort::Low, Some(ModeName::Cot), 3).err(), Some(error));
+    let wide = asked(Effort::High, None, Parameter::Width, Setting::Count(2)).expect("a plan");
+    assert_eq!((wide.mode, wide.settings.count(Parameter::Expansion)), (beams(2, 4), 4));
+}
+
+#[test]
+fn without_a_verifier_other_things_take_its_place_and_the_plan_says_so() {
+    let mut planner = planner();
+    planner.parts.verifiers = Verifiers::default();
+    let of = |name| planner.plan(&Params { mode: Some(name), ..params() }, 0).expect("a plan");
+    for name in [ModeName::Beam, ModeName::Lookahead, ModeName::Mcts, ModeName::Auto] {
+        let plan = of(name);
+        let scoring = match plan.mode {
+            Mode::Beam(beam) => beam.scoring,
+            Mode::Mcts(mcts) => mcts.scoring,
+            Mode::Auto(auto) => auto.beam.scoring,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((scoring, plan.mode.asks()), (Scoring::Rollouts(2), None));
+        assert_eq!(plan.notes, ["no verifier is configured, so 2 rollouts value each step"]);
+    }
+    assert_eq!(
+        of(ModeName::SelfConsistency).notes,
+        ["no verifier is configured, so every vote counts the same"]
+    );
+    assert_eq!(
+        of(ModeName::BestOfN).notes,
+        ["no verifier is configured, so chains are ranked by their likelihood"]
+    );
+}
+
+#[test]
+fn the_verifier_s_part_of_the_budget_is_split_between_choices() {
+    let budget = BudgetParams { verifier_tokens: Some(7), ..BudgetParams::default() };
+    let plan = plan(&Params { budget, n: 2, ..effort(Effort::High) });
+    let parts: Vec<_> = plan.choices.iter().map(|budget| budget.verifier_tokens).collect();
+    assert_eq!(parts, [Some(4), Some(3)]);
+    assert_eq!(self::plan(&effort(Effort::High)).choices[0].verifier_tokens, None);
 }
 
 #[test]
 fn at_temperature_0_one_branch_runs_and_the_report_says_so() {
-    let plan = plan(&Params { temperature: Some(0.0), ..effort(Effort::Medium) });
-    assert_eq!((plan.mode, plan.live, plan.choices[0].branches), (Mode::ChainOfThought, 1, 1));
-    assert_eq!(plan.notes, ["temperature 0 makes all 8 branches equal, so one was run"]);
+    for (name, mode) in [(Effort::Medium, "self_consistency"), (Effort::High, "beam"), (Effort::Max, "mcts")]
+    {
+        let plan = plan(&Params { temperature: Some(0.0), ..effort(name) });
+        assert_eq!((plan.mode, plan.live, plan.choices[0].branches), (Mode::ChainOfThought, 1, 1));
+        assert_eq!(plan.notes, [format!("temperature 0 makes all branches of {mode} equal, so one was run")]);
+        assert!(plan.settings.iter().next().is_none(), "of a chain of thought");
+    }
     let low = Params { temperature: Some(0.0), ..effort(Effort::Low) };
     assert!(self::plan(&low).notes.is_empty());
 }
@@ -260,7 +414,7 @@ fn a_bound_past_the_context_is_clamped_to_it() {
 
 #[test]
 fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
-    let bounded = Params { max_completion_tokens: some(1_600), ..effort(Effort::High) };
+    let bounded = Params { max_completion_tokens: some(1_600), ..effort(Effort::Medium) };
     let whole = plan(&bounded);
     assert_eq!((whole.mode, whole.live), (votes(10), 10));
     let needs = |width| caps(2_048, 0).blocks_for(whole.prompt.len(), whole.positions, width);
@@ -358,10 +512,13 @@ fn any_params() -> impl Strategy<Value = (Params, usize, usize)> {
                 max_completion_tokens: own.and_then(NonZeroU32::new),
                 budget: BudgetParams {
                     tokens: tokens.and_then(NonZeroU32::new),
-                    seconds: None,
                     branches: branches.and_then(NonZeroU32::new),
+                    ..BudgetParams::default()
                 },
-                branches: width.and_then(NonZeroU32::new),
+                settings: set(&width
+                    .map(|width| (Parameter::Branches, Setting::Count(width)))
+                    .into_iter()
+                    .collect::<Vec<_>>()),
                 n,
                 temperature,
                 ..params()
@@ -387,10 +544,10 @@ proptest! {
         for budget in &plan.choices {
             prop_assert!(u64::from(budget.tokens) <= most(params.max_completion_tokens));
             prop_assert!(budget.reserve < budget.tokens && budget.reserve < budget.branch_tokens);
-            prop_assert_eq!(budget.branches, plan.mode.branches());
+            prop_assert!(plan.mode.branches().is_none_or(|own| budget.branches == own));
             prop_assert_eq!(budget.branch_tokens as usize, context - plan.prompt.len());
         }
-        prop_assert_ne!(plan.mode, votes(1));
+        prop_assert!(!plan.mode.selects() || plan.mode.branches() != Some(1));
         prop_assert!(plan.positions > plan.prompt.len() && plan.positions <= context);
         prop_assert!(plan.live >= 1 && plan.live as u64 <= made);
         prop_assert!(caps.blocks_for(plan.prompt.len(), plan.positions, 1) <= blocks);

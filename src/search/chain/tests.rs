@@ -20,7 +20,7 @@ pub(in crate::search) fn extend(work: &Work) -> Extend {
 }
 
 pub(in crate::search) fn grown(tokens: u32, text: &str, mean_logprob: f64) -> Grown {
-    Grown { tokens, text: text.to_owned(), mean_logprob, complete: false, extensible: true }
+    Grown { tokens, text: text.to_owned(), mean_logprob, extensible: true, ..Grown::default() }
 }
 
 pub(in crate::search) fn complete(tokens: u32, text: &str, mean_logprob: f64) -> Outcome {
@@ -32,7 +32,10 @@ pub(in crate::search) fn cut(tokens: u32, text: &str, mean_logprob: f64) -> Outc
 }
 
 fn chain(tokens: u32, branch_tokens: u32, reserve: u32) -> ChainOfThought {
-    ChainOfThought::new(Budget { tokens, reserve, branches: 1, branch_tokens }, Some(marker()))
+    ChainOfThought::new(
+        Budget { tokens, reserve, branches: 1, branch_tokens, verifier_tokens: None },
+        Some(marker()),
+    )
 }
 
 fn injected(text: &str, reserve: u32) -> Vec<TokenId> {

@@ -23,6 +23,8 @@ pub(super) struct Shared {
     /// Whether any choice has got a token yet.
     pub(super) spoke: AtomicBool,
     pub(super) limit: Limit,
+    /// The name of the verifier that the mode asks.
+    pub(super) verifier: Option<String>,
     pub(super) counts: ModeMetrics,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -69,6 +71,8 @@ impl Limit {
             | StopReason::Completed
             | StopReason::Tokens
             | StopReason::Context
+            | StopReason::VerifierTokens
+            | StopReason::VerifierFault
             | StopReason::EngineFault => RunError::Deadline { seconds: self.seconds },
         }
     }

@@ -3,9 +3,11 @@
 use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
 use crate::engine::{Caps, EngineThread, Priority, Sampling, Token, rng};
-use crate::plan::{Budget, Effort, Marker, Mode};
+use crate::plan::{Best, Budget, Effort, Marker, Mode, Rank, Settings};
 use crate::prompt::StopRule;
+use crate::search::conformance::{budget, modes};
 use crate::search::event::{Finish, Finished, Progress, StopReason};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,22 +51,26 @@ fn marker(shown: bool) -> Marker {
 fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
     let marker = (mode != Mode::Direct).then(|| marker(true));
     let reserve = if marker.is_some() { tokens / 4 } else { 0 };
-    let budget = Budget { tokens, reserve, branches: mode.branches(), branch_tokens: 2_000 };
+    let branches = mode.branches().unwrap_or(1_000);
+    let budget = Budget { tokens, reserve, branches, branch_tokens: 2_000, verifier_tokens: None };
     Plan {
         prompt: vec![3; 20].into(),
         effort: Effort::Low,
         mode,
+        settings: Settings::default(),
         sampling: Sampling::default(),
         priority: Priority::Normal,
         cache_salt: None,
         seed: 11,
         choices: vec![budget; n],
-        live: n * mode.branches() as usize,
+        live: n * mode.alive() as usize,
         positions: 20 + tokens.min(2_000) as usize,
         stop: Arc::new(StopRule { strings: Vec::new(), after: marker.as_ref().map(|m| m.text.clone()) }),
         marker,
         logprobs: None,
         deadline: None,
+        separator: "\n\n".into(),
+        messages: Vec::new().into(),
         notes: Vec::new(),
     }
 }
@@ -176,7 +182,7 @@ async fn a_direct_answer_is_all_content_and_has_no_reasoning_tokens() {
 #[tokio::test]
 async fn a_budget_is_spent_to_the_token() {
     let fixture = saying(|_| vec!["a ".to_owned(); 5_000]);
-    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 3 }] {
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::vote(3)] {
         for tokens in [1, 2, 7, 50] {
             let said = one(&fixture, plan(mode, tokens, 1), Delivery::Whole).await;
             let done = said.done();
@@ -208,7 +214,7 @@ async fn a_chain_that_others_let_finish_was_not_stopped_by_the_budget() {
         text.push("The answer is 7".to_owned());
         text
     });
-    let said = one(&fixture, plan(Mode::SelfConsistency { branches: 2 }, 80, 1), Delivery::Whole).await;
+    let said = one(&fixture, plan(Mode::vote(2), 80, 1), Delivery::Whole).await;
     let done = said.done();
     assert_eq!((done.finish, done.report.stop_reason), (Finish::Stop, StopReason::Completed));
     assert_eq!((done.usage.completion_tokens, done.report.branches_kept), (9 + 39, 2));
@@ -284,42 +290,52 @@ fn varied(key: u64) -> Vec<String> {
     text
 }
 
-/// All of it, in a form that can be compared (some numbers are NaN).
-fn told(said: Said) -> (String, String, Finish, StopReason, String) {
+/// All that does not depend on how fast the engine is, in a form that can be
+/// compared (some numbers are NaN): where a search gives up what is in flight,
+/// that is what it cost.
+fn told(said: Said, exact: bool) -> (String, String, Finish, StopReason, String) {
     let done = said.done.expect("done");
-    let report = format!(
-        "{:?} {:?} {:?} {:?}",
-        done.report.candidates, done.usage, done.report.sharing_ratio, said.progress
-    );
+    let cost = exact.then_some((done.usage, done.report.sharing_ratio, done.report.branches_pruned));
+    let report = format!("{:?} {cost:?} {:?}", done.report.candidates, said.progress);
     (said.thought, said.content, done.finish, done.report.stop_reason, report)
 }
 
 #[tokio::test]
 async fn a_search_gives_the_same_result_live_or_whole_at_any_pace_and_load() {
-    for (tokens, room) in [(400, 8), (90, 8), (90, 3), (60, 1)] {
-        let asked = |seed| {
-            let mut plan = plan(Mode::SelfConsistency { branches: 8 }, tokens, 1);
-            (plan.seed, plan.live) = (seed, room);
-            plan
-        };
-        let quick = saying(varied);
-        let slow = engine(varied, |step| {
-            std::thread::sleep(Duration::from_micros(step % 5 * 150));
-            Ok(())
-        });
-        for seed in 0..4 {
-            let expected = one(&quick, asked(seed), Delivery::Whole).await;
-            assert!(expected.progress.len() >= 8);
-            let expected = told(expected);
-            assert_eq!(told(one(&slow, asked(seed), Delivery::Live).await), expected);
-            // Beside others, on one engine.
-            let (a, b) = tokio::join!(
-                slow.runner.start(asked(seed), Delivery::Whole),
-                slow.runner.start(asked(seed + 100), Delivery::Whole)
-            );
-            let (mut a, mut b) = (a.expect("admitted"), b.expect("admitted"));
-            let (a, _) = tokio::join!(collect(&mut a), collect(&mut b));
-            assert_eq!(told(a.expect("an answer").remove(&0).expect("choice 0")), expected);
+    // A vote that is decided gives up the rest; what is ranked needs all.
+    let best = Mode::BestOfN(Best { branches: 8, by: Rank::Likelihood, weighted: false, likelihood: 0.0 });
+    for (mode, exact) in [(Mode::vote(8), false), (best, true)] {
+        for (tokens, room) in [(400, 8), (90, 8), (90, 3), (60, 1)] {
+            let asked = |seed| {
+                let mut plan = plan(mode, tokens, 1);
+                (plan.seed, plan.live) = (seed, room);
+                plan
+            };
+            let quick = saying(varied);
+            let slow = engine(varied, |step| {
+                std::thread::sleep(Duration::from_micros(step % 5 * 150));
+                Ok(())
+            });
+            for seed in 0..4 {
+                let expected = one(&quick, asked(seed), Delivery::Live).await;
+                assert!(expected.progress.len() >= 5);
+                let told_on_the_way = expected.progress.clone();
+                let expected = told(expected, exact);
+                assert_eq!(told(one(&slow, asked(seed), Delivery::Live).await, exact), expected);
+                let mut whole = one(&quick, asked(seed), Delivery::Whole).await;
+                assert!(whole.progress.is_empty(), "nobody reads it");
+                whole.progress.clone_from(&told_on_the_way);
+                assert_eq!(told(whole, exact), expected);
+                // Beside others, on one engine.
+                let (a, b) = tokio::join!(
+                    slow.runner.start(asked(seed), Delivery::Live),
+                    slow.runner.start(asked(seed + 100), Delivery::Live)
+                );
+                let (mut a, mut b) = (a.expect("admitted"), b.expect("admitted"));
+                let (a, _) = tokio::join!(collect(&mut a), collect(&mut b));
+                let a = a.expect("an answer").remove(&0).expect("choice 0");
+                assert_eq!(told(a, exact), expected);
+            }
         }
     }
 }
@@ -337,7 +353,7 @@ fn sleepy() -> Fixture {
 #[tokio::test]
 async fn a_deadline_gives_the_best_answer_so_far() {
     let fixture = sleepy();
-    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 4 }] {
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::vote(4)] {
         let mut late = plan(mode, 4_000, 1);
         late.deadline = Some(Duration::from_millis(300));
         let begun = std::time::Instant::now();
@@ -359,7 +375,7 @@ async fn a_deadline_before_any_text_is_an_error_and_no_empty_answer() {
             Ok(())
         },
     );
-    for mode in [Mode::Direct, Mode::SelfConsistency { branches: 2 }] {
+    for mode in [Mode::Direct, Mode::vote(2)] {
         let mut late = plan(mode, 4_000, 1);
         late.deadline = Some(Duration::from_millis(100));
         let end = run(&fixture, late, Delivery::Whole).await;
@@ -369,7 +385,7 @@ async fn a_deadline_before_any_text_is_an_error_and_no_empty_answer() {
 
 #[tokio::test]
 async fn the_end_of_the_server_gives_the_best_answer_so_far() {
-    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 4 }] {
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::vote(4)] {
         let fixture = sleepy();
         let mut running =
             fixture.runner.start(plan(mode, 4_000, 1), Delivery::Whole).await.expect("admitted");
@@ -419,7 +435,7 @@ async fn a_choice_whose_turn_never_came_is_empty_beside_answered_ones() {
 #[tokio::test]
 async fn latencies_count_from_the_arrival_and_branches_by_their_fate() {
     let fixture = saying(|_| words("The answer is 7"));
-    let mode = Mode::SelfConsistency { branches: 3 };
+    let mode = Mode::BestOfN(Best { branches: 3, by: Rank::Likelihood, weighted: false, likelihood: 0.0 });
     let arrived = Instant::now() - Duration::from_secs(5);
     let mut running =
         fixture.runner.start_since(plan(mode, 90, 2), Delivery::Whole, arrived).await.expect("admitted");
@@ -432,7 +448,7 @@ async fn latencies_count_from_the_arrival_and_branches_by_their_fate() {
     // Five tokens with the EOS on each of six branches.
     assert_eq!(counts.inter_token.get_sample_count(), 6 * 4);
     assert_eq!((counts.branches.get(), counts.kept.get(), counts.pruned.get()), (6, 6, 0));
-    assert_eq!(fixture.metrics.prompt_tokens.with_label_values(&["self_consistency"]).get(), 20);
+    assert_eq!(fixture.metrics.prompt_tokens.with_label_values(&["best_of_n"]).get(), 20);
 }
 
 fn failing_at(at: u64) -> Fixture {
@@ -445,12 +461,12 @@ fn failing_at(at: u64) -> Fixture {
 #[tokio::test]
 async fn after_a_fault_only_a_complete_answer_is_one() {
     let no = || Err(RunError::Engine(EngineError::Forward("no".to_owned())));
-    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::SelfConsistency { branches: 3 }] {
+    for mode in [Mode::Direct, Mode::ChainOfThought, Mode::vote(3)] {
         for at in [1, 6] {
             assert_eq!(run(&failing_at(at), plan(mode, 90, 1), Delivery::Whole).await, no());
         }
     }
-    let asked = plan(Mode::SelfConsistency { branches: 3 }, 90, 1);
+    let asked = plan(Mode::vote(3), 90, 1);
     let second = rng::derive(rng::derive(asked.seed, 0), 2);
     let fixture = engine(
         move |key| vec!["a ".to_owned(); if key == second { 3 } else { 5_000 }],
@@ -472,8 +488,7 @@ async fn a_panic_of_the_engine_ends_the_request() {
                 Ok(())
             },
         );
-        let started =
-            fixture.runner.start(plan(Mode::SelfConsistency { branches: 2 }, 90, 3), Delivery::Live);
+        let started = fixture.runner.start(plan(Mode::vote(2), 90, 3), Delivery::Live);
         let mut running = started.await.expect("admitted");
         let end = tokio::time::timeout(Duration::from_secs(5), collect(&mut running)).await;
         let end = end.expect("no choice may hang");
@@ -487,7 +502,7 @@ async fn a_panic_of_the_engine_ends_the_request() {
 #[tokio::test]
 async fn dropping_a_run_frees_its_branches() {
     let fixture = sleepy();
-    let asked = plan(Mode::SelfConsistency { branches: 4 }, 4_000, 2);
+    let asked = plan(Mode::vote(4), 4_000, 2);
     let running = fixture.runner.start(asked, Delivery::Whole).await.expect("admitted");
     while fixture.live.load(Ordering::SeqCst) < 9 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -511,9 +526,7 @@ async fn choices_that_cannot_all_be_alive_take_turns() {
         slot.set(Arc::clone(&fixture.live)).expect("set once");
         fixture
     };
-    for (mode, live) in
-        [(Mode::ChainOfThought, 1), (Mode::ChainOfThought, 2), (Mode::SelfConsistency { branches: 4 }, 4)]
-    {
+    for (mode, live) in [(Mode::ChainOfThought, 1), (Mode::ChainOfThought, 2), (Mode::vote(4), 4)] {
         most.store(0, Ordering::SeqCst);
         let mut few = plan(mode, 200, 3);
         few.live = live;
@@ -551,4 +564,46 @@ async fn a_request_that_cannot_wait_for_its_admission_is_refused_in_time() {
     );
     drop(busy);
     nothing_is_left(&fixture).await;
+}
+
+/// Steps, answers and endless talk, by chance.
+fn chance(key: u64) -> Vec<String> {
+    const SAYS: [&str; 8] =
+        ["a ", "b ", "c ", "so\n\n", "d\n\n", "The answer is \\boxed{4}.", "The answer is \\boxed{5}.", "e "];
+    let length = rng::derive(key, 0) % 60;
+    (1..=length).map(|i| SAYS[(rng::derive(key, i) % 8) as usize].to_owned()).collect()
+}
+
+proptest! {
+    // PROPTEST_CASES sets how many; each case is a request in every mode.
+    #[test]
+    fn no_request_exceeds_a_budget_or_leaves_a_branch(
+        modes in modes(),
+        budget in budget(),
+        (live, n, salt) in (1usize..40, 1usize..4, any::<u64>()),
+        marked in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let fixture = saying(move |key| chance(rng::derive(key, salt)));
+        for mode in modes {
+            let asked = Plan {
+                choices: vec![budget; n],
+                live,
+                seed: salt,
+                positions: 20 + budget.tokens.min(budget.branch_tokens) as usize,
+                marker: marked.then(|| marker(true)),
+                ..plan(mode, budget.tokens, n)
+            };
+            // The counts are compared, and nothing may be left.
+            let said = runtime.block_on(run(&fixture, asked, Delivery::Whole));
+            let said = said.map_err(|error| TestCaseError::fail(format!("{error} {mode:?}")))?;
+            prop_assert_eq!(said.len(), n);
+            for said in said.values() {
+                let done = said.done();
+                let complete = done.report.candidates.iter().any(|c| c.selected && c.complete);
+                prop_assert_eq!(done.finish == Finish::Stop, complete);
+                prop_assert_eq!(done.report.candidates.iter().filter(|c| c.selected).count(), 1);
+            }
+        }
+    }
 }

@@ -1,11 +1,19 @@
 //! Known answers of the vote, and exact numbers of the rounds.
 
 use super::super::chain::tests::{complete, cut, extend, marker};
+use super::super::{Grown, NodeId};
 use super::*;
 
-fn voters(branches: u32, tokens: u32, reserve: u32) -> SelfConsistency {
-    let budget = Budget { tokens, reserve, branches, branch_tokens: 2_000 };
-    SelfConsistency::new(branches, budget, Some(marker()))
+fn budget(tokens: u32, reserve: u32, branches: u32) -> Budget {
+    Budget { tokens, reserve, branches, branch_tokens: 2_000, verifier_tokens: None }
+}
+
+fn plain(branches: u32) -> Voting {
+    Voting { branches, wave: branches, stop: VoteStop::Fixed, weight: Weight::Count, likelihood: 0.0 }
+}
+
+fn voters(branches: u32, tokens: u32, reserve: u32) -> Chains {
+    Chains::voting(plain(branches), budget(tokens, reserve, branches), Some(marker()))
 }
 
 fn boxed(answer: &str) -> String {
@@ -91,7 +99,7 @@ fn cut_chains_share_what_early_finishers_leave() {
     strategy.tell(6, cut(15, "ccc", -1.0));
     // Others are complete: it is given up, and the reserve is not touched.
     assert_eq!(strategy.ask(4), [Work::Retire(NodeId(3))]);
-    assert!(strategy.is_done() && strategy.ask(4).is_empty());
+    assert!(strategy.ask(4).is_empty() && strategy.is_done());
     assert_eq!(
         strategy.answer().map(|answer| answer.node),
         Some(NodeId(2)),
@@ -122,7 +130,7 @@ fn when_all_are_cut_the_likeliest_is_completed_within_the_reserve() {
     assert_eq!((last.node, last.max_tokens, last.inject), (NodeId(2), 10, vec![1, 2, 3]));
     strategy.tell(last.id, cut(10, "b\n\nThe answer is", -1.0));
     assert_eq!(strategy.ask(2), [Work::Retire(NodeId(2))]);
-    assert!(strategy.is_done());
+    assert!(strategy.ask(2).is_empty() && strategy.is_done());
     assert_eq!(strategy.answer(), Some(Answer { node: NodeId(2), complete: false }));
 }
 
@@ -148,12 +156,145 @@ fn chains_that_add_nothing_are_given_up_and_make_room() {
     strategy.ask(1);
     strategy.tell(2, cut(0, "", f64::NAN));
     assert_eq!(strategy.ask(0), [Work::Retire(NodeId(3))]);
-    assert!(strategy.is_done());
+    assert!(strategy.ask(0).is_empty() && strategy.is_done());
 }
 
 #[test]
 fn there_are_no_more_chains_than_tokens_or_branches() {
     assert_eq!(voters(8, 4, 1).ask(8).len(), 3);
-    let budget = Budget { tokens: 90, reserve: 0, branches: 3, branch_tokens: 20 };
-    assert_eq!(grants(&SelfConsistency::new(8, budget, None).ask(8)), [(1, 20), (2, 20), (3, 20)]);
+    let budget = Budget { branch_tokens: 20, ..budget(90, 0, 3) };
+    assert_eq!(grants(&Chains::voting(plain(8), budget, None).ask(8)), [(1, 20), (2, 20), (3, 20)]);
+}
+
+fn scored(tokens: u32, answer: &str, mean_logprob: f64, scores: &[f64]) -> Outcome {
+    match complete(tokens, &boxed(answer), mean_logprob) {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { scores: Some(scores.to_vec()), ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    }
+}
+
+#[test]
+fn a_vote_that_the_rest_cannot_change_is_over_at_once() {
+    let mut strategy = voters(5, 100, 0);
+    assert_eq!(strategy.ask(5).len(), 5);
+    for id in 0..2 {
+        strategy.tell(id, complete(5, &boxed("4"), -1.0));
+        assert!(!strategy.is_done());
+    }
+    strategy.tell(2, complete(5, &boxed("4"), -1.0));
+    assert!(strategy.is_done() && strategy.ask(5).is_empty(), "three of five");
+    assert_eq!(strategy.answer(), Some(Answer { node: NodeId(1), complete: true }));
+    // A tie is not decided.
+    let mut strategy = voters(4, 100, 0);
+    strategy.ask(4);
+    for id in 0..2 {
+        strategy.tell(id, complete(5, &boxed("4"), -1.0));
+    }
+    assert!(!strategy.is_done());
+    // Weights are at most 1 each: 0.9 + 0.9 does not outweigh two to come.
+    let weight = Weight::Score(Aggregate::Last);
+    let mut strategy = Chains::voting(Voting { weight, ..plain(4) }, budget(100, 0, 4), None);
+    strategy.ask(4);
+    for id in 0..2 {
+        strategy.tell(id, scored(5, "4", -1.0, &[0.9]));
+    }
+    assert!(!strategy.is_done());
+    strategy.tell(2, scored(5, "5", -1.0, &[0.1]));
+    assert!(strategy.is_done(), "1.8 to 0.1 with one to come");
+}
+
+#[test]
+fn an_adaptive_vote_stops_by_the_posterior_after_a_wave() {
+    let adaptive = Voting { wave: 4, stop: VoteStop::Posterior(0.95), ..plain(16) };
+    let mut strategy = Chains::voting(adaptive, budget(1_600, 0, 16), None);
+    assert_eq!(grants(&strategy.ask(12)), [(1, 100), (2, 100), (3, 100), (4, 100)]);
+    for (id, answer) in ["4", "4", "4", "5"].into_iter().enumerate() {
+        assert!(strategy.ask(12).is_empty(), "the wave is not over");
+        strategy.tell(id as u64, complete(10, &boxed(answer), -1.0));
+    }
+    // Three to one is not enough; six to one is (the published table).
+    assert_eq!(strategy.ask(12).len(), 4);
+    for (id, answer) in ["4", "4", "4", "6"].into_iter().enumerate() {
+        strategy.tell(4 + id as u64, complete(10, &boxed(answer), -1.0));
+    }
+    assert!(strategy.ask(12).is_empty() && strategy.is_done());
+    assert_eq!(strategy.candidates().len(), 8);
+    let mut strategy = Chains::voting(adaptive, budget(1_600, 0, 16), None);
+    strategy.ask(12);
+    (0..4).for_each(|id| strategy.tell(id, complete(10, &boxed("4"), -1.0)));
+    assert!(strategy.ask(12).is_empty() && strategy.is_done(), "four to none");
+}
+
+#[test]
+fn a_window_stops_once_a_whole_wave_agrees() {
+    let window = Voting { wave: 2, stop: VoteStop::Window, ..plain(12) };
+    let mut strategy = Chains::voting(window, budget(1_200, 0, 12), None);
+    let mut wave = |answers: [&str; 2], first: u64| {
+        assert_eq!(strategy.ask(12).len(), 2);
+        for (id, answer) in answers.into_iter().enumerate() {
+            let text = if answer.is_empty() { "who knows".to_owned() } else { boxed(answer) };
+            strategy.tell(first + id as u64, complete(10, &text, -1.0));
+        }
+        strategy.is_done()
+    };
+    // Neither two answers nor the lack of one are agreement, nor is agreement
+    // across waves.
+    assert!(!wave(["4", "5"], 0) && !wave(["5", "4"], 2) && !wave(["", ""], 4) && !wave(["6", "6"], 6));
+    assert!(strategy.ask(12).is_empty() && strategy.is_done());
+}
+
+#[test]
+fn the_best_of_n_by_each_rank() {
+    let chains: [(&str, f64, &[f64]); 3] =
+        [("1", -3.0, &[0.9, 0.2, 0.8]), ("2", -1.0, &[0.5, 0.5, 0.5]), ("2", -2.0, &[0.3, 0.6, 0.6])];
+    let chosen = |by, weighted| {
+        let best = Best { branches: 3, by, weighted, likelihood: 0.0 };
+        let mut strategy = Chains::best(best, budget(100, 0, 3), None);
+        let works = strategy.ask(3);
+        let asks = !matches!(by, Rank::Likelihood);
+        assert!(works.iter().map(extend).all(|work| work.score == asks));
+        for (id, (answer, logprob, scores)) in chains.into_iter().enumerate() {
+            strategy.tell(id as u64, scored(9, answer, logprob, scores));
+        }
+        while !strategy.ask(3).is_empty() {}
+        strategy.answer().map_or(0, |answer| answer.node.0)
+    };
+    // last: 0.8 0.5 0.6; min: 0.2 0.5 0.3; prod: 0.144 0.125 0.108; mean: 0.63 0.5 0.5.
+    let single = Aggregate::ALL.map(|aggregate| chosen(Rank::Score(aggregate), false));
+    assert_eq!(single, [1, 2, 1, 1]);
+    let weighted = Aggregate::ALL.map(|aggregate| chosen(Rank::Score(aggregate), true));
+    assert_eq!(weighted, [3, 2, 2, 2], "2 is said twice");
+    assert_eq!(chosen(Rank::Judge(Aggregate::Min), false), 2);
+    assert_eq!([chosen(Rank::Likelihood, false), chosen(Rank::Likelihood, true)], [2, 2]);
+}
+
+#[test]
+fn a_vote_by_confidence_weighs_the_trace() {
+    let measure = Measure { over: crate::plan::Over::Mean, window: 2 };
+    let vote = Voting { weight: Weight::Confidence(measure), ..plain(3) };
+    let mut strategy = Chains::voting(vote, budget(100, 0, 3), None);
+    strategy.ask(3);
+    for (id, (answer, confidence)) in [("1", 9.0), ("2", 4.0), ("2", 4.5)].into_iter().enumerate() {
+        let Outcome::Grown(grown) = complete(9, &boxed(answer), -1.0) else { panic!("it has grown") };
+        let confidences = vec![confidence; 4];
+        strategy.tell(id as u64, Outcome::Grown(Grown { confidences, ..grown }));
+    }
+    while !strategy.ask(3).is_empty() {}
+    assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(1)), "9 against 8.5");
+    assert_eq!(strategy.candidates()[2].score, Some(4.5));
+}
+
+#[test]
+fn a_chain_without_a_score_weighs_what_the_others_do() {
+    let vote = Voting { weight: Weight::Score(Aggregate::Last), ..plain(3) };
+    let mut strategy = Chains::voting(vote, budget(100, 0, 3), None);
+    strategy.ask(3);
+    strategy.tell(0, scored(9, "1", -1.0, &[0.9]));
+    strategy.tell(1, scored(9, "2", -1.0, &[0.5]));
+    let Outcome::Grown(grown) = complete(9, &boxed("2"), -1.0) else { panic!("it has grown") };
+    strategy.tell(2, Outcome::Grown(Grown { unscored: true, ..grown }));
+    while !strategy.ask(3).is_empty() {}
+    // 0.9 against 0.5 and the mean of both.
+    assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(3)));
+    assert!((strategy.candidates()[2].score.unwrap_or(0.0) - 0.7).abs() < 1e-12);
 }

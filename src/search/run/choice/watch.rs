@@ -7,6 +7,7 @@
 use super::Choice;
 use crate::search::NodeId;
 use crate::search::event::{BranchReport, BranchState, Candidate, Event, Progress};
+use crate::search::run::Delivery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -94,6 +95,9 @@ impl Choice {
     /// Emits progress: after an outcome always, else where the one who watches
     /// has something to hear.
     pub(super) fn report(&mut self, outcome: bool) {
+        if self.shared.delivery == Delivery::Whole {
+            return;
+        }
         let changed = match &mut self.watch {
             Some(watch) => {
                 let now = Instant::now();
@@ -118,7 +122,7 @@ impl Choice {
         }
         Progress {
             branches_made: self.made,
-            branches_ended: self.made.saturating_sub(u32::try_from(self.leases.len()).unwrap_or(u32::MAX)),
+            branches_ended: self.made.saturating_sub(u32::try_from(self.alive).unwrap_or(u32::MAX)),
             branches_planned: self.shared.plan.mode.branches(),
             tokens: self.spent,
             budget: self.budget.tokens,
@@ -137,7 +141,12 @@ impl Choice {
             tokens: u32::try_from(node.tokens.len()).unwrap_or(u32::MAX),
             state,
             answer: candidate.and_then(|candidate| candidate.answer.clone()),
-            score: candidate.map(|candidate| candidate.mean_logprob).filter(|score| score.is_finite()),
+            score: node
+                .scores
+                .last()
+                .copied()
+                .or_else(|| candidate.map(|candidate| candidate.mean_logprob))
+                .filter(|score| score.is_finite()),
         }
     }
 }

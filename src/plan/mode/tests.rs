@@ -1,0 +1,170 @@
+//! What becomes of settings, and of sizes in small budgets.
+
+use super::*;
+use crate::plan::Setting;
+use proptest::prelude::*;
+
+const VERIFIERS: Verifiers = Verifiers { prm: Some(Aggregate::Prod), judge: Some(Aggregate::Mean) };
+
+fn made(name: ModeName, settings: &[(Parameter, Setting)], verifiers: Verifiers) -> (Mode, Vec<String>) {
+    let mut all = Settings::default();
+    settings.iter().for_each(|(parameter, setting)| all.set(*parameter, *setting));
+    let mut notes = Vec::new();
+    (Mode::new(name, &all, verifiers, &mut notes), notes)
+}
+
+#[test]
+fn every_mode_has_its_own_name() {
+    for name in ModeName::ALL {
+        let (mode, notes) = made(name, &[], VERIFIERS);
+        let chosen = matches!(name, ModeName::Standard | ModeName::Pro);
+        assert_eq!(mode.kind(), if chosen { ModeName::Cot } else { name });
+        assert!(notes.is_empty(), "{notes:?}");
+        assert!(mode.alive() >= mode.branches().unwrap_or(1));
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_mode() {
+    use Setting::{Choice, Count, Flag, Number};
+    let of = |name, settings: &[(Parameter, Setting)]| made(name, settings, VERIFIERS).0;
+    let vote = [
+        (Parameter::Branches, Count(9)),
+        (Parameter::Wave, Count(3)),
+        (Parameter::Stop, Choice("posterior")),
+        (Parameter::StopConfidence, Number(0.8)),
+        (Parameter::Vote, Choice("verifier")),
+        (Parameter::Aggregate, Choice("min")),
+        (Parameter::VoteLikelihood, Number(0.25)),
+    ];
+    let expected = Voting {
+        likelihood: 0.25,
+        branches: 9,
+        wave: 3,
+        stop: VoteStop::Posterior(0.8),
+        weight: Weight::Score(Aggregate::Min),
+    };
+    assert_eq!(of(ModeName::SelfConsistency, &vote), Mode::SelfConsistency(expected));
+    let vote = [
+        (Parameter::Stop, Choice("fixed")),
+        (Parameter::Vote, Choice("confidence")),
+        (Parameter::Confidence, Choice("bottom")),
+        (Parameter::ConfidenceWindow, Count(7)),
+    ];
+    let weight = Weight::Confidence(Measure { over: Over::Bottom, window: 7 });
+    let expected = Voting { branches: 16, wave: 16, stop: VoteStop::Fixed, weight, likelihood: 0.0 };
+    let vote = of(ModeName::SelfConsistency, &vote);
+    assert_eq!(vote, Mode::SelfConsistency(expected));
+    assert!(vote.reads_confidence() && vote.asks().is_none());
+    let best = [(Parameter::Rank, Choice("judge")), (Parameter::Weighted, Flag(false))];
+    let best = of(ModeName::BestOfN, &best);
+    assert_eq!(
+        best,
+        Mode::BestOfN(Best {
+            branches: 16,
+            by: Rank::Judge(Aggregate::Mean),
+            weighted: false,
+            likelihood: 0.0
+        })
+    );
+    assert_eq!(best.asks(), Some(Asks::Judge));
+    let beam = [
+        (Parameter::Width, Count(3)),
+        (Parameter::Expansion, Count(5)),
+        (Parameter::Variant, Choice("rebase")),
+        (Parameter::Balance, Number(0.5)),
+        (Parameter::Lookahead, Count(2)),
+        (Parameter::MaxSteps, Count(6)),
+        (Parameter::StepTokens, Count(70)),
+        (Parameter::Final, Choice("best")),
+        (Parameter::VoteLikelihood, Number(0.25)),
+        (Parameter::RankLikelihood, Number(0.5)),
+        (Parameter::Repeats, Count(2)),
+    ];
+    let expected = Beam {
+        likelihood: (0.25, 0.5),
+        width: 3,
+        expansion: 5,
+        variant: Variant::Balanced(0.5),
+        lookahead: 2,
+        scoring: Scoring::Verifier(Aggregate::Prod),
+        choice: Final::Best,
+        steps: Steps { most: 6, tokens: 70, repeats: 2 },
+    };
+    assert_eq!(of(ModeName::Lookahead, &beam), Mode::Beam(expected));
+    let plain = Beam { lookahead: 0, ..expected };
+    assert_eq!(of(ModeName::Beam, &beam), Mode::Beam(plain));
+    let probe = [(Parameter::Probe, Count(2)), (Parameter::ProbeConfidence, Number(0.7))];
+    let expected = Auto { probe: 2, confidence: 0.7, beam: plain };
+    assert_eq!(of(ModeName::Auto, &[&beam[..], &probe].concat()), Mode::Auto(expected));
+    let tree = [
+        (Parameter::Simulations, Count(5)),
+        (Parameter::Select, Choice("puct")),
+        (Parameter::Exploration, Number(2.0)),
+        (Parameter::ExplorationBase, Number(100.0)),
+        (Parameter::Widening, Number(0.5)),
+        (Parameter::WideningFactor, Number(3.0)),
+        (Parameter::Value, Choice("step")),
+        (Parameter::Final, Choice("visits")),
+        (Parameter::InFlight, Count(1)),
+    ];
+    let expected = Mcts {
+        likelihood: 0.0,
+        simulations: 5,
+        width: 4,
+        select: Select::Puct { init: 2.0, base: 100.0 },
+        widening: Some((0.5, 3.0)),
+        scoring: Scoring::Verifier(Aggregate::Prod),
+        whole: false,
+        choice: Final::Visits,
+        in_flight: 1,
+        steps: Steps { most: 40, tokens: 256, repeats: 0 },
+    };
+    assert_eq!(of(ModeName::Mcts, &tree), Mode::Mcts(expected));
+    let rollouts = [(Parameter::Value, Choice("rollouts")), (Parameter::Rollouts, Count(3))];
+    let rollouts = of(ModeName::Mcts, &rollouts);
+    assert!(matches!(rollouts, Mode::Mcts(Mcts { scoring: Scoring::Rollouts(3), .. })));
+    assert_eq!(rollouts.asks(), None);
+}
+
+#[test]
+fn a_final_choice_that_only_a_tree_search_has_is_replaced_and_noted() {
+    let visits = [(Parameter::Final, Setting::Choice("visits"))];
+    let (mode, notes) = made(ModeName::Beam, &visits, VERIFIERS);
+    assert!(matches!(mode, Mode::Beam(Beam { choice: Final::Vote, .. })));
+    assert_eq!(notes, ["`final` by visits or value is for mcts, so a vote decides"]);
+}
+
+proptest! {
+    #[test]
+    fn more_budget_never_makes_a_mode_smaller(
+        (width, expansion, branches, probe) in (1u32..65, 1u32..33, 2u32..257, 1u32..65),
+        (less, more) in (0u32..3_000, 0u32..3_000),
+    ) {
+        let settings = [
+            (Parameter::Branches, Setting::Count(branches)),
+            (Parameter::Width, Setting::Count(width)),
+            (Parameter::Expansion, Setting::Count(expansion)),
+            (Parameter::Probe, Setting::Count(probe)),
+        ];
+        let (less, more) = (less.min(less + more), less + more);
+        for name in ModeName::ALL {
+            let whole = made(name, &settings, VERIFIERS).0;
+            let (small, large) = (whole.within(less), whole.within(more));
+            prop_assert_eq!(whole.within(100_000), Some(whole), "room for all of it");
+            let Some(small) = small else { prop_assert!(less < 2 && whole.selects()); continue };
+            let Some(large) = large else { return Err(TestCaseError::fail("more is less")) };
+            prop_assert_eq!((small.kind(), large.kind()), (whole.kind(), whole.kind()));
+            let size = |mode: Mode| {
+                let sizes = mode.sizes();
+                let of = |parameter| sizes.iter().find(|(p, _)| *p == parameter).map_or(1, |(_, size)| *size);
+                let beams = (of(Parameter::Width), of(Parameter::Width) * of(Parameter::Expansion));
+                (of(Parameter::Branches), of(Parameter::Probe), beams)
+            };
+            let (small, large) = (size(small), size(large));
+            prop_assert!(small.0 <= large.0 && small.1 <= large.1, "{small:?} {large:?}");
+            prop_assert!(small.2.0 <= large.2.0 && small.2.1 <= large.2.1, "{small:?} {large:?}");
+            prop_assert!(!whole.selects() || small.2.1 <= less && (small.0 == 1 || small.0 <= less));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `auto`: a probe of a few scored chains decides how hard the problem is. Where
+//! their leading answer has the weight and the score that were asked for, it is
+//! given; else a beam search goes on with what the budget has left, and the
+//! probe's trajectories vote in it. (Adaptive allocation in the sense of Snell et
+//! al., arXiv 2408.03314, with the verifier's view of the first samples as the
+//! estimate of difficulty.)
+
+use super::beam::BeamSearch;
+use super::event::Candidate;
+use super::grove::{Grove, Growth, Index, State, Twig};
+use super::{Answer, Outcome, Strategy, Until, Work, WorkId};
+use crate::plan::{Auto, Beam, Budget, Marker, Scoring};
+
+/// A probe, and a search where it is not enough.
+#[derive(Debug)]
+pub(super) struct AutoSearch {
+    auto: Auto,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Probe {
+        grove: Grove,
+        asked: u32,
+    },
+    /// The probe was enough, and what it holds was given up.
+    Enough(Grove),
+    Search(Box<BeamSearch>),
+}
+
+impl AutoSearch {
+    pub(super) fn new(auto: Auto, budget: Budget, marker: Option<Marker>) -> Self {
+        let grove = Grove::new(budget, marker);
+        Self { auto, stage: Stage::Probe { grove, asked: 0 } }
+    }
+
+    /// Whether the probe's leading answer can be given at once.
+    fn enough(&self, grove: &Grove) -> bool {
+        let beam = &self.auto.beam;
+        let Some(chosen) = grove.elect((true, beam.likelihood.0), |twig| weight(beam, twig)) else {
+            return false;
+        };
+        let Some(value) = &grove.twig(chosen).value else { return false };
+        let all: f64 = grove.all(State::Complete).map(|index| weight(beam, grove.twig(index))).sum();
+        let agreeing =
+            grove.all(State::Complete).filter(|index| grove.twig(*index).value.as_ref() == Some(value));
+        let own: f64 = agreeing.map(|index| weight(beam, grove.twig(index))).sum();
+        // Chains that came to no answer speak against it.
+        let silent = grove.len() - grove.all(State::Complete).count();
+        let share = own / (all + silent as f64);
+        share >= self.auto.confidence && weight(beam, grove.twig(chosen)) >= self.auto.confidence
+    }
+
+    fn chosen(&self, grove: &Grove) -> Option<Index> {
+        grove.elect((true, self.auto.beam.likelihood.0), |twig| weight(&self.auto.beam, twig))
+    }
+}
+
+/// What a trajectory weighs: its aggregated score, or 1 without a verifier.
+fn weight(beam: &Beam, twig: &Twig) -> f64 {
+    match beam.scoring {
+        Scoring::Verifier(aggregate) => {
+            twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
+        }
+        Scoring::Rollouts(_) => 1.0,
+    }
+}
+
+impl Strategy for AutoSearch {
+    fn ask(&mut self, room: usize) -> Vec<Work> {
+        loop {
+            match &mut self.stage {
+                Stage::Search(search) => return search.ask(room),
+                Stage::Enough(_) => return Vec::new(),
+                Stage::Probe { grove, asked } => {
+                    let score = matches!(self.auto.beam.scoring, Scoring::Verifier(_));
+                    let growth = Growth { until: Until::End, greedy: false, score, most: u32::MAX };
+                    let mut works = Vec::new();
+                    while *asked < self.auto.probe && works.len() < room {
+                        let waiting = self.auto.probe - *asked;
+                        // At most half of the budget, so that there is a search.
+                        let share = (grove.spendable() / (2 * waiting)).max(1);
+                        match grove.grow(None, growth, share) {
+                            Some((_, work)) => {
+                                *asked += 1;
+                                works.push(work);
+                            }
+                            None => *asked = self.auto.probe,
+                        }
+                    }
+                    if !works.is_empty() || grove.in_flight() > 0 {
+                        return works;
+                    }
+                }
+            }
+            // The probe has ended, or found no room to.
+            let Stage::Probe { grove, .. } = &mut self.stage else { return Vec::new() };
+            let mut grove = std::mem::replace(grove, Grove::new(NOTHING, None));
+            let held: Vec<Index> = grove.all(State::Held).collect();
+            if self.enough(&grove) {
+                let works = held.into_iter().filter_map(|index| grove.retire(index)).collect();
+                self.stage = Stage::Enough(grove);
+                return works;
+            }
+            // What was cut stays alive: the search may have to complete it.
+            self.stage = Stage::Search(Box::new(BeamSearch::over(grove, self.auto.beam)));
+        }
+    }
+
+    fn tell(&mut self, id: WorkId, outcome: Outcome) {
+        match &mut self.stage {
+            Stage::Probe { grove, .. } | Stage::Enough(grove) => drop(grove.land(id, outcome)),
+            Stage::Search(search) => search.tell(id, outcome),
+        }
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        match &self.stage {
+            Stage::Probe { grove, .. } | Stage::Enough(grove) => grove.answer(self.chosen(grove)),
+            Stage::Search(search) => search.answer(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.stage {
+            Stage::Probe { .. } => false,
+            Stage::Enough(_) => true,
+            Stage::Search(search) => search.is_done(),
+        }
+    }
+
+    fn starved(&self) -> bool {
+        matches!(&self.stage, Stage::Search(search) if search.starved())
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        match &self.stage {
+            Stage::Probe { grove, .. } | Stage::Enough(grove) => {
+                grove.candidates(self.chosen(grove), |twig| weight(&self.auto.beam, twig))
+            }
+            Stage::Search(search) => search.candidates(),
+        }
+    }
+}
+
+/// The budget of a grove that is only there to be replaced.
+const NOTHING: Budget =
+    Budget { tokens: 0, reserve: 0, branches: 0, branch_tokens: 0, verifier_tokens: None };
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The two ways that a probe can end.
+
+use super::super::chain::tests::extend;
+use super::super::{Extend, Grown, NodeId};
+use super::*;
+use crate::plan::{Final, Steps, Variant};
+use crate::verify::Aggregate;
+
+fn settings() -> Auto {
+    let beam = Beam {
+        likelihood: (0.0, 0.0),
+        width: 2,
+        expansion: 2,
+        variant: Variant::Plain,
+        lookahead: 0,
+        scoring: Scoring::Verifier(Aggregate::Last),
+        choice: Final::Vote,
+        steps: Steps { most: 8, tokens: 50, repeats: 0 },
+    };
+    Auto { probe: 3, confidence: 0.9, beam }
+}
+
+fn search(auto: Auto) -> AutoSearch {
+    let budget = Budget { tokens: 600, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    AutoSearch::new(auto, budget, None)
+}
+
+fn chain(score: f64, answer: &str) -> Outcome {
+    Outcome::Grown(Grown {
+        tokens: 9,
+        text: format!("The answer is \\boxed{{{answer}}}."),
+        mean_logprob: -1.0,
+        scores: Some(vec![score]),
+        complete: true,
+        ..Grown::default()
+    })
+}
+
+fn cut() -> Outcome {
+    Outcome::Grown(Grown { tokens: 9, text: "so".to_owned(), extensible: true, ..Grown::default() })
+}
+
+/// What follows a probe that came to this.
+fn after(auto: Auto, probe: [Outcome; 3]) -> (AutoSearch, Vec<Extend>) {
+    let mut search = search(auto);
+    let works: Vec<Extend> = search.ask(100).iter().map(extend).collect();
+    let asked: Vec<_> = works.iter().map(|work| (work.fork, work.max_tokens, work.until)).collect();
+    // Half of the budget at most.
+    assert_eq!(
+        asked,
+        [
+            (Some(NodeId::ROOT), 100, Until::End),
+            (Some(NodeId::ROOT), 125, Until::End),
+            (Some(NodeId::ROOT), 187, Until::End)
+        ]
+    );
+    for (work, outcome) in works.iter().zip(probe) {
+        search.tell(work.id, outcome);
+    }
+    let mut next = Vec::new();
+    loop {
+        let works = search.ask(100);
+        next.extend(works.iter().filter_map(|work| match work {
+            Work::Extend(extend) => Some(extend.clone()),
+            Work::Retire(_) => None,
+        }));
+        if works.is_empty() {
+            return (search, next);
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_agrees_and_scores_well_is_enough() {
+    let (search, next) = after(settings(), [chain(0.95, "4"), chain(0.91, "4"), chain(0.08, "5")]);
+    assert!(next.is_empty() && search.is_done());
+    assert_eq!(search.answer(), Some(Answer { node: NodeId(1), complete: true }));
+    assert_eq!(search.candidates().len(), 3);
+}
+
+#[test]
+fn else_a_beam_goes_on_and_the_probe_votes_in_it() {
+    let doubtful = [
+        // The leading answer has too small a share.
+        [chain(0.95, "4"), chain(0.91, "4"), chain(0.5, "5")],
+        // Its score is too low.
+        [chain(0.8, "4"), chain(0.7, "4"), chain(0.8, "4")],
+        // A chain that came to no answer speaks against it.
+        [chain(0.95, "4"), chain(0.95, "4"), cut()],
+    ];
+    for probe in doubtful {
+        let (mut search, next) = after(settings(), probe);
+        assert_eq!(next.len(), 4);
+        assert!(next.iter().all(|work| work.until == Until::Step && work.fork == Some(NodeId::ROOT)));
+        for work in &next {
+            search.tell(work.id, chain(0.1, "6"));
+        }
+        while !search.ask(100).is_empty() {}
+        assert!(search.is_done());
+        assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(1)));
+    }
+}
+
+#[test]
+fn without_a_verifier_agreement_alone_decides() {
+    let beam = Beam { scoring: Scoring::Rollouts(2), ..settings().beam };
+    let auto = Auto { beam, ..settings() };
+    let (search, next) = after(auto, [chain(0.1, "4"), chain(0.1, "4"), chain(0.1, "4")]);
+    assert!(next.is_empty() && search.is_done());
+    let (search, next) = after(auto, [chain(0.1, "4"), chain(0.1, "5"), chain(0.1, "4")]);
+    assert!(!next.is_empty() && !search.is_done());
+}

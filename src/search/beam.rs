@@ -1,0 +1,502 @@
+//! `beam` and `lookahead`: search over steps, guided by the values of prefixes.
+//!
+//! Each level samples `expansion` candidate steps per beam, merges equal ones by
+//! their tokens, and keeps the best (Beeching et al., "Scaling test-time compute
+//! with open models", 2024; Snell et al., arXiv 2408.03314). A complete
+//! candidate among those kept is finished and narrows the beam, so the cost stays
+//! that of `width * expansion` samples; complete ones that are not kept are paid
+//! for and vote as well. Variants: the best of each subtree (DVTS), and
+//! candidates shared out by softmax of the values (REBASE, arXiv 2408.00724).
+//!
+//! With lookahead a candidate's value is that of the end of a rollout at
+//! temperature 0 (Snell et al., section 5); the rollout's first step is one of
+//! the next level's candidates. Without a verifier a candidate is worth the share
+//! of its completions that reach the answer which leads among all completed
+//! trajectories; these completions vote.
+//!
+//! Length: one state machine with its variants.
+
+use super::event::Candidate;
+use super::grove::{Grove, Growth, Index, State, Twig};
+use super::{Answer, Outcome, Strategy, Until, Work, WorkId};
+use crate::plan::{Beam, Budget, Final, Marker, Scoring, Variant};
+use std::collections::{HashMap, VecDeque};
+
+/// A beam search over steps.
+#[derive(Debug)]
+pub(super) struct BeamSearch {
+    beam: Beam,
+    grove: Grove,
+    phase: Phase,
+    /// Beams, or of balanced expansion candidates, that are not finished.
+    left: u32,
+    orders: VecDeque<Order>,
+    /// What is to follow where the first candidates of a parent differ.
+    later: Vec<Order>,
+    roles: HashMap<Index, Role>,
+    level: Vec<Slot>,
+    /// The beams of the level before.
+    beams: Vec<Index>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Fresh,
+    Searching,
+    Finishing,
+    Done,
+}
+
+/// Something to grow as soon as there is room.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    parent: Option<Index>,
+    growth: Growth,
+    role: Role,
+}
+
+/// Why a twig is grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A candidate of a subtree.
+    Candidate(usize),
+    /// A step of the rollout of the candidate in that slot.
+    Ahead(usize),
+    /// A completion of the candidate in that slot.
+    Completion(usize),
+}
+
+/// A candidate of the level.
+#[derive(Debug)]
+struct Slot {
+    index: Index,
+    /// The subtree below the prompt that it belongs to.
+    group: usize,
+    /// Its rollout at temperature 0, step by step.
+    ahead: Vec<Index>,
+    completions: Vec<Index>,
+}
+
+impl BeamSearch {
+    pub(super) fn new(beam: Beam, budget: Budget, marker: Option<Marker>) -> Self {
+        Self::over(Grove::new(budget, marker), beam)
+    }
+
+    /// A search that goes on with what is known already: complete trajectories
+    /// of the grove have a vote.
+    pub(super) fn over(grove: Grove, beam: Beam) -> Self {
+        Self {
+            left: match beam.variant {
+                Variant::Plain | Variant::Diverse => beam.width,
+                Variant::Balanced(_) => beam.width * beam.expansion,
+            },
+            beam,
+            grove,
+            phase: Phase::Fresh,
+            orders: VecDeque::new(),
+            later: Vec::new(),
+            roles: HashMap::new(),
+            level: Vec::new(),
+            beams: Vec::new(),
+        }
+    }
+
+    fn step(&self) -> Growth {
+        let score = matches!(self.beam.scoring, Scoring::Verifier(_));
+        Growth { until: Until::Step, greedy: false, score, most: self.beam.steps.tokens }
+    }
+
+    /// Orders a level: so many candidates on each parent, the best parents
+    /// first. No more than the budget has room for; where that is less, every
+    /// parent gets one before any gets two.
+    fn order(&mut self, parents: &[(Option<Index>, u32, usize)]) {
+        let most = self.grove.affordable();
+        let rounds = parents.iter().map(|(_, count, _)| *count).max().unwrap_or(0);
+        let step = self.step();
+        let mut orders = Vec::new();
+        for round in 0..rounds {
+            for &(parent, count, group) in parents {
+                let last = parent.is_some_and(|index| self.grove.twig(index).depth >= self.beam.steps.most);
+                // At the depth limit a beam is brought to its end in one go.
+                if round >= count || (last && round > 0) {
+                    continue;
+                }
+                let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
+                orders.push(Order { parent, growth, role: Role::Candidate(group) });
+            }
+        }
+        self.grove.starved |= orders.len() > most;
+        orders.truncate(most);
+        if self.beam.steps.repeats > 0 {
+            let mut seen: HashMap<Option<Index>, u32> = HashMap::new();
+            let mut first = |order: &Order| {
+                let count = seen.entry(order.parent).or_insert(0);
+                *count += 1;
+                // Roots are samples of one parent too, but there is one of them.
+                order.parent.is_none() || *count <= self.beam.steps.repeats + 1
+            };
+            (orders, self.later) = orders.into_iter().partition(|order| first(order));
+        }
+        // Siblings side by side: their common prefix is read once.
+        orders.sort_by_key(|order| order.parent);
+        self.orders = orders.into();
+    }
+
+    /// Orders the candidates that were put off, of parents whose first ones are
+    /// not all the same.
+    fn order_later(&mut self) {
+        let later = std::mem::take(&mut self.later);
+        for order in later {
+            let mut said = (self.level.iter())
+                .map(|slot| self.grove.twig(slot.index))
+                .filter(|twig| twig.parent == order.parent)
+                .map(|twig| &twig.ids);
+            let first = said.next();
+            if first.is_some() && said.any(|ids| Some(ids) != first) {
+                self.orders.push_back(order);
+            }
+        }
+    }
+
+    fn launch(&mut self, room: usize) -> Vec<Work> {
+        let mut works = Vec::new();
+        while let Some(&order) = self.orders.front() {
+            let waiting = u32::try_from(self.orders.len()).unwrap_or(u32::MAX);
+            // A twig that goes on on its parent's branch needs no room.
+            if works.len() >= room && self.grove.forks_left() > 0 {
+                break;
+            }
+            self.orders.pop_front();
+            let share = self.grove.spendable() / waiting;
+            if let Some((index, work)) = self.grove.grow(order.parent, order.growth, share) {
+                self.roles.insert(index, order.role);
+                works.push(work);
+            }
+        }
+        works
+    }
+
+    /// What a twig is worth by its scores; its likelihood where it has none.
+    fn score(&self, twig: &Twig) -> f64 {
+        match self.beam.scoring {
+            Scoring::Verifier(aggregate) => {
+                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
+            }
+            Scoring::Rollouts(_) => 1.0,
+        }
+    }
+
+    /// What a candidate is worth.
+    fn value(&self, slot: &Slot, leading: Option<&str>) -> (f64, f64) {
+        let twig = self.grove.twig(slot.index);
+        let value = match self.beam.scoring {
+            Scoring::Verifier(_) => {
+                let end = slot.ahead.last().copied().unwrap_or(slot.index);
+                self.score(self.grove.twig(end))
+            }
+            Scoring::Rollouts(_) if twig.state == State::Complete => {
+                f64::from(u8::from(leading.is_some() && twig.value.as_deref() == leading))
+            }
+            Scoring::Rollouts(_) => {
+                let ended = || {
+                    slot.completions.iter().filter(|index| self.grove.twig(**index).state == State::Complete)
+                };
+                let hits = ended().filter(|index| {
+                    leading.is_some() && self.grove.twig(**index).value.as_deref() == leading
+                });
+                hits.count() as f64 / ended().count().max(1) as f64
+            }
+        };
+        (value, twig.likelihood())
+    }
+
+    /// The answer that most complete trajectories give.
+    fn leading(&self) -> Option<String> {
+        let chosen = self.grove.elect((true, 0.0), |_| 1.0)?;
+        self.grove.twig(chosen).value.clone()
+    }
+
+    /// Ends the level: merges equal candidates, keeps the best, orders the next.
+    fn select(&mut self) -> Vec<Work> {
+        // What the candidates were forked from has done its part.
+        let beams = std::mem::take(&mut self.beams);
+        let mut works: Vec<Work> = beams.into_iter().filter_map(|index| self.grove.retire(index)).collect();
+        let mut level: Vec<Slot> = Vec::new();
+        for slot in std::mem::take(&mut self.level) {
+            let twig = self.grove.twig(slot.index);
+            let same = |known: &Slot| {
+                let other = self.grove.twig(known.index);
+                other.parent == twig.parent && other.ids == twig.ids
+            };
+            match twig.state {
+                // One that says nothing would say nothing for ever.
+                State::Held if twig.stuck => works.extend(self.drop_slot(&slot, false)),
+                State::Held | State::Complete if !level.iter().any(same) => level.push(slot),
+                State::Held | State::Complete => works.extend(self.drop_slot(&slot, true)),
+                State::Growing | State::Gone => {}
+            }
+        }
+        let leading = self.leading();
+        let among: Vec<Index> = level.iter().map(|slot| slot.index).collect();
+        let mut ranked: Vec<(Slot, (f64, f64))> = level
+            .into_iter()
+            .map(|slot| {
+                let (value, likelihood) = self.value(&slot, leading.as_deref());
+                let odds = self.grove.odds(slot.index, &among, self.beam.likelihood.1);
+                (slot, (value * odds, likelihood))
+            })
+            .collect();
+        ranked.sort_by(|(_, a), (_, b)| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
+        let (kept, rest) = match self.beam.variant {
+            Variant::Plain => self.best_of_all(ranked),
+            Variant::Diverse => self.best_of_groups(ranked),
+            Variant::Balanced(temperature) => self.balanced(ranked, temperature),
+        };
+        for slot in rest {
+            works.extend(self.drop_slot(&slot, false));
+        }
+        if kept.is_empty() || self.grove.is_mute() {
+            works.extend(self.finish());
+            return works;
+        }
+        let mut parents = Vec::new();
+        let mut ready = Vec::new();
+        for (slot, mut count) in kept {
+            let mut ahead = slot.ahead.into_iter();
+            if let Some(first) = ahead.next() {
+                // Already paid for, and scored.
+                count = count.saturating_sub(1);
+                let ahead = ahead.collect();
+                ready.push(Slot { index: first, group: slot.group, ahead, completions: Vec::new() });
+            }
+            for index in slot.completions {
+                works.extend(self.grove.retire(index));
+            }
+            parents.push((Some(slot.index), count, slot.group));
+            self.beams.push(slot.index);
+        }
+        self.order(&parents);
+        for slot in ready {
+            self.level.push(slot);
+            self.look_ahead(self.level.len() - 1);
+        }
+        if self.orders.is_empty() {
+            works.extend(self.finish());
+        }
+        works
+    }
+
+    /// The best of all; those that are complete narrow the beam.
+    fn best_of_all(&mut self, ranked: Vec<(Slot, (f64, f64))>) -> (Vec<(Slot, u32)>, Vec<Slot>) {
+        let (mut kept, mut rest) = (Vec::new(), Vec::new());
+        let mut places = self.left;
+        for (slot, _) in ranked {
+            let complete = self.grove.twig(slot.index).state == State::Complete;
+            match (places, complete) {
+                (0, _) => rest.push(slot),
+                (_, true) => {
+                    places -= 1;
+                    self.left -= 1;
+                }
+                (_, false) => {
+                    places -= 1;
+                    kept.push((slot, self.beam.expansion));
+                }
+            }
+        }
+        (kept, rest)
+    }
+
+    /// The best of each subtree, which ends with a complete one.
+    fn best_of_groups(&self, ranked: Vec<(Slot, (f64, f64))>) -> (Vec<(Slot, u32)>, Vec<Slot>) {
+        let (mut kept, mut rest, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        for (slot, _) in ranked {
+            if seen.contains(&slot.group) {
+                rest.push(slot);
+                continue;
+            }
+            seen.push(slot.group);
+            if self.grove.twig(slot.index).state == State::Held {
+                kept.push((slot, self.beam.expansion));
+            }
+        }
+        (kept, rest)
+    }
+
+    /// All, each with its part of what is not finished yet.
+    fn balanced(
+        &mut self,
+        ranked: Vec<(Slot, (f64, f64))>,
+        temperature: f64,
+    ) -> (Vec<(Slot, u32)>, Vec<Slot>) {
+        let (done, open): (Vec<_>, Vec<_>) =
+            ranked.into_iter().partition(|(slot, _)| self.grove.twig(slot.index).state == State::Complete);
+        self.left = self.left.saturating_sub(u32::try_from(done.len()).unwrap_or(u32::MAX));
+        let values: Vec<f64> = open.iter().map(|(_, value)| value.0).collect();
+        let counts = shares(&values, self.left, temperature);
+        let (mut kept, mut rest) = (Vec::new(), Vec::new());
+        for ((slot, _), count) in open.into_iter().zip(counts) {
+            if count > 0 { kept.push((slot, count)) } else { rest.push(slot) }
+        }
+        (kept, rest)
+    }
+
+    /// Gives up what a slot holds. Of two equal trajectories one has a vote.
+    fn drop_slot(&mut self, slot: &Slot, duplicate: bool) -> Vec<Work> {
+        let mut works: Vec<Work> = Vec::new();
+        let own = [slot.index].into_iter().chain(slot.ahead.iter().copied());
+        for index in own.chain(slot.completions.iter().copied()) {
+            works.extend(self.grove.retire(index));
+        }
+        if duplicate {
+            self.grove.merge(slot.index);
+        }
+        works
+    }
+
+    /// Orders what a candidate's value still needs.
+    fn look_ahead(&mut self, place: usize) {
+        let slot = &self.level[place];
+        let held = |index: Index| self.grove.twig(index).state == State::Held;
+        if let Scoring::Rollouts(count) = self.beam.scoring {
+            if held(slot.index) {
+                let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
+                let order = Order { parent: Some(slot.index), growth, role: Role::Completion(place) };
+                self.orders.extend(std::iter::repeat_n(order, count as usize));
+            }
+            return;
+        }
+        let end = slot.ahead.last().copied().unwrap_or(slot.index);
+        if slot.ahead.len() < self.beam.lookahead as usize && held(end) {
+            let growth = Growth { greedy: true, ..self.step() };
+            self.orders.push_back(Order { parent: Some(end), growth, role: Role::Ahead(place) });
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Work> {
+        self.orders.clear();
+        self.later.clear();
+        self.phase = Phase::Finishing;
+        let scoring = self.beam.scoring;
+        self.grove.finish(|twig| match scoring {
+            Scoring::Verifier(aggregate) => {
+                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
+            }
+            Scoring::Rollouts(_) => 0.0,
+        })
+    }
+
+    fn chosen(&self) -> Option<Index> {
+        let vote = (self.beam.choice != Final::Best, self.beam.likelihood.0);
+        self.grove.elect(vote, |twig| self.score(twig))
+    }
+}
+
+impl Strategy for BeamSearch {
+    fn ask(&mut self, room: usize) -> Vec<Work> {
+        loop {
+            if self.phase == Phase::Done {
+                return Vec::new();
+            }
+            let works = self.launch(room);
+            if !works.is_empty() || self.grove.in_flight() > 0 {
+                return works;
+            }
+            // What could not be begun will not be: its room is taken for good.
+            self.orders.clear();
+            let works = match self.phase {
+                Phase::Fresh => {
+                    self.phase = Phase::Searching;
+                    let groups = 0..self.beam.width as usize;
+                    let roots: Vec<_> = groups.map(|group| (None, self.beam.expansion, group)).collect();
+                    self.order(&roots);
+                    if self.orders.is_empty() || room == 0 || self.grove.is_mute() {
+                        self.finish()
+                    } else {
+                        Vec::new()
+                    }
+                }
+                Phase::Searching if !self.later.is_empty() && !self.grove.is_mute() => {
+                    self.order_later();
+                    Vec::new()
+                }
+                Phase::Searching => self.select(),
+                Phase::Finishing => {
+                    // What was completed, and what that was forked from.
+                    let works = self.grove.finish(|_| 0.0);
+                    if works.is_empty() {
+                        self.phase = Phase::Done;
+                    }
+                    works
+                }
+                Phase::Done => Vec::new(),
+            };
+            if !works.is_empty() {
+                return works;
+            }
+        }
+    }
+
+    fn tell(&mut self, id: WorkId, outcome: Outcome) {
+        let Some(index) = self.grove.land(id, outcome) else { return };
+        let place = match self.roles.remove(&index) {
+            None => return,
+            Some(Role::Candidate(group)) => {
+                self.level.push(Slot { index, group, ahead: Vec::new(), completions: Vec::new() });
+                self.level.len() - 1
+            }
+            Some(Role::Ahead(place)) => {
+                if self.grove.twig(index).tokens > 0 {
+                    self.level[place].ahead.push(index);
+                }
+                place
+            }
+            Some(Role::Completion(place)) => {
+                self.level[place].completions.push(index);
+                return;
+            }
+        };
+        self.look_ahead(place);
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        self.grove.answer(self.chosen())
+    }
+
+    fn starved(&self) -> bool {
+        self.grove.starved
+    }
+
+    fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let scored = matches!(self.beam.scoring, Scoring::Verifier(_));
+        self.grove.candidates(self.chosen(), |twig| {
+            if scored && twig.scores.is_some() { self.score(twig) } else { f64::NAN }
+        })
+    }
+}
+
+/// Shares `total` out by softmax of the values, which fall: each gets its share
+/// rounded up of what is left, so that the last ones may get nothing (REBASE).
+fn shares(values: &[f64], total: u32, temperature: f64) -> Vec<u32> {
+    let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = values.iter().map(|value| ((value - top) / temperature).exp()).collect();
+    let mut rest: f64 = weights.iter().sum();
+    let mut left = total;
+    weights
+        .iter()
+        .map(|weight| {
+            let share = (f64::from(left) * weight / rest).ceil();
+            let share = if share.is_finite() { (share.max(0.0) as u32).min(left) } else { 0 };
+            left -= share;
+            rest -= weight;
+            share
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

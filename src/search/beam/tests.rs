@@ -1,0 +1,250 @@
+//! Scripted beams, level by level.
+
+use super::super::chain::tests::marker;
+use super::super::{Extend, Grown, NodeId};
+use super::*;
+use crate::plan::Steps;
+use crate::verify::Aggregate;
+
+fn settings() -> Beam {
+    Beam {
+        likelihood: (0.0, 0.0),
+        width: 2,
+        expansion: 2,
+        variant: Variant::Plain,
+        lookahead: 0,
+        scoring: Scoring::Verifier(Aggregate::Last),
+        choice: Final::Vote,
+        steps: Steps { most: 8, tokens: 50, repeats: 0 },
+    }
+}
+
+fn search(beam: Beam) -> BeamSearch {
+    let budget =
+        Budget { tokens: 2_000, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    BeamSearch::new(beam, budget, None)
+}
+
+/// A step of two tokens that ends with `word`, and its score.
+fn step(word: u32, score: f64) -> Grown {
+    Grown {
+        tokens: 2,
+        ids: vec![1, word],
+        text: "so\n\n".to_owned(),
+        mean_logprob: -1.0,
+        step_logprob: -1.0,
+        scores: Some(vec![score]),
+        extensible: true,
+        ..Grown::default()
+    }
+}
+
+/// The same, at the end of a trajectory with this answer.
+fn end(word: u32, score: f64, answer: &str) -> Grown {
+    Grown {
+        text: format!("The answer is \\boxed{{{answer}}}."),
+        complete: true,
+        extensible: false,
+        ..step(word, score)
+    }
+}
+
+/// Asks until there is no more: what is grown, and what is given up.
+fn asked(search: &mut BeamSearch) -> (Vec<Extend>, Vec<u32>) {
+    let (mut grown, mut retired) = (Vec::new(), Vec::new());
+    loop {
+        let works = search.ask(100);
+        if works.is_empty() {
+            retired.sort_unstable();
+            return (grown, retired);
+        }
+        for work in works {
+            match work {
+                Work::Extend(extend) => grown.push(extend),
+                Work::Retire(node) => retired.push(node.0),
+            }
+        }
+    }
+}
+
+/// Tells one outcome for each piece of work, in order; says what comes next, as
+/// (branch, what it was forked from), and what is given up.
+fn level(search: &mut BeamSearch, works: &[Extend], outcomes: &[Grown]) -> (Vec<Extend>, Vec<u32>) {
+    assert_eq!(works.len(), outcomes.len());
+    for (work, grown) in works.iter().zip(outcomes) {
+        search.tell(work.id, Outcome::Grown(grown.clone()));
+    }
+    asked(search)
+}
+
+fn forks(works: &[Extend]) -> Vec<(u32, u32)> {
+    works.iter().map(|work| (work.node.0, work.fork.map_or(u32::MAX, |node| node.0))).collect()
+}
+
+#[test]
+fn the_best_of_all_candidates_are_the_next_level_s_beams() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    assert_eq!(forks(&works), [(1, 0), (2, 0), (3, 0), (4, 0)]);
+    assert!(works.iter().all(|work| work.score && !work.greedy && work.until == Until::Step));
+    let (works, retired) =
+        level(&mut search, &works, &[step(1, 0.3), step(2, 0.9), step(3, 0.2), step(4, 0.8)]);
+    assert_eq!(retired, [1, 3]);
+    assert_eq!(forks(&works), [(5, 2), (6, 2), (7, 4), (8, 4)]);
+    // What they were forked from has done its part.
+    let (works, retired) =
+        level(&mut search, &works, &[step(1, 0.5), step(2, 0.1), step(3, 0.6), step(4, 0.2)]);
+    assert_eq!(retired, [2, 4, 6, 8]);
+    assert_eq!(forks(&works), [(9, 5), (10, 5), (11, 7), (12, 7)]);
+}
+
+#[test]
+fn a_finished_beam_narrows_the_search_and_all_that_is_complete_votes() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    let told = [end(1, 0.5, "1"), step(2, 0.4), end(3, 0.3, "2"), step(4, 0.2)];
+    let (works, retired) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), retired), (vec![(5, 2), (6, 2)], vec![4]), "one beam is left");
+    let (works, _) = level(&mut search, &works, &[end(5, 0.4, "2"), step(6, 0.1)]);
+    assert!(works.is_empty() && search.is_done());
+    // 0.5 for 1; 0.3, which was not kept, and 0.4 for 2.
+    assert_eq!(search.answer(), Some(Answer { node: NodeId(5), complete: true }));
+    assert_eq!(search.candidates().len(), 3);
+    search.beam.choice = Final::Best;
+    assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(1)));
+}
+
+#[test]
+fn equal_candidates_of_a_parent_are_one() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    let told = [step(1, 0.9), step(1, 0.9), step(2, 0.1), step(1, 0.9)];
+    let (works, retired) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), retired), (vec![(5, 1), (6, 1), (7, 3), (8, 3)], vec![2, 4]));
+    // The same step on another parent is another trajectory; equal complete
+    // ones have one vote.
+    let told = [end(1, 0.4, "1"), end(1, 0.4, "1"), end(1, 0.5, "2"), step(2, 0.1)];
+    level(&mut search, &works, &told);
+    assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(7)));
+}
+
+#[test]
+fn diverse_subtrees_keep_the_best_of_each() {
+    let next = |variant| {
+        let mut search = search(Beam { variant, ..settings() });
+        let (works, _) = asked(&mut search);
+        let told = [step(1, 0.9), step(2, 0.3), step(3, 0.8), step(4, 0.2)];
+        let (works, _) = level(&mut search, &works, &told);
+        forks(&works).into_iter().map(|(_, from)| from).collect::<Vec<_>>()
+    };
+    assert_eq!(next(Variant::Plain), [1, 1, 3, 3]);
+    // 1 and 3 are of the first subtree, 2 and 4 of the second.
+    assert_eq!(next(Variant::Diverse), [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_complete_trajectory_ends_its_subtree() {
+    let mut search = search(Beam { variant: Variant::Diverse, ..settings() });
+    let (works, _) = asked(&mut search);
+    let told = [end(1, 0.9, "1"), step(2, 0.3), step(3, 0.8), step(4, 0.2)];
+    let (works, _) = level(&mut search, &works, &told);
+    assert_eq!(forks(&works), [(5, 2), (6, 2)]);
+}
+
+#[test]
+fn balanced_expansion_shares_candidates_out_by_softmax() {
+    // e^0 : e^-1 : e^-2 of 8, each share rounded up out of what is left.
+    assert_eq!(shares(&[1.0, 0.5, 0.0], 8, 0.5), [6, 2, 0]);
+    assert_eq!(shares(&[0.7, 0.7, 0.7], 4, 0.2), [2, 1, 1]);
+    assert_eq!(shares(&[0.2], 5, 0.2), [5]);
+    assert!(shares(&[], 5, 0.2).is_empty());
+    assert_eq!(shares(&[0.9, 0.1], 0, 0.2), [0, 0]);
+    let mut search = search(Beam { variant: Variant::Balanced(0.5), ..settings() });
+    let (works, _) = asked(&mut search);
+    assert_eq!(works.len(), 4);
+    // One is finished: three are shared out, 2.2 and 0.8.
+    let told = [end(1, 0.9, "1"), step(2, 1.0), step(3, 0.5), step(4, 0.0)];
+    let (works, retired) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), retired), (vec![(5, 2), (6, 2), (7, 3)], vec![4]));
+}
+
+#[test]
+fn with_lookahead_a_candidate_is_worth_the_end_of_its_rollout_and_the_first_step_is_paid_for() {
+    let mut search = search(Beam { width: 1, lookahead: 2, ..settings() });
+    let (works, _) = asked(&mut search);
+    assert_eq!(forks(&works), [(1, 0), (2, 0)]);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(2, 0.5)]);
+    assert_eq!(forks(&works), [(3, 1), (4, 2)]);
+    assert!(works.iter().all(|work| work.greedy && work.score && work.until == Until::Step));
+    let (works, _) = level(&mut search, &works, &[step(3, 0.2), step(4, 0.7)]);
+    assert_eq!(forks(&works), [(5, 3), (6, 4)]);
+    let (works, retired) = level(&mut search, &works, &[step(5, 0.1), step(6, 0.95)]);
+    // 2 wins by 0.95. Of its next candidates 4 is there already, with 6 as the
+    // first step of its own rollout.
+    assert_eq!(retired, [1, 3, 5]);
+    let greedy: Vec<_> = works.iter().map(|work| (work.fork.map(|node| node.0), work.greedy)).collect();
+    assert_eq!(greedy, [(Some(2), false), (Some(6), true)]);
+}
+
+#[test]
+fn a_rollout_that_ends_early_is_worth_its_end() {
+    let mut search = search(Beam { width: 1, lookahead: 3, ..settings() });
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(2, 0.5)]);
+    let (works, _) = level(&mut search, &works, &[end(3, 0.1, "3"), end(4, 0.6, "4")]);
+    // 2 is kept, and its rollout is a complete candidate: no more lookahead on it.
+    assert_eq!(forks(&works), [(5, 2)]);
+    let (works, _) = level(&mut search, &works, &[step(5, 0.2)]);
+    assert_eq!(forks(&works), [(6, 5)]);
+    assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(4)));
+}
+
+#[test]
+fn without_a_verifier_a_candidate_is_worth_the_share_of_its_completions_that_agree() {
+    let mut search = search(Beam { width: 1, scoring: Scoring::Rollouts(2), ..settings() });
+    let (works, _) = asked(&mut search);
+    assert!(works.iter().all(|work| !work.score));
+    let (works, _) = level(&mut search, &works, &[step(1, f64::NAN), step(2, f64::NAN)]);
+    assert_eq!(forks(&works), [(3, 1), (4, 1), (5, 2), (6, 2)]);
+    assert!(works.iter().all(|work| work.until == Until::End));
+    let told = [end(3, 0.0, "4"), end(4, 0.0, "5"), end(5, 0.0, "5"), end(6, 0.0, "5")];
+    let (works, retired) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), retired), (vec![(7, 2), (8, 2)], vec![1]), "all of 2's say 5");
+}
+
+#[test]
+fn at_the_last_step_a_beam_is_brought_to_its_end_at_once() {
+    let mut search = search(Beam { steps: Steps { most: 1, tokens: 50, repeats: 0 }, ..settings() });
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(2, 0.8), step(3, 0.1), step(4, 0.1)]);
+    assert_eq!(forks(&works), [(5, 1), (6, 2)], "one of each");
+    assert!(works.iter().all(|work| work.until == Until::End));
+}
+
+#[test]
+fn a_budget_that_ends_the_search_completes_the_best_prefix_within_the_reserve() {
+    let budget = Budget { tokens: 60, reserve: 20, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let mut search = BeamSearch::new(settings(), budget, Some(marker()));
+    // 40 tokens are room for two steps of sixteen.
+    let (works, _) = asked(&mut search);
+    assert_eq!(works.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [20, 20]);
+    let long = |word, score| Grown { tokens: 20, ids: vec![word; 20], ..step(word, score) };
+    let (works, retired) = level(&mut search, &works, &[long(1, 0.4), long(2, 0.6)]);
+    assert_eq!(retired, [1]);
+    let last = works[0].clone();
+    assert_eq!((last.node, last.fork, last.max_tokens, last.inject), (NodeId(2), None, 20, vec![1, 2, 3]));
+    assert!(search.starved());
+    let (works, _) = level(&mut search, &works, &[end(3, 0.0, "4")]);
+    assert!(works.is_empty() && search.is_done());
+    assert_eq!(search.answer(), Some(Answer { node: NodeId(2), complete: true }));
+}
+
+#[test]
+fn a_verifier_that_falls_silent_ends_the_search_with_what_there_is() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    let mute = Grown { scores: None, unscored: true, ..step(2, 0.0) };
+    let (works, retired) = level(&mut search, &works, &[step(1, 0.3), mute, step(3, 0.6), step(4, 0.1)]);
+    assert_eq!((forks(&works), retired), (vec![(3, u32::MAX)], vec![1, 2, 4]));
+    assert_eq!(works[0].until, Until::End);
+}

@@ -1,0 +1,475 @@
+//! What every search over steps keeps: its tree of twigs, its account of the
+//! budget, and how an answer is chosen among trajectories.
+//!
+//! A *twig* is one step on a branch of its own. The grove numbers branches and
+//! work, grants tokens so that what is in flight can never exceed the budget,
+//! keeps the answer reserve until it is asked to finish, and loses nothing: a
+//! twig that was given up stays in the account. Which twig to grow is the
+//! business of its owner.
+//!
+//! Length: the account and the tree are one; what a search may do with them is here.
+
+use super::event::Candidate;
+use super::{Answer, Extend, NodeId, Outcome, Until, Work, WorkId};
+use crate::answer;
+use crate::plan::{Budget, Marker};
+use crate::token::TokenId;
+use std::collections::HashMap;
+
+/// A twig's place in its grove.
+pub(super) type Index = usize;
+
+/// What has become of a twig.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Work on it is under way.
+    Growing,
+    /// Its branch is alive and idle.
+    Held,
+    /// It came to its end.
+    Complete,
+    /// Its branch is gone, or goes on under another twig.
+    Gone,
+}
+
+/// One step on a branch.
+#[derive(Debug, Clone)]
+pub(super) struct Twig {
+    pub(super) node: NodeId,
+    pub(super) parent: Option<Index>,
+    /// Steps from the prompt to its end.
+    pub(super) depth: u32,
+    /// Tokens of its own.
+    pub(super) tokens: u32,
+    /// Tokens from the prompt to its end.
+    pub(super) path: u32,
+    /// The trajectory's text up to its end.
+    pub(super) text: String,
+    /// Its own tokens.
+    pub(super) ids: Vec<TokenId>,
+    /// The verifier's scores of the trajectory's steps.
+    pub(super) scores: Option<Vec<f64>>,
+    /// Of the trajectory's sampled tokens; NaN without any.
+    pub(super) mean_logprob: f64,
+    /// Of its own.
+    pub(super) step_logprob: f64,
+    /// Its canonical answer, once it is complete.
+    pub(super) value: Option<String>,
+    pub(super) state: State,
+    /// Its last work added nothing.
+    pub(super) stuck: bool,
+}
+
+impl Twig {
+    /// Mean log-probability, below every number where there is none.
+    pub(super) fn likelihood(&self) -> f64 {
+        if self.mean_logprob.is_nan() { f64::NEG_INFINITY } else { self.mean_logprob }
+    }
+
+    /// Logarithm of the trajectory's probability; 0 where nothing was sampled.
+    fn log_probability(&self) -> f64 {
+        if self.mean_logprob.is_finite() { self.mean_logprob * f64::from(self.path) } else { 0.0 }
+    }
+}
+
+/// How a twig grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Growth {
+    pub(super) until: Until,
+    pub(super) greedy: bool,
+    pub(super) score: bool,
+    /// The most tokens of it.
+    pub(super) most: u32,
+}
+
+#[derive(Debug)]
+struct Flight {
+    twig: Index,
+    granted: u32,
+}
+
+/// A tree of twigs with its account.
+#[derive(Debug)]
+pub(super) struct Grove {
+    budget: Budget,
+    marker: Option<Marker>,
+    twigs: Vec<Twig>,
+    flights: HashMap<WorkId, Flight>,
+    spent: u32,
+    granted: u32,
+    made: u32,
+    works: WorkId,
+    /// The longest step so far, in tokens.
+    longest: u32,
+    completing: bool,
+    /// A verifier that was asked has said nothing.
+    mute: bool,
+    /// Something was not grown for lack of tokens.
+    pub(super) starved: bool,
+}
+
+/// A step is taken to be this long before any has been seen, in tokens.
+const FIRST_GUESS: u32 = 16;
+
+impl Grove {
+    pub(super) fn new(budget: Budget, marker: Option<Marker>) -> Self {
+        Self {
+            budget,
+            marker,
+            twigs: Vec::new(),
+            flights: HashMap::new(),
+            spent: 0,
+            granted: 0,
+            made: 0,
+            works: 0,
+            longest: 0,
+            completing: false,
+            mute: false,
+            starved: false,
+        }
+    }
+
+    pub(super) fn twig(&self, index: Index) -> &Twig {
+        &self.twigs[index]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.twigs.len()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether the search cannot go on as it was meant to: the verifier that it
+    /// relies on has nothing more to say.
+    pub(super) fn is_mute(&self) -> bool {
+        self.mute
+    }
+
+    /// Tokens that may still be granted to thoughts.
+    pub(super) fn spendable(&self) -> u32 {
+        (self.budget.tokens - self.budget.reserve).saturating_sub(self.spent + self.granted)
+    }
+
+    /// Tokens that a trajectory of this length may still grow by.
+    fn headroom(&self, path: u32) -> u32 {
+        self.budget.branch_tokens.saturating_sub(self.budget.reserve).saturating_sub(path)
+    }
+
+    /// How many steps the budget has room for now, at the length of the longest
+    /// one so far; at least one while there is any.
+    pub(super) fn affordable(&self) -> usize {
+        let each = if self.longest == 0 { FIRST_GUESS } else { self.longest };
+        let spendable = self.spendable();
+        (spendable / each.max(1)).max(u32::from(spendable > 0)) as usize
+    }
+
+    /// Branches that may still be made.
+    pub(super) fn forks_left(&self) -> u32 {
+        self.budget.branches.saturating_sub(self.made)
+    }
+
+    /// A new twig on `parent`; on the prompt where that is none. Where no more
+    /// branches may be made it goes on on its parent's. `None` where there is
+    /// no room, no budget or no branch for it. `share` bounds its grant beside
+    /// [`Growth::most`], so that others get something too.
+    pub(super) fn grow(
+        &mut self,
+        parent: Option<Index>,
+        growth: Growth,
+        share: u32,
+    ) -> Option<(Index, Work)> {
+        let path = parent.map_or(0, |index| self.twigs[index].path);
+        let max_tokens = growth.most.min(share).min(self.spendable()).min(self.headroom(path));
+        if max_tokens == 0 || parent.is_some_and(|index| self.twigs[index].state != State::Held) {
+            self.starved |= self.spendable() == 0;
+            return None;
+        }
+        let (node, fork) = if self.forks_left() > 0 {
+            self.made += 1;
+            let from = parent.map_or(NodeId::ROOT, |index| self.twigs[index].node);
+            (NodeId(self.made), Some(from))
+        } else {
+            let index = parent.filter(|index| !self.is_forked(*index))?;
+            self.twigs[index].state = State::Gone;
+            (self.twigs[index].node, None)
+        };
+        let index = self.sprout(parent, node);
+        Some((index, self.launch(index, (fork, Vec::new()), growth, max_tokens)))
+    }
+
+    /// Whether another twig has a place below one, as far as branches and the
+    /// context go; below the prompt where that is none. Once it has not, it
+    /// never will.
+    pub(super) fn has_place(&self, parent: Option<Index>) -> bool {
+        let Some(index) = parent else { return self.forks_left() > 0 && self.headroom(0) > 0 };
+        let twig = &self.twigs[index];
+        let alive = twig.state == State::Held && !twig.stuck;
+        alive && self.headroom(twig.path) > 0 && (self.forks_left() > 0 || !self.is_forked(index))
+    }
+
+    /// Whether other branches begin where this twig ends. Its own must not grow
+    /// then: what it said would be read into theirs.
+    fn is_forked(&self, index: Index) -> bool {
+        let node = self.twigs[index].node;
+        self.twigs.iter().any(|twig| twig.parent == Some(index) && twig.node != node)
+    }
+
+    /// Adds a twig on a branch.
+    fn sprout(&mut self, parent: Option<Index>, node: NodeId) -> Index {
+        let (path, depth) = parent.map_or((0, 0), |index| (self.twigs[index].path, self.twigs[index].depth));
+        let index = self.twigs.len();
+        let scores = parent.and_then(|index| self.twigs[index].scores.clone());
+        self.twigs.push(Twig {
+            node,
+            parent,
+            depth: depth + 1,
+            tokens: 0,
+            path,
+            text: parent.map(|index| self.twigs[index].text.clone()).unwrap_or_default(),
+            ids: Vec::new(),
+            scores,
+            mean_logprob: f64::NAN,
+            step_logprob: f64::NAN,
+            value: None,
+            state: State::Growing,
+            stuck: false,
+        });
+        index
+    }
+
+    /// More on a twig that is held, within the same budget.
+    pub(super) fn resume(&mut self, index: Index, growth: Growth, share: u32) -> Option<Work> {
+        let twig = &self.twigs[index];
+        let max_tokens = growth.most.min(share).min(self.spendable()).min(self.headroom(twig.path));
+        if max_tokens == 0 || twig.state != State::Held || twig.stuck {
+            return None;
+        }
+        Some(self.launch(index, (None, Vec::new()), growth, max_tokens))
+    }
+
+    fn launch(
+        &mut self,
+        index: Index,
+        (fork, inject): (Option<NodeId>, Vec<TokenId>),
+        growth: Growth,
+        max_tokens: u32,
+    ) -> Work {
+        let id = self.works;
+        self.works += 1;
+        self.granted += max_tokens;
+        self.flights.insert(id, Flight { twig: index, granted: max_tokens });
+        let twig = &mut self.twigs[index];
+        twig.state = State::Growing;
+        Work::Extend(Extend {
+            id,
+            node: twig.node,
+            fork,
+            inject,
+            max_tokens,
+            until: growth.until,
+            greedy: growth.greedy,
+            score: growth.score,
+        })
+    }
+
+    /// Takes an outcome; says whose it is, if it is known and new.
+    pub(super) fn land(&mut self, id: WorkId, outcome: Outcome) -> Option<Index> {
+        let Flight { twig: index, granted } = self.flights.remove(&id)?;
+        self.granted -= granted;
+        let twig = &mut self.twigs[index];
+        match outcome {
+            Outcome::Abandoned => twig.state = State::Gone,
+            Outcome::Grown(grown) => {
+                let tokens = grown.tokens.min(granted);
+                self.spent += tokens;
+                twig.tokens += tokens;
+                twig.path += tokens;
+                twig.stuck = tokens == 0;
+                twig.text = grown.text;
+                twig.ids.extend(grown.ids);
+                twig.mean_logprob = grown.mean_logprob;
+                twig.step_logprob = grown.step_logprob;
+                if !self.completing {
+                    self.longest = self.longest.max(tokens);
+                }
+                if let Some(scores) = grown.scores {
+                    twig.scores = Some(scores);
+                } else if grown.unscored {
+                    self.mute = true;
+                }
+                twig.state = if grown.complete {
+                    twig.value = answer::extract(&twig.text).map(answer::canonical);
+                    State::Complete
+                } else if grown.extensible {
+                    State::Held
+                } else {
+                    State::Gone
+                };
+            }
+        }
+        Some(index)
+    }
+
+    /// Gives a held twig up.
+    pub(super) fn retire(&mut self, index: Index) -> Option<Work> {
+        let twig = &mut self.twigs[index];
+        if twig.state != State::Held {
+            return None;
+        }
+        twig.state = State::Gone;
+        Some(Work::Retire(twig.node))
+    }
+
+    /// A complete trajectory that equals another has no vote of its own.
+    pub(super) fn merge(&mut self, index: Index) {
+        self.twigs[index].state = State::Gone;
+    }
+
+    /// Twigs in a state, in the order of making.
+    pub(super) fn all(&self, state: State) -> impl Iterator<Item = Index> {
+        (0..self.twigs.len()).filter(move |&index| self.twigs[index].state == state)
+    }
+
+    /// Whether a trajectory is complete.
+    pub(super) fn any_complete(&self) -> bool {
+        self.all(State::Complete).next().is_some()
+    }
+
+    /// The end of a search: every held twig is given up, but where no trajectory
+    /// is complete, the best one is brought to its answer with all that is left.
+    /// Called again once that has landed, it gives up what is held still.
+    pub(super) fn finish(&mut self, rank: impl Fn(&Twig) -> f64) -> Vec<Work> {
+        let left = self.budget.tokens.saturating_sub(self.spent + self.granted);
+        let best = if self.any_complete() || self.completing || left == 0 {
+            None
+        } else {
+            let fits = |index: &Index| {
+                self.twigs[*index].path < self.budget.branch_tokens
+                    && (self.forks_left() > 0 || !self.is_forked(*index))
+            };
+            best_of(self.all(State::Held).filter(fits), |index| {
+                let twig = &self.twigs[index];
+                (rank(twig), twig.likelihood())
+            })
+        };
+        let held: Vec<Index> = self.all(State::Held).filter(|index| Some(*index) != best).collect();
+        let mut works: Vec<Work> = held.into_iter().filter_map(|index| self.retire(index)).collect();
+        if let Some(index) = best {
+            self.completing = true;
+            let twig = &self.twigs[index];
+            let max_tokens = left.min(self.budget.branch_tokens.saturating_sub(twig.path));
+            let inject = injection(&twig.text, self.marker.as_ref(), max_tokens);
+            let growth = Growth { until: Until::End, greedy: false, score: false, most: max_tokens };
+            let (index, fork) = if self.is_forked(index) {
+                self.made += 1;
+                (self.sprout(Some(index), NodeId(self.made)), Some(self.twigs[index].node))
+            } else {
+                (index, None)
+            };
+            works.push(self.launch(index, (fork, inject), growth, max_tokens));
+        }
+        works
+    }
+
+    /// How much likelier a trajectory is than the likeliest of some, to a power:
+    /// what a score is multiplied by where likelihood counts. From 0 to 1.
+    pub(super) fn odds(&self, index: Index, among: &[Index], power: f64) -> f64 {
+        let own = |index: Index| self.twigs[index].log_probability();
+        let most = among.iter().map(|index| own(*index)).fold(f64::NEG_INFINITY, f64::max);
+        if power == 0.0 || !most.is_finite() { 1.0 } else { (power * (own(index) - most)).exp().min(1.0) }
+    }
+
+    /// The answer among complete trajectories: by a vote in which a trajectory
+    /// weighs `weight` times its likelihood to a power, else the heaviest alone. Without any answer that can be
+    /// compared the heaviest complete one; without any complete one the best
+    /// text. Equal weights: the likelier, then the first.
+    pub(super) fn elect(&self, (vote, power): (bool, f64), weight: impl Fn(&Twig) -> f64) -> Option<Index> {
+        let sane = |weight: f64| if weight.is_nan() { 0.0 } else { weight };
+        let complete: Vec<Index> = self.all(State::Complete).collect();
+        let key = |index: Index| {
+            let twig = &self.twigs[index];
+            (sane(weight(twig)) * self.odds(index, &complete, power), twig.likelihood())
+        };
+        if vote {
+            let mut classes: Vec<(&str, f64, Vec<Index>)> = Vec::new();
+            for &index in &complete {
+                let Some(value) = self.twigs[index].value.as_deref() else { continue };
+                let weight = key(index).0;
+                match classes.iter_mut().find(|(known, ..)| *known == value) {
+                    Some((_, sum, members)) => {
+                        *sum += weight;
+                        members.push(index);
+                    }
+                    None => classes.push((value, weight, vec![index])),
+                }
+            }
+            let mut winner: Option<&(&str, f64, Vec<Index>)> = None;
+            for class in &classes {
+                if winner.is_none_or(|best| (class.1, class.2.len()) > (best.1, best.2.len())) {
+                    winner = Some(class);
+                }
+            }
+            if let Some((.., members)) = winner {
+                return best_of(members.iter().copied(), key);
+            }
+        }
+        best_of(complete.iter().copied(), key).or_else(|| {
+            let some = (0..self.twigs.len()).filter(|&index| self.twigs[index].tokens > 0);
+            let leaf =
+                |index: &Index| !self.twigs.iter().any(|twig| twig.parent == Some(*index) && twig.tokens > 0);
+            best_of(some.filter(leaf), key)
+        })
+    }
+
+    pub(super) fn answer(&self, chosen: Option<Index>) -> Option<Answer> {
+        let twig = &self.twigs[chosen?];
+        Some(Answer { node: twig.node, complete: twig.state == State::Complete })
+    }
+
+    /// Every trajectory that came to its end, and the chosen one.
+    pub(super) fn candidates(&self, chosen: Option<Index>, score: impl Fn(&Twig) -> f64) -> Vec<Candidate> {
+        let shown = |index: &Index| self.twigs[*index].state == State::Complete || Some(*index) == chosen;
+        let candidate = |index: Index| {
+            let twig = &self.twigs[index];
+            Candidate {
+                branch: twig.node,
+                answer: twig.value.clone(),
+                mean_logprob: twig.mean_logprob,
+                score: Some(score(twig)).filter(|score| score.is_finite()),
+                tokens: twig.path,
+                complete: twig.state == State::Complete,
+                selected: Some(index) == chosen,
+            }
+        };
+        (0..self.twigs.len()).filter(shown).map(candidate).collect()
+    }
+}
+
+/// What to inject so that a thought comes to its answer within `max_tokens`:
+/// nothing where the marker is there already, or where it leaves no room for an
+/// answer.
+pub(super) fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) -> Vec<TokenId> {
+    let Some(marker) = marker.filter(|marker| !text.contains(&marker.text)) else { return Vec::new() };
+    let bare = text.is_empty() || text.ends_with(&marker.separator);
+    let inject = if bare { &marker.inject_after_separator } else { &marker.inject };
+    if inject.len() < max_tokens as usize { inject.clone() } else { Vec::new() }
+}
+
+/// The first of those with the greatest key; NaN is below every number.
+pub(super) fn best_of(
+    indices: impl Iterator<Item = Index>,
+    key: impl Fn(Index) -> (f64, f64),
+) -> Option<Index> {
+    let low = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
+    let mut best: Option<(Index, (f64, f64))> = None;
+    for index in indices {
+        let (first, second) = key(index);
+        let key = (low(first), low(second));
+        if best.is_none_or(|(_, best)| key > best) {
+            best = Some((index, key));
+        }
+    }
+    best.map(|(index, _)| index)
+}

@@ -1,0 +1,271 @@
+//! The formulas by known answers, and scripted searches whose every step is known.
+
+use super::super::chain::tests::extend;
+use super::super::conformance::{Driver, budget, fates, mcts, room};
+use super::super::{Grown, NodeId, Strategy};
+use super::*;
+use crate::plan::Steps;
+use crate::verify::Aggregate;
+use proptest::prelude::*;
+
+fn settings() -> Mcts {
+    Mcts {
+        likelihood: 0.0,
+        simulations: 64,
+        width: 2,
+        select: Select::Uct(1.0),
+        widening: None,
+        scoring: Scoring::Verifier(Aggregate::Last),
+        whole: false,
+        choice: Final::Vote,
+        in_flight: 1,
+        steps: Steps { most: 8, tokens: 50, repeats: 0 },
+    }
+}
+
+fn search(mcts: Mcts) -> TreeSearch {
+    let budget =
+        Budget { tokens: 1_000, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    TreeSearch::new(mcts, budget, None)
+}
+
+/// A step of two tokens that ends with `word`, and its score.
+fn step(word: u32, score: f64) -> Outcome {
+    Outcome::Grown(Grown {
+        tokens: 2,
+        ids: vec![1, word],
+        text: "so\n\n".to_owned(),
+        mean_logprob: -1.0,
+        step_logprob: -1.0,
+        scores: Some(vec![score]),
+        extensible: true,
+        ..Grown::default()
+    })
+}
+
+/// The same, at the end of a trajectory with this answer.
+fn end(word: u32, score: f64, answer: &str) -> Outcome {
+    match step(word, score) {
+        Outcome::Grown(grown) => Outcome::Grown(Grown {
+            text: format!("The answer is \\boxed{{{answer}}}."),
+            complete: true,
+            extensible: false,
+            ..grown
+        }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    }
+}
+
+/// Asks until there is work; each piece as (branch, what it was forked from).
+fn asked(search: &mut TreeSearch) -> Vec<(u32, Option<u32>)> {
+    let grown = |work: &Work| match work {
+        Work::Extend(extend) => Some((extend.node.0, extend.fork.map(|node| node.0))),
+        Work::Retire(_) => None,
+    };
+    let mut all = Vec::new();
+    loop {
+        let works = search.ask(100);
+        all.extend(works.iter().filter_map(grown));
+        if works.is_empty() {
+            return all;
+        }
+    }
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-12
+}
+
+#[test]
+fn the_rules_of_selection_are_those_of_the_papers() {
+    let mut tree = search(Mcts { select: Select::Uct(1.4), ..settings() });
+    let a = tree.nodes.add(ROOT, 0, 0.6);
+    let b = tree.nodes.add(ROOT, 1, 0.2);
+    for (place, value) in [(a, 0.6), (b, 0.3), (a, 0.4)] {
+        tree.nodes.descend(None, place);
+        tree.nodes.arrive(place, value);
+    }
+    // One more is in flight, and counts as a visit of the value 0.
+    tree.nodes.descend(None, a);
+    let ln = 4f64.ln();
+    assert!(close(tree.promise(ROOT, a), 1.0 / 3.0 + 1.4 * (ln / 3.0).sqrt()));
+    assert!(close(tree.promise(ROOT, b), 0.3 + 1.4 * ln.sqrt()));
+    tree.mcts.select = Select::Puct { init: 1.25, base: 19_652.0 };
+    let weight = (19_657.0f64 / 19_652.0).ln() + 1.25;
+    assert!(close(tree.promise(ROOT, a), 1.0 / 3.0 + weight * 0.75 * 2.0 / 4.0));
+    assert!(close(tree.promise(ROOT, b), 0.3 + weight * 0.25 * 2.0 / 2.0));
+}
+
+#[test]
+fn steps_are_selected_expanded_valued_and_backed_up_in_turn() {
+    let mut tree = search(settings());
+    // The first simulation is a whole trajectory.
+    assert_eq!(asked(&mut tree), [(1, Some(0))]);
+    tree.tell(0, step(1, 0.5));
+    assert_eq!(asked(&mut tree), [(2, Some(1))]);
+    tree.tell(1, end(2, 0.8, "4"));
+    let value = |tree: &TreeSearch, place| (tree.nodes.get(place).visits, tree.nodes.get(place).value());
+    assert_eq!((value(&tree, ROOT), value(&tree, 1), value(&tree, 2)), ((1, 0.8), (1, 0.8), (1, 0.8)));
+    // The prompt may have a second child; from then on UCT decides.
+    assert_eq!(asked(&mut tree), [(3, Some(0))]);
+    tree.tell(2, step(3, 0.4));
+    // 0.8 + sqrt(ln 2) against 0.4 + sqrt(ln 2).
+    assert_eq!(asked(&mut tree), [(4, Some(1))]);
+    tree.tell(3, step(4, 0.1));
+    assert!(value(&tree, 1).0 == 2 && close(value(&tree, 1).1, 0.45));
+    // 0.45 + sqrt(ln 3 / 2) = 1.19 against 0.4 + sqrt(ln 3) = 1.45.
+    assert_eq!(asked(&mut tree), [(5, Some(3))]);
+    tree.tell(4, end(5, 0.9, "5"));
+    assert!(close(value(&tree, 3).1, 0.65) && close(value(&tree, ROOT).1, 0.55));
+    assert_eq!((value(&tree, 3).0, value(&tree, ROOT).0), (2, 4));
+    // 0.45 + sqrt(ln 4 / 2) = 1.28 against 0.65 + the same.
+    assert_eq!(asked(&mut tree), [(6, Some(3))]);
+    assert_eq!(tree.answer().map(|answer| answer.node), Some(NodeId(5)), "0.9 for 5 against 0.8 for 4");
+}
+
+#[test]
+fn a_simulation_worth_its_trajectory_goes_on_to_the_end() {
+    let mut tree = search(Mcts { whole: true, in_flight: 2, ..settings() });
+    assert_eq!(asked(&mut tree), [(1, Some(0)), (2, Some(0))]);
+    tree.tell(1, step(2, 0.9));
+    assert_eq!(asked(&mut tree), [(3, Some(2))], "no second simulation takes its place");
+    assert_eq!((tree.nodes.get(ROOT).pending, tree.nodes.get(ROOT).visits), (2, 0));
+    tree.tell(2, end(3, 0.25, "4"));
+    assert_eq!((tree.nodes.get(ROOT).pending, tree.nodes.get(ROOT).visits), (1, 1));
+    assert_eq!(tree.nodes.get(1).value(), 0.25, "not the score of the step");
+}
+
+#[test]
+fn what_is_in_flight_is_bounded_counts_as_nothing_and_is_undone() {
+    let mut tree = search(Mcts { in_flight: 3, width: 5, ..settings() });
+    assert_eq!(asked(&mut tree).len(), 3);
+    assert_eq!(tree.nodes.get(ROOT).pending, 3);
+    tree.tell(1, Outcome::Abandoned);
+    assert_eq!((tree.nodes.get(ROOT).pending, tree.nodes.get(ROOT).visits), (2, 0));
+    tree.tell(2, step(1, 0.6));
+    assert_eq!(tree.nodes.get(ROOT).value(), 0.3, "0.6 over a visit and one in flight");
+    assert_eq!(asked(&mut tree).len(), 2, "what came home or was lost makes room");
+}
+
+#[test]
+fn equal_steps_are_one_node_and_a_tree_in_which_nothing_is_left_ends_the_search() {
+    let mut tree = search(Mcts { simulations: 50, ..settings() });
+    asked(&mut tree);
+    tree.tell(0, end(7, 0.5, "4"));
+    assert_eq!(asked(&mut tree), [(2, Some(0))]);
+    tree.tell(1, end(7, 0.5, "4"));
+    assert_eq!((tree.nodes.places().len(), tree.nodes.get(1).visits), (2, 2));
+    assert!(tree.nodes.get(1).closed && tree.nodes.get(ROOT).closed);
+    // Simulations that end in a known trajectory cost nothing.
+    assert!(asked(&mut tree).is_empty() && tree.is_done());
+    assert_eq!(tree.candidates().iter().filter(|candidate| candidate.complete).count(), 1, "one vote");
+    assert_eq!(tree.begun, tree.nodes.get(ROOT).visits);
+    assert!(!tree.starved());
+}
+
+#[test]
+fn an_equal_step_gives_its_branch_back_and_its_simulation_goes_on_from_the_first() {
+    let mut tree = search(Mcts { whole: true, ..settings() });
+    asked(&mut tree);
+    tree.tell(0, step(7, 0.5));
+    asked(&mut tree);
+    tree.tell(1, end(1, 0.5, "4"));
+    assert_eq!(asked(&mut tree), [(3, Some(0))]);
+    tree.tell(2, step(7, 0.5));
+    assert_eq!(tree.ask(100), [Work::Retire(NodeId(3))]);
+    assert_eq!(asked(&mut tree), [(4, Some(1))]);
+    assert_eq!((tree.nodes.get(1).pending, tree.nodes.get(ROOT).tried), (1, 2));
+}
+
+#[test]
+fn progressive_widening_lets_a_node_have_children_as_it_is_visited() {
+    let tree = search(Mcts { width: 4, widening: Some((0.5, 1.0)), ..settings() });
+    assert_eq!([0.0, 1.0, 3.0, 4.0, 9.0, 100.0].map(|visits| tree.breadth(visits)), [1, 1, 1, 2, 3, 4]);
+    let tree = search(Mcts { width: 4, widening: None, ..settings() });
+    assert_eq!(tree.breadth(0.0), 4);
+}
+
+#[test]
+fn without_a_verifier_a_step_is_worth_its_rollouts() {
+    let mut tree = search(Mcts { scoring: Scoring::Rollouts(2), ..settings() });
+    assert_eq!(asked(&mut tree), [(1, Some(0))]);
+    tree.tell(0, step(1, f64::NAN));
+    assert_eq!(asked(&mut tree), [(2, Some(1)), (3, Some(1))]);
+    tree.tell(1, end(2, f64::NAN, "4"));
+    assert_eq!(tree.nodes.get(ROOT).pending, 1, "both are waited for");
+    tree.tell(2, end(3, f64::NAN, "5"));
+    assert_eq!((tree.nodes.get(ROOT).visits, tree.nodes.get(1).value()), (1, 0.5), "4 came first");
+    // Another step agrees with the other answer, which leads then.
+    assert_eq!(asked(&mut tree), [(4, Some(0))]);
+    tree.tell(3, end(4, f64::NAN, "5"));
+    assert_eq!([1, 2].map(|place| tree.nodes.get(place).value()), [0.5, 1.0]);
+    assert!(close(tree.nodes.get(ROOT).value(), 2.0 / 3.0));
+}
+
+#[test]
+fn the_answer_is_chosen_as_the_settings_say() {
+    let chosen = |choice| {
+        let mut tree = search(Mcts { simulations: 3, width: 3, choice, ..settings() });
+        for (id, (score, answer)) in [(0.3, "2"), (0.5, "1"), (0.3, "2")].into_iter().enumerate() {
+            asked(&mut tree);
+            tree.tell(id as u64, end(id as u32, score, answer));
+        }
+        assert!(asked(&mut tree).is_empty() && tree.is_done());
+        tree.answer().map(|answer| answer.node.0)
+    };
+    assert_eq!([Final::Vote, Final::Best, Final::Value, Final::Visits].map(chosen), [1, 2, 2, 1].map(Some));
+}
+
+#[test]
+fn a_node_without_a_place_for_more_is_passed_over() {
+    let mut tree = search(Mcts { steps: Steps { most: 2, tokens: 50, repeats: 0 }, ..settings() });
+    asked(&mut tree);
+    tree.tell(0, step(1, 0.9));
+    // The last step that fits goes to the end of the text, and is cut.
+    let works = tree.ask(100);
+    assert_eq!(extend(&works[0]).until, Until::End);
+    tree.tell(1, step(2, 0.9));
+    let other = extend(&tree.ask(100)[0]);
+    tree.tell(other.id, step(3, 0.1));
+    let next = asked(&mut tree);
+    assert!(!next.is_empty() && !tree.is_done(), "others can be expanded still");
+    assert!(next.iter().all(|(_, fork)| *fork != Some(2)));
+}
+
+#[test]
+fn where_no_more_branches_may_be_made_a_parent_does_not_grow_into_its_children() {
+    let budget = Budget { tokens: 1_000, reserve: 0, branches: 3, branch_tokens: 500, verifier_tokens: None };
+    let mut tree = TreeSearch::new(settings(), budget, None);
+    asked(&mut tree);
+    tree.tell(0, step(1, 0.9));
+    assert_eq!(asked(&mut tree), [(2, Some(1))]);
+    tree.tell(1, step(2, 0.9));
+    assert_eq!(asked(&mut tree), [(3, Some(2))]);
+    tree.tell(2, step(3, 0.9));
+    // Branches 1 and 2 have children; 3 goes on alone.
+    assert_eq!(asked(&mut tree), [(3, None)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn no_visit_is_left_in_flight(
+        mcts in mcts(),
+        budget in budget(),
+        room in room(),
+        fates in fates(),
+    ) {
+        let mut driver = Driver::new(Box::new(TreeSearch::new(mcts, budget, None)), budget, room);
+        driver.run(&fates)?;
+        let tree = &driver.strategy;
+        for place in tree.nodes.places() {
+            let node = tree.nodes.get(place);
+            prop_assert_eq!(node.pending, 0, "at {}", place);
+            prop_assert!((0.0..1.0 + 1e-9).contains(&node.value()), "{}", node.value());
+            let below: u32 = node.children.iter().map(|child| tree.nodes.get(*child).visits).sum();
+            prop_assert!(below <= node.visits);
+        }
+        prop_assert!(tree.begun <= mcts.simulations);
+    }
+}

@@ -1,0 +1,288 @@
+//! A process reward model behind vLLM's `POST /pooling`.
+//!
+//! The server is told the whole solution every time and answers with a row for
+//! every step; its own prefix cache is what keeps that cheap. A row is a
+//! probability, or those of the two labels: `[wrong, right]` of a model with a
+//! head, `[good, bad]` where vLLM is told to return the logits of two tokens, in
+//! the order of its documentation (`returned_token_ids: [648, 387]`).
+//!
+//! Deliberately absent: models whose scores `/pooling` does not give by steps
+//! (RLHFlow, Skywork), keys and other ways to log in.
+
+use super::clean::Cleaner;
+use super::config::Kind;
+use super::lease::Transcript;
+use super::{Aggregate, VerifyError, probability};
+use reqwest::{StatusCode, Url};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Pauses before further tries, where another try may help.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+
+/// Bytes of text to a token, about: to estimate what a solution costs.
+const BYTES_A_TOKEN: usize = 4;
+
+/// Characters of a refusal that are shown.
+const EXCERPT: usize = 200;
+
+/// Where a model is served, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// The server, for example `http://host:8000/`.
+    pub url: String,
+    /// The model's name there; without it, the first that the server lists.
+    pub model: Option<String>,
+    /// How it is read; without it, what its name says.
+    pub kind: Option<Kind>,
+}
+
+/// Why another server does not score. Each begins with its address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteError {
+    /// The address is none.
+    #[error("'{url}' is not reached by HTTP: {cause}; give --prm an address such as http://host:8000/")]
+    Address {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// No connection, or one that broke.
+    #[error("{url} cannot be reached: {cause}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// No answer in time.
+    #[error("{url} has not answered within {seconds} s")]
+    TimedOut {
+        /// The address.
+        url: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The server refused.
+    #[error("{url} refuses with {status}: {message}")]
+    Refused {
+        /// The address.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+        /// What it says.
+        message: String,
+    },
+    /// An answer that is not what `/pooling` gives.
+    #[error("{url} answers what is not understood: {what}")]
+    Answer {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A server without models.
+    #[error("{0} lists no model; name one with --prm-model")]
+    NoModel(String),
+    /// A model of which nobody says how it is read.
+    #[error(
+        "{url} serves '{model}', and how its scores are read is not known: give --prm-format (qwen_prm, math_shepherd, math_psa or versa_prm)"
+    )]
+    Format {
+        /// The address.
+        url: String,
+        /// The model.
+        model: String,
+    },
+}
+
+/// A model on another server.
+#[derive(Debug)]
+pub struct Remote {
+    http: reqwest::Client,
+    /// With a slash at its end.
+    base: String,
+    model: String,
+    kind: Kind,
+    cleaner: Cleaner,
+}
+
+impl Remote {
+    /// Makes out the model and how it is read; asks the server where the
+    /// configuration does not name the model.
+    ///
+    /// # Errors
+    /// When the address is none, the server does not list a model, or its format
+    /// is not known or not one that `/pooling` gives by steps.
+    pub async fn find(config: RemoteConfig) -> Result<Self, RemoteError> {
+        let url = config.url;
+        let address = |cause: String| RemoteError::Address { url: url.clone(), cause };
+        let parsed = Url::parse(&url).map_err(|error| address(error.to_string()))?;
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER);
+        if parsed.host_str().is_some_and(is_here) {
+            // A proxy that the environment names would look for it elsewhere.
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| address(error.to_string()))?;
+        let base = format!("{}/", url.trim_end_matches('/').trim_end_matches("/v1"));
+        let model = match config.model {
+            Some(model) => model,
+            None => {
+                let listed = answer(&base, || http.get(format!("{base}v1/models"))).await?;
+                let first = listed["data"][0]["id"].as_str().map(str::to_owned);
+                first.ok_or_else(|| RemoteError::NoModel(base.clone()))?
+            }
+        };
+        let kind = config.kind.or_else(|| Kind::recognise(&model, None));
+        let kind = kind.filter(|kind| *kind == Kind::QwenPrm || kind.plain().is_some());
+        let kind = kind.ok_or_else(|| RemoteError::Format { url: base.clone(), model: model.clone() })?;
+        let tag = kind.markers()[0].unwrap_or_default();
+        let blank = tag.trim().is_empty() || kind == Kind::QwenPrm;
+        let (anywhere, word) = if blank { (Some(tag), None) } else { (None, Some(tag.to_owned())) };
+        let cleaner = Cleaner::new(anywhere.map(str::to_owned).into_iter().collect(), word).guessing();
+        Ok(Self { http, base, model, kind, cleaner })
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    pub(super) fn aggregate(&self) -> Aggregate {
+        self.kind.aggregate()
+    }
+
+    pub(super) fn separator(&self) -> &'static str {
+        self.kind.separator()
+    }
+
+    pub(super) fn cleaner(&self) -> &Cleaner {
+        &self.cleaner
+    }
+
+    /// About how many tokens a solution is.
+    pub(super) fn estimate(&self, transcript: &Transcript) -> usize {
+        let steps = transcript.steps.iter().map(|step| step.len() + BYTES_A_TOKEN);
+        (transcript.problem.len() + steps.sum::<usize>()).div_ceil(BYTES_A_TOKEN)
+    }
+
+    /// The scores of the last `new` steps.
+    pub(super) async fn score(&self, transcript: &Transcript, new: usize) -> Result<Vec<f64>, VerifyError> {
+        let url = format!("{}pooling", self.base);
+        let body = self.body(transcript);
+        let value = answer(&self.base, || self.http.post(&url).json(&body)).await?;
+        let strange = |what: String| RemoteError::Answer { url: self.base.clone(), what };
+        let rows = value["data"][0]["data"].as_array();
+        let rows = rows.ok_or_else(|| strange("data[0].data is not a list of rows".to_owned()))?;
+        let (expected, found) = (transcript.steps.len(), rows.len());
+        if found != expected {
+            return Err(VerifyError::Shape { expected, found });
+        }
+        let score = |row: &Value| {
+            let number = match row.as_array().map(Vec::as_slice) {
+                None => row.as_f64(),
+                Some([only]) => only.as_f64(),
+                // The labels of a head, or two tokens in the order of the documentation.
+                Some([first, second]) => if self.kind == Kind::QwenPrm { second } else { first }.as_f64(),
+                Some(_) => None,
+            };
+            let number = number.ok_or_else(|| strange(format!("a step's row is {row}")))?;
+            probability(number)
+        };
+        rows[found - new.min(found)..].iter().map(score).collect()
+    }
+
+    fn body(&self, Transcript { problem, steps }: &Transcript) -> Value {
+        let Some([first, between, after]) = self.kind.plain() else {
+            let tag = self.kind.markers()[0].unwrap_or_default();
+            let solution: String = steps.iter().map(|step| format!("{step}{tag}")).collect();
+            let said = |role: &str, content: &str| json!({"role": role, "content": content});
+            let system = self.kind.system().map(|text| said("system", text));
+            let turns = [said("user", problem), said("assistant", &solution)];
+            let messages: Vec<Value> = system.into_iter().chain(turns).collect();
+            return json!({
+                "model": self.model, "messages": messages, "add_generation_prompt": false,
+                "encoding_format": "float",
+            });
+        };
+        let mut text = problem.to_string();
+        for (index, step) in steps.iter().enumerate() {
+            text.push_str(if index == 0 { first } else { between });
+            text.push_str(step);
+            text.push_str(after);
+        }
+        json!({"model": self.model, "input": text, "encoding_format": "float"})
+    }
+}
+
+/// Asks until there is an answer, or one more try would not help.
+async fn answer(url: &str, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value, RemoteError> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let (error, again) = match request().send().await {
+            Err(error) => failed(url, &error),
+            Ok(response) => {
+                let status = response.status();
+                match response.bytes().await {
+                    Err(error) => failed(url, &error),
+                    Ok(body) if status.is_success() => {
+                        return serde_json::from_slice(&body)
+                            .map_err(|e| RemoteError::Answer { url: url.to_owned(), what: e.to_string() });
+                    }
+                    Ok(body) => refused(url, status, &body),
+                }
+            }
+        };
+        match pauses.next() {
+            Some(pause) if again => tokio::time::sleep(pause).await,
+            _ => return Err(error),
+        }
+    }
+}
+
+/// A failure to get an answer, and whether another try may help.
+fn failed(url: &str, error: &reqwest::Error) -> (RemoteError, bool) {
+    let url = url.to_owned();
+    if error.is_timeout() && !error.is_connect() {
+        return (RemoteError::TimedOut { url, seconds: ANSWER.as_secs() }, false);
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    (RemoteError::Unreachable { url, cause: cause.to_string() }, true)
+}
+
+/// A refusal, and whether another try may help.
+fn refused(url: &str, status: StatusCode, body: &[u8]) -> (RemoteError, bool) {
+    let text = String::from_utf8_lossy(body);
+    // vLLM's envelope, old and new.
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let said = value["error"]["message"].as_str().or_else(|| value["message"].as_str());
+    let message: String = said.unwrap_or(text.trim()).chars().take(EXCERPT).collect();
+    let busy = matches!(status.as_u16(), 429 | 502 | 503 | 504);
+    (RemoteError::Refused { url: url.to_owned(), status: status.as_u16(), message }, busy)
+}
+
+/// Whether a host is this machine.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Against a server that the test plays.
+
+use super::*;
+use crate::prompt::Message;
+use crate::verify::{Opening, Verifier};
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+
+/// What the server answers, one after the other, and what it was asked.
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+struct Played {
+    url: String,
+    script: Script,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn pooling(State(script): State<Script>, body: String) -> Response {
+    script.asked.lock().expect("not poisoned").push(serde_json::from_str(&body).expect("JSON"));
+    let next = script.answers.lock().expect("not poisoned").pop_front().expect("asked too often");
+    (axum::http::StatusCode::from_u16(next.0).expect("a status"), next.1).into_response()
+}
+
+async fn play(models: Value, answers: &[(u16, Value)]) -> Played {
+    let script = Script::default();
+    *script.answers.lock().expect("not poisoned") =
+        answers.iter().map(|(status, body)| (*status, body.to_string())).collect();
+    let app = Router::new()
+        .route("/v1/models", get(move || std::future::ready(models.to_string())))
+        .route("/pooling", post(pooling))
+        .with_state(script.clone());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await.expect("serves") });
+    Played { url, script, serving }
+}
+
+fn rows(rows: Value) -> (u16, Value) {
+    (
+        200,
+        json!({"id": "pool-1", "object": "list", "data": [{"index": 0, "object": "pooling", "data": rows}]}),
+    )
+}
+
+fn listed(model: &str) -> Value {
+    json!({"object": "list", "data": [{"id": model, "object": "model"}]})
+}
+
+async fn found(played: &Played, kind: Option<Kind>) -> Remote {
+    let config = RemoteConfig { url: played.url.clone(), model: None, kind };
+    Remote::find(config).await.expect("it is listed and known")
+}
+
+async fn opened(remote: Remote) -> super::super::Lease {
+    let verifier = Verifier::remote(remote.model().to_owned(), remote);
+    let content = "What is <|im_end|>1 + 1?".to_owned();
+    let asked = [Message { role: "user", content }];
+    verifier.open(&asked, Opening::default()).await.expect("nothing to wait for")
+}
+
+async fn scored(lease: &mut super::super::Lease, text: &str, ended: bool) -> Result<Vec<f64>, VerifyError> {
+    let reading = lease.read(text, ended).expect("something new");
+    assert!(reading.tokens() > 0);
+    let scores = lease.score(reading).await?;
+    lease.take(&scores);
+    Ok(scores)
+}
+
+#[tokio::test]
+async fn a_chat_model_is_told_all_steps_and_the_rows_of_new_ones_are_taken() {
+    let first = json!([[0.75, 0.25]]);
+    let all = json!([[0.7, 0.3], [0.5, 0.5], [0.25, 0.75]]);
+    let played = play(listed("Qwen/Qwen2.5-Math-PRM-7B"), &[rows(first), rows(all)]).await;
+    let mut lease = opened(found(&played, None).await).await.fork();
+    assert_eq!(scored(&mut lease, "one <extra_0>\n\ntw", false).await, Ok(vec![0.25]));
+    assert_eq!(scored(&mut lease, "one <extra_0>\n\ntwo\n\n\n\nthree", true).await, Ok(vec![0.5, 0.75]));
+    assert_eq!(lease.scores(), [0.25, 0.5, 0.75]);
+    let asked = played.script.asked.lock().expect("not poisoned").clone();
+    let system = "Please reason step by step, and put your final answer within \\boxed{}.";
+    assert_eq!(
+        asked[1],
+        json!({
+            "model": "Qwen/Qwen2.5-Math-PRM-7B",
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": "What is 1 + 1?"},
+                {"role": "assistant", "content": "one<extra_0>two<extra_0>three<extra_0>"},
+            ],
+            "add_generation_prompt": false,
+            "encoding_format": "float",
+        })
+    );
+}
+
+#[tokio::test]
+async fn plain_formats_go_as_text_with_pairs_good_first_and_scalars() {
+    let answers =
+        [rows(json!([[0.75, 0.25], [0.5, 0.5]])), rows(json!([0.125, [0.25], 1])), rows(json!([[1.5]]))];
+    let played = play(listed("any"), &answers).await;
+    let root = opened(found(&played, Some(Kind::MathShepherd)).await).await;
+    let mut lease = root.fork();
+    assert_eq!(scored(&mut lease, "one\n\ntwo ки", true).await, Ok(vec![0.75, 0.5]));
+    let text = played.script.asked.lock().expect("not poisoned")[0]["input"].clone();
+    assert_eq!(text, "What is 1 + 1? one ки\ntwo ки");
+    let mut lease = root.fork();
+    assert_eq!(scored(&mut lease, "one\n\ntwo\n\nthree", true).await, Ok(vec![0.125, 0.25, 1.0]));
+    let mut lease = root.fork();
+    assert_eq!(scored(&mut lease, "one", true).await, Err(VerifyError::Score("1.5".to_owned())));
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again_and_a_refusal_is_told() {
+    let busy = (503, json!({"error": {"message": "loading"}}));
+    let refused = (400, json!({"error": {"message": "no such task"}}));
+    let good = rows(json!([[0.5, 0.5]]));
+    let answers = [busy.clone(), busy.clone(), good, busy.clone(), busy.clone(), busy, refused];
+    let played = play(listed("qwen2.5-math-prm"), &answers).await;
+    let root = opened(found(&played, None).await).await;
+    assert_eq!(scored(&mut root.fork(), "one", true).await, Ok(vec![0.5]));
+    let refusal = |status, message: &str| {
+        let (url, message) = (played.url.clone(), message.to_owned());
+        Err(VerifyError::Remote(RemoteError::Refused { url, status, message }))
+    };
+    assert_eq!(scored(&mut root.fork(), "one", true).await, refusal(503, "loading"));
+    assert_eq!(scored(&mut root.fork(), "one", true).await, refusal(400, "no such task"));
+}
+
+#[tokio::test]
+async fn strange_answers_are_errors() {
+    let strange = [
+        (rows(json!([[0.5, 0.5], [0.5, 0.5]])), "2 numbers where 1"),
+        (rows(json!([[0.5, 0.25, 0.25]])), "a step's row is [0.5,0.25,0.25]"),
+        (rows(json!(["x"])), "a step's row is \"x\""),
+        (rows(json!([[null, null]])), "a step's row is [null,null]"),
+        (rows(json!("AAAA")), "data[0].data is not a list of rows"),
+        ((200, json!({"data": []})), "data[0].data is not a list of rows"),
+        (rows(json!([[0.5, -0.5]])), "the score -0.5, which does not lie from 0 to 1"),
+    ];
+    let answers: Vec<(u16, Value)> = strange.iter().map(|(answer, _)| answer.clone()).collect();
+    let played = play(listed("qwen2.5-math-prm"), &answers).await;
+    let root = opened(found(&played, None).await).await;
+    for (_, message) in &strange {
+        let error = scored(&mut root.fork(), "one", true).await.expect_err("strange").to_string();
+        assert!(error.contains(message), "{error}, not {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_when_it_is_named() {
+    let played = play(listed("somebody/model"), &[]).await;
+    let message = |url: &str, kind| {
+        let config = RemoteConfig { url: url.to_owned(), model: None, kind };
+        async { Remote::find(config).await.expect_err("refused").to_string() }
+    };
+    let unknown = message(&played.url, None).await;
+    assert!(unknown.contains("serves 'somebody/model'") && unknown.contains("--prm-format"), "{unknown}");
+    assert!(message(&played.url, Some(Kind::Rlhflow)).await.contains("--prm-format"));
+    let empty = play(json!({"data": []}), &[]).await;
+    assert!(message(&empty.url, None).await.contains("lists no model; name one with --prm-model"));
+    assert!(message("http://", None).await.contains("give --prm an address"));
+    // A port that was free a moment ago.
+    let lost = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let lost = message(&format!("http://{lost}/"), None).await;
+    assert!(lost.contains("cannot be reached"), "{lost}");
+}

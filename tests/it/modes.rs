@@ -1,0 +1,352 @@
+//! Every mode and variant on the bundled models: its answer, its account and its
+//! tree, whole and streamed, alone and among strangers; and parameters that are
+//! out of bounds or of another mode.
+
+use crate::support::{PROBLEM, PUZZLE, Served, counter, joined, serve};
+use espalier::app::{self, Hub, Scorer};
+use espalier::config::{Environment, ModelArgs};
+use espalier::engine::tree::{self, TreeEngine};
+use espalier::engine::{EngineThread, Priority};
+use espalier::metrics::Metrics;
+use espalier::plan::{
+    BudgetParams, Kind, ModeName, PARAMETERS, Parameter, Params, Planner, PlannerParts, SamplingParams,
+    Setting, Settings, Verifiers,
+};
+use espalier::prompt::Message;
+use espalier::search::event::{Event, Finished};
+use espalier::search::run::{Delivery, Runner};
+use espalier::verify::Verifier;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// A small search of every kind: (name, `reasoning`).
+fn variants() -> Vec<(&'static str, Value)> {
+    let small = |mut reasoning: Value| {
+        reasoning["budget"] = json!({"tokens": 1_500});
+        reasoning
+    };
+    [
+        ("direct", json!({"mode": "direct"})),
+        ("cot", json!({"mode": "cot"})),
+        ("vote fixed", json!({"mode": "self_consistency", "branches": 6, "stop": "fixed", "vote": "count"})),
+        ("vote posterior", json!({"mode": "self_consistency", "branches": 8, "stop": "posterior"})),
+        ("vote window", json!({"mode": "self_consistency", "branches": 8, "wave": 3, "stop": "window"})),
+        (
+            "vote confidence",
+            json!({"mode": "self_consistency", "branches": 5, "vote": "confidence", "confidence": "bottom",
+                   "confidence_window": 8}),
+        ),
+        ("best", json!({"mode": "best_of_n", "branches": 5, "weighted": false, "aggregate": "min"})),
+        ("best likely", json!({"mode": "best_of_n", "branches": 5, "rank": "likelihood"})),
+        ("beam", json!({"mode": "beam", "width": 3, "expansion": 3})),
+        ("dvts", json!({"mode": "beam", "width": 2, "expansion": 3, "variant": "dvts", "final": "best"})),
+        ("rebase", json!({"mode": "beam", "width": 3, "expansion": 3, "variant": "rebase"})),
+        ("lookahead", json!({"mode": "lookahead", "width": 2, "expansion": 2, "lookahead": 2})),
+        ("uct", json!({"mode": "mcts", "width": 3, "simulations": 20})),
+        (
+            "puct",
+            json!({"mode": "mcts", "select": "puct", "value": "step", "widening": 0.5, "final": "visits",
+                   "in_flight": 1, "simulations": 20}),
+        ),
+        ("rollouts", json!({"mode": "mcts", "value": "rollouts", "width": 2, "simulations": 8})),
+        ("auto", json!({"mode": "auto", "probe": 3, "width": 2, "expansion": 2})),
+    ]
+    .into_iter()
+    .map(|(name, reasoning)| (name, small(reasoning)))
+    .collect()
+}
+
+fn asked(reasoning: &Value, seed: u64) -> Value {
+    let messages = json!([{"role": "user", "content": PUZZLE}]);
+    let mut reasoning = reasoning.clone();
+    reasoning["include_tree"] = json!(true);
+    json!({"messages": messages, "reasoning": reasoning, "seed": seed})
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}
+
+/// What the server has counted so far: by the engine, and by the runs.
+async fn counted(server: &Served) -> [u64; 2] {
+    let text = server.get("/metrics").await.text;
+    let [sampled, injected, completed] = [
+        "espalier_engine_sampled_tokens_total",
+        "espalier_engine_injected_tokens_total",
+        "espalier_completion_tokens_total",
+    ]
+    .map(|name| counter(&text, name));
+    [sampled + injected, completed]
+}
+
+/// What a body says apart from what depends on the pace of the engine: a vote
+/// that is decided gives up what is in flight, wherever that stands.
+fn lasting(body: &Value) -> Value {
+    let search = &body["search"];
+    json!([
+        body["choices"],
+        search["mode"],
+        search["parameters"],
+        search["candidates"],
+        search["stop_reason"],
+        search["seed"],
+        search["notes"],
+    ])
+}
+
+#[tokio::test]
+async fn every_mode_accounts_for_every_token_of_its_tree() {
+    let server = serve().await;
+    for (name, reasoning) in variants() {
+        let before = counted(&server).await;
+        let body = server.chat(asked(&reasoning, 5)).await;
+        let after = counted(&server).await;
+        let search = &body["search"];
+        assert_eq!(search["mode"], reasoning["mode"], "{name}: {search}");
+        let spent = number(&body["usage"]["completion_tokens"]);
+        assert_eq!(after, before.map(|then| then + spent), "{name}: engine, runs");
+        assert_eq!(number(&search["spent"]["tokens"]), spent, "{name}");
+        assert!(0 < spent && spent <= 1_500, "{name}: {spent}");
+        let tree = search["tree"].as_array().expect("a tree");
+        assert_eq!(tree.iter().map(|node| number(&node["tokens"])).sum::<u64>(), spent, "{name}: the tree");
+        let made = &search["branches"];
+        assert_eq!(tree.len() as u64, number(&made["made"]), "{name}");
+        assert_eq!(number(&made["kept"]) + number(&made["pruned"]), number(&made["made"]), "{name}");
+        // The answer is the text along the selected branch.
+        let candidates = search["candidates"].as_array().expect("candidates");
+        let selected: Vec<&Value> = candidates.iter().filter(|c| c["selected"] == true).collect();
+        let [selected] = selected.as_slice() else { panic!("{name}: {candidates:?}") };
+        let (mut text, mut at, mut tokens) = (String::new(), number(&selected["branch"]), 0);
+        while at > 0 {
+            let node = tree.iter().find(|node| node["id"] == at).expect("a branch");
+            text.insert_str(0, node["text"].as_str().expect("text"));
+            tokens += number(&node["tokens"]);
+            at = number(&node["parent"]);
+        }
+        assert_eq!(tokens, number(&selected["tokens"]), "{name}");
+        let message = &body["choices"][0]["message"];
+        let said = [&message["reasoning"], &message["content"]].map(|part| part.as_str().unwrap_or_default());
+        assert_eq!(text, said.concat(), "{name}");
+        // Every parameter that was asked for is shown as it was used.
+        for (key, value) in reasoning.as_object().expect("an object") {
+            if Parameter::named(key).is_some() {
+                assert_eq!(&search["parameters"][key], value, "{name}: {key}");
+            }
+        }
+        let scored = number(&search["spent"]["verified_steps"]) > 0;
+        let silent = ["direct", "cot", "vote fixed", "vote confidence", "best likely", "rollouts"];
+        assert_eq!(scored, !silent.contains(&name), "{name}: {search}");
+        assert_eq!(search["verifier"].is_string(), scored, "{name}");
+        server.idle().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_mode_says_the_same_alone_streamed_and_among_strangers() {
+    let server = serve().await;
+    let variants = variants();
+    let mut alone = Vec::new();
+    for (name, reasoning) in &variants {
+        let body = server.chat(asked(reasoning, 7)).await;
+        let chunks = server.stream(asked(reasoning, 7)).await;
+        let (content, thought) = joined(&chunks, 0);
+        let message = &body["choices"][0]["message"];
+        assert_eq!(content, message["content"].as_str().expect("text"), "{name}: streamed");
+        assert!(thought.ends_with(message["reasoning"].as_str().unwrap_or_default()), "{name}");
+        let report = &chunks.last().expect("chunks")["search"];
+        for key in ["mode", "parameters", "candidates", "stop_reason", "notes"] {
+            assert_eq!(report[key], body["search"][key], "{name}: {key}");
+        }
+        if !name.starts_with("vote") {
+            for key in ["spent", "branches", "sharing_ratio", "tree"] {
+                assert_eq!(report[key], body["search"][key], "{name}: {key}");
+            }
+        }
+        alone.push(body);
+    }
+    let others = variants.iter().map(|(_, reasoning)| server.chat(asked(reasoning, 99)));
+    let again = variants.iter().map(|(_, reasoning)| server.chat(asked(reasoning, 7)));
+    let (_, together) = tokio::join!(join_all(others), join_all(again));
+    for (((name, _), alone), together) in variants.iter().zip(&alone).zip(&together) {
+        assert_eq!(lasting(alone), lasting(together), "{name}");
+    }
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn a_verifier_s_part_of_the_budget_is_never_exceeded() {
+    let server = serve().await;
+    let mut ended = 0;
+    for (name, reasoning) in variants() {
+        let free = server.chat(asked(&reasoning, 5)).await;
+        let needed = number(&free["search"]["spent"]["verifier_tokens"]);
+        for bound in [0, 1, needed / 4, needed / 2, needed.saturating_sub(1), needed] {
+            let mut bounded = reasoning.clone();
+            bounded["budget"]["verifier_tokens"] = json!(bound);
+            let body = server.chat(asked(&bounded, 5)).await;
+            let search = &body["search"];
+            let spent = number(&search["spent"]["verifier_tokens"]);
+            assert!(spent <= bound, "{name}: {spent} of {bound}");
+            assert_eq!(search["budget"]["verifier_tokens"], bound, "{name}");
+            let said = body["choices"][0]["message"]["content"].as_str().expect("text");
+            assert!(!said.is_empty(), "{name}: an answer all the same");
+            if search["stop_reason"] == "budget_verifier_tokens" {
+                ended += 1;
+                let notes = search["notes"].to_string();
+                assert!(notes.contains("the verifier's part of the budget is spent"), "{name}: {notes}");
+            } else {
+                assert!(needed == 0 || bound == needed || name.starts_with("vote"), "{name}: {search}");
+            }
+        }
+    }
+    assert!(ended > 20, "{ended}");
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn parameters_out_of_bounds_and_of_other_modes_are_refused_by_name() {
+    let server = serve().await;
+    for spec in &PARAMETERS {
+        let mode = spec.modes[0].name();
+        let refused = |value: Value| {
+            let mut reasoning = json!({"mode": mode});
+            reasoning[spec.name] = value;
+            server.post(json!({"reasoning": reasoning}))
+        };
+        let (wrong, bounds): (Vec<Value>, Vec<String>) = match spec.kind {
+            Kind::Count(least, most) => (
+                vec![json!(i64::from(least) - 1), json!(i64::from(most) + 1)],
+                vec![format!(">= {least}"), format!("<= {most}")],
+            ),
+            Kind::Number(least, most) => {
+                (vec![json!(least - 0.125), json!(most * 2.0)], vec![format!("{least}"), format!("{most}")])
+            }
+            Kind::Choice(words) => (vec![json!("nonsense")], vec![words[0].to_owned()]),
+            Kind::Flag => (vec![json!(1)], vec!["a boolean".to_owned()]),
+        };
+        for (value, bound) in wrong.into_iter().zip(bounds) {
+            let reply = refused(value.clone()).await;
+            let error = reply.error();
+            let message = error["message"].as_str().expect("text");
+            assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.{}", spec.name))));
+            assert!(message.contains(&bound), "{} = {value}: {message} lacks {bound}", spec.name);
+        }
+        // Of another mode: refused where the mode is named, else noted.
+        let value = match (spec.default, spec.kind) {
+            (Some(Setting::Count(count)), _) => json!(count),
+            (Some(Setting::Number(number)), _) => json!(number),
+            (Some(Setting::Choice(word)), _) => json!(word),
+            (Some(Setting::Flag(flag)), _) => json!(flag),
+            (None, Kind::Choice(words)) => json!(words[0]),
+            (None, other) => panic!("{other:?}"),
+        };
+        let mut reasoning = json!({"mode": "cot"});
+        reasoning[spec.name] = value;
+        let reply = server.post(json!({"reasoning": reasoning})).await;
+        let error = reply.error();
+        assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.{}", spec.name))));
+        assert!(error["message"].as_str().expect("text").contains("'cot'"), "{error:?}");
+        reasoning.as_object_mut().expect("an object").shift_remove("mode");
+        reasoning["effort"] = json!("low");
+        let notes = server.chat(json!({"reasoning": reasoning})).await["search"]["notes"].to_string();
+        assert!(notes.contains(&format!("{} is no parameter of cot", spec.name)), "{notes}");
+    }
+}
+
+/// The bundled models on engines whose counters this test reads.
+struct Rig {
+    planner: Planner,
+    runner: Runner,
+    policy: Arc<Metrics>,
+    prm: Arc<Metrics>,
+    _threads: Vec<EngineThread>,
+}
+
+async fn rig() -> Rig {
+    let hub = Hub::new(&Environment::default());
+    let found = app::find(&ModelArgs::from("seedling"), &hub).await.expect("bundled");
+    let loaded = found.check().expect("fits").load(&mut |_, _| {}).expect("loads");
+    let tokenizer = Arc::new(loaded.tokenizer);
+    let [policy, prm] = [(); 2].map(|()| Arc::new(Metrics::new().expect("unique names")));
+    let settings =
+        || tree::Config { kv_bytes: 64 << 20, threads: 1, step_positions: 256, queue: 8, grouped: true };
+    let engine =
+        TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(&policy), &settings())
+            .expect("builds");
+    let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
+    let Some(Scorer::Here(judge)) = loaded.prm else { panic!("the bundled model comes with its verifier") };
+    let engine = TreeEngine::new(judge.model, Vec::new(), judge.tokenizer, Arc::clone(&prm), &settings())
+        .expect("builds");
+    let (second, judging) = EngineThread::spawn(engine).expect("a thread");
+    let verifier = Verifier::new(judge.name, judging, judge.format);
+    let planner = Planner::new(PlannerParts {
+        config: loaded.config.plan,
+        prompt: loaded.config.prompt,
+        template: loaded.template,
+        tokenizer,
+        caps: handle.caps().clone(),
+        defaults: loaded.sampling,
+        verifiers: Verifiers { prm: Some(verifier.aggregate()), judge: None },
+    })
+    .expect("the marker encodes");
+    let runner = Runner::new(handle, Some(verifier), Arc::clone(&policy));
+    Rig { planner, runner, policy, prm, _threads: vec![thread, second] }
+}
+
+async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) -> Finished {
+    let params = Params {
+        messages: vec![Message { role: "user", content: problem.to_owned() }],
+        effort: None,
+        mode: Some(mode),
+        max_completion_tokens: NonZeroU32::new(1_500),
+        budget: BudgetParams::default(),
+        settings,
+        n: 1,
+        temperature: None,
+        top_p: None,
+        sampling: SamplingParams::default(),
+        seed: Some(3),
+        stop: Vec::new(),
+        priority: Priority::Normal,
+        cache_salt: None,
+        logprobs: None,
+    };
+    let plan = rig.planner.plan(&params, 0).expect("a plan");
+    let mut running = rig.runner.start(plan, Delivery::Whole).await.expect("admitted");
+    let mut last = None;
+    while let Some(event) = running.next().await {
+        if let Event::Done(done) = event.expect("an answer").event {
+            let counts = running.counts().await.expect("the request is open");
+            assert_eq!(counts.sampled + counts.injected, u64::from(done.usage.completion_tokens));
+            last = Some(*done);
+        }
+    }
+    last.expect("it ends")
+}
+
+#[tokio::test]
+async fn a_verifier_computes_the_tokens_that_are_reported_and_no_others() {
+    let rig = rig().await;
+    for name in [ModeName::BestOfN, ModeName::Beam, ModeName::Lookahead, ModeName::Mcts, ModeName::Auto] {
+        let mut settings = Settings::default();
+        settings.set(Parameter::Branches, Setting::Count(6));
+        settings.set(Parameter::Weighted, Setting::Flag(false));
+        settings.set(Parameter::Simulations, Setting::Count(12));
+        let settings = settings.of_mode(name);
+        for problem in [PROBLEM, PUZZLE] {
+            // The problem may be known from before; what is not computed for
+            // that is part of what was put through.
+            let count = || {
+                let computed = rig.prm.engine_computed.get() - rig.prm.engine_recomputed.get();
+                computed + rig.prm.engine_reused.get()
+            };
+            let before = count();
+            let done = finished(&rig, name, settings.clone(), problem).await;
+            assert_eq!(count() - before, u64::from(done.report.verifier_tokens), "{}", name.name());
+            assert!(done.report.verifier_tokens > 0 && done.report.verifier_steps > 0);
+        }
+    }
+    assert!(rig.policy.engine_sampled.get() > 0);
+}
