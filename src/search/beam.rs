@@ -5,7 +5,8 @@
 //! with open models", 2024; Snell et al., arXiv 2408.03314). A complete
 //! candidate among those kept is finished and narrows the beam, so the cost stays
 //! that of `width * expansion` samples; complete ones that are not kept are paid
-//! for and vote as well. Variants: the best of each subtree (DVTS), and
+//! for and vote as well. With `repeats` set, a parent whose first candidates are
+//! all the same gets no more. Variants: the best of each subtree (DVTS), and
 //! candidates shared out by softmax of the values (REBASE, arXiv 2408.00724).
 //!
 //! With lookahead a candidate's value is that of the end of a rollout at

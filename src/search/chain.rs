@@ -1,7 +1,7 @@
 //! `cot`: one chain of thought (Kojima et al., arXiv 2205.11916), completed
 //! within the answer reserve when the budget cuts it.
 //!
-//! [`Chain`] is that one chain; self-consistency grows several.
+//! [`Chain`] is that one chain and its state.
 
 use super::event::Candidate;
 use super::grove::injection;
