@@ -4,6 +4,7 @@ use super::config::ModelConfig;
 use super::kernel::Kernels;
 use super::model::{Model, Row, Scratch};
 use super::store::Store;
+use super::threads::Threads;
 use std::sync::Arc;
 
 /// A model with its scratch memory.
@@ -12,12 +13,12 @@ pub trait Forward: Send + 'static {
     fn shape(&self) -> &ModelConfig;
     /// The kernels for what is done to its logits.
     fn kernels(&self) -> Kernels;
-    /// Computes all rows and writes their KV into `store`; runs on the current
-    /// rayon pool. It may panic; the engine takes that for a failure.
+    /// Computes all rows and writes their KV into `store`. It may panic; the
+    /// engine takes that for a failure.
     ///
     /// # Errors
     /// With the reason; the KV of these rows is then undefined.
-    fn run(&mut self, rows: &[Row<'_>], store: &mut Store) -> Result<(), String>;
+    fn run(&mut self, rows: &[Row<'_>], store: &mut Store, threads: &Threads) -> Result<(), String>;
     /// The wanted logits of the last run, in the order of the rows.
     fn logits(&self) -> Box<dyn Iterator<Item = &[f32]> + '_>;
 }
@@ -46,8 +47,8 @@ impl Forward for Cpu {
         self.model.kernels()
     }
 
-    fn run(&mut self, rows: &[Row<'_>], store: &mut Store) -> Result<(), String> {
-        self.model.forward(rows, store, &mut self.scratch)
+    fn run(&mut self, rows: &[Row<'_>], store: &mut Store, threads: &Threads) -> Result<(), String> {
+        self.model.forward(rows, store, (&mut self.scratch, threads))
     }
 
     fn logits(&self) -> Box<dyn Iterator<Item = &[f32]> + '_> {

@@ -317,10 +317,16 @@ fn tile_body<V: Lanes, const ROWS: usize>(
         }
     }
     for (r, [low, high]) in sums.into_iter().enumerate() {
+        let out = &mut out[r * n..][..width];
+        if let ([to_low, to_high], []) = out.as_chunks_mut() {
+            low.store(to_low);
+            high.store(to_high);
+            continue;
+        }
         let mut lanes = [[0.0; LANES]; 2];
         low.store(&mut lanes[0]);
         high.store(&mut lanes[1]);
-        out[r * n..][..width].copy_from_slice(&lanes.as_flattened()[..width]);
+        out.copy_from_slice(&lanes.as_flattened()[..width]);
     }
 }
 
@@ -332,31 +338,85 @@ fn gate_body<V: Lanes, const ROWS: usize, const FMA: bool>(gate: &mut [f32], up:
 }
 
 #[inline(always)]
-pub(super) fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
-    for x in x {
+fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
+    let (whole, rest) = x.as_chunks_mut::<LANES>();
+    for x in whole {
+        exponential_of(V::load(x).add(V::splat(-shift))).store(x);
+    }
+    for x in rest {
         *x = exponential::<FMA>(*x - shift);
     }
 }
 
 /// `exp(x)` to about one unit in the last place, without branches: `x` is split
 /// into `n ln 2 + r`, `exp(r)` is Cephes' polynomial, and `n` becomes the
-/// exponent through the bits of a float whose last place is one.
+/// exponent through the bits of a float whose last place is one. NaN stays.
 #[inline(always)]
 fn exponential<const FMA: bool>(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
+    let x = x.clamp(LOWEST, HIGHEST);
     let shifted = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
     let r = multiply_add::<FMA>(-n, LN2_LOW, multiply_add::<FMA>(-n, LN2_HIGH, x));
-    let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-        p = multiply_add::<FMA>(p, r, c);
+    let mut p = POLYNOMIAL[0];
+    for c in &POLYNOMIAL[1..] {
+        p = multiply_add::<FMA>(p, r, *c);
     }
     let value = multiply_add::<FMA>(p, r * r, r + 1.0);
     value * f32::from_bits(shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23)
 }
+
+/// The same, sixteen at once, with the same bits.
+#[inline(always)]
+fn exponential_of<V: Lanes>(x: V) -> V {
+    let x = V::splat(HIGHEST).smaller(V::splat(LOWEST).larger(x));
+    let shifted = x.mul_add(V::splat(std::f32::consts::LOG2_E), V::splat(MAGIC));
+    let n = shifted.add(V::splat(-MAGIC));
+    let r = n.mul_add(V::splat(-LN2_LOW), n.mul_add(V::splat(-LN2_HIGH), x));
+    let mut p = V::splat(POLYNOMIAL[0]);
+    for c in &POLYNOMIAL[1..] {
+        p = p.mul_add(r, V::splat(*c));
+    }
+    let value = p.mul_add(r.mul(r), r.add(V::splat(1.0)));
+    value.mul(shifted.power_of_two(MAGIC.to_bits()))
+}
+
+/// `2^x` for `x` of at most 0, sixteen at once: Cephes' `exp2f` on the
+/// fraction. What lies below the normal floats becomes the smallest of them;
+/// NaN stays.
+#[inline(always)]
+pub(super) fn power_of<V: Lanes>(x: V) -> V {
+    let x = V::splat(-126.0).larger(x);
+    let shifted = x.add(V::splat(MAGIC));
+    let r = V::splat(-1.0).mul_add(shifted.add(V::splat(-MAGIC)), x);
+    let mut p = V::splat(FRACTION[0]);
+    for c in &FRACTION[1..] {
+        p = p.mul_add(r, V::splat(*c));
+    }
+    p.mul(shifted.power_of_two(MAGIC.to_bits()))
+}
+
+/// The same for one number, with the same bits.
+#[inline(always)]
+pub(super) fn power<const FMA: bool>(x: f32) -> f32 {
+    let x = if x < -126.0 { -126.0 } else { x };
+    let shifted = x + MAGIC;
+    let r = x - (shifted - MAGIC);
+    let mut p = FRACTION[0];
+    for c in &FRACTION[1..] {
+        p = multiply_add::<FMA>(p, r, *c);
+    }
+    p * f32::from_bits(shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23)
+}
+
+const FRACTION: [f32; 7] =
+    [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0];
+const LOWEST: f32 = -87.0;
+const HIGHEST: f32 = 88.0;
+const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+const POLYNOMIAL: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -440,10 +500,34 @@ pub(super) mod tests {
             let x: Vec<f32> = (0..20_000).map(|i| -80.0 + i as f32 * 0.008).collect();
             let mut y = x.clone();
             kernels.exponentials(&mut y, 0.0);
-            for (x, y) in x.iter().zip(y) {
-                let exact = f64::from(*x).exp();
+            for (x, y) in x.iter().zip(&y) {
+                let (x, y) = (*x, *y);
+                let exact = f64::from(x).exp();
                 assert!((f64::from(y) / exact - 1.0).abs() < 2.5e-7, "{kernels:?}: exp({x}) = {y}");
             }
+            // The last few numbers of a slice are taken one by one.
+            let mut alone = x.clone();
+            alone.iter_mut().for_each(|x| kernels.exponentials(std::slice::from_mut(x), 0.0));
+            assert_eq!(alone, y, "{kernels:?}");
+            let mut odd = [f32::NAN; 17];
+            kernels.exponentials(&mut odd, 0.0);
+            assert!(odd.iter().all(|x| x.is_nan()), "{kernels:?}: what is not a number stays so");
         }
+    }
+
+    #[test]
+    fn powers_of_two_are_accurate_and_the_same_one_by_one() {
+        for i in 0..20_000 {
+            let x = i as f32 * -0.0063;
+            let mut lanes = [0.0; LANES];
+            power_of(Baseline::splat(x)).store(&mut lanes);
+            assert_eq!(lanes, [power::<false>(x); LANES]);
+            for y in [power::<true>(x), power::<false>(x)] {
+                assert!((f64::from(y) / f64::from(x).exp2() - 1.0).abs() < 2.5e-7, "2^{x} = {y}");
+            }
+        }
+        assert_eq!([power::<true>(0.0), power::<false>(0.0)], [1.0; 2]);
+        assert_eq!(power::<true>(f32::NEG_INFINITY), f32::MIN_POSITIVE);
+        assert!(power::<true>(f32::NAN).is_nan());
     }
 }

@@ -2,28 +2,40 @@
 //!
 //! Rows come in tiles of neighbours that list the same leading blocks: branches
 //! of one prompt, or the positions of one prefill. Up to eight queries (rows
-//! times the heads that share a KV head) go over a block together, so that what
-//! is loaded once is used eight times, as in Hydragen (Juravsky et al., arXiv
-//! 2402.05099) and cascade inference. Behind the shared blocks each row goes on
-//! alone.
+//! times the heads that share a KV head) go over a chunk of blocks together, so
+//! that what is loaded once is used eight times, as in Hydragen (Juravsky et al.,
+//! arXiv 2402.05099) and cascade inference. Behind the shared chunks each row
+//! goes on with its own heads. The softmax is taken chunk by chunk, relative to
+//! the highest score so far (Milakov and Gimelshein, arXiv 1805.02867), so that
+//! scores never leave the nearest cache.
 //!
 //! Every number of a row is summed in the order of the row's own dimensions and
-//! positions, whatever the tile: grouping changes no bit.
+//! positions, and chunks begin at fixed positions, whatever the tile: grouping
+//! changes no bit.
+//!
+//! Length: the steps of one kernel, which is compiled three times, belong
+//! together.
 
 #![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Isa;
-use super::kernel::{Kernels, compile, dispatch, exponentials_body, multiply_add};
+use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of};
+use super::kernel_kv::View;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES, Lanes};
 use super::kv::BlockId;
-use super::store::{BLOCK, LayerStore};
+use super::store::BLOCK;
 use std::ops::Range;
 
-/// Queries that go over a block together, at most.
+/// Queries that go over a chunk together, at most; rows of a tile, too.
 pub(super) const TILE: usize = 8;
+
+/// Positions that are scored and then weighed at a time: their keys, values and
+/// scores stay in the nearest cache. Chunks begin at multiples of it, so that a
+/// row's chunks do not depend on other rows.
+const CHUNK: usize = 8 * BLOCK;
 
 /// One row's attention over its branch's blocks.
 #[derive(Debug, Clone, Copy)]
@@ -38,18 +50,11 @@ pub struct Attend<'a> {
     pub len: usize,
 }
 
-impl Attend<'_> {
-    /// Blocks that hold the row's positions.
-    fn span(&self) -> Range<usize> {
-        self.start / BLOCK..self.len.div_ceil(BLOCK)
-    }
-}
-
 /// What the rows of a tile have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Tile<'a> {
     /// The layer's KV.
-    pub layer: &'a LayerStore,
+    pub layer: View<'a>,
     /// KV heads; heads share them in equal groups.
     pub kv_heads: usize,
     /// Floats per head.
@@ -104,264 +109,362 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     scratch: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    let group = rows.first().map_or(0, |row| row.query.len()) / (tile.head_dim * tile.kv_heads);
+    let width = rows.first().map_or(0, |row| row.query.len());
+    let (dim, group) = (tile.head_dim, width / (tile.head_dim * tile.kv_heads));
+    let queries = rows.len() * group;
+    scratch.resize(TILE * CHUNK + queries * (dim + LANES + 2), 0.0);
+    let (scores, rest) = scratch.split_at_mut(TILE * CHUNK);
+    let (scaled, rest) = rest.split_at_mut(queries * dim);
+    let (sums, rest) = rest.split_at_mut(queries * LANES);
+    let (highest, factors) = rest.split_at_mut(queries);
+    let (scores, sums) = (scores.as_chunks_mut().0, sums.as_chunks_mut().0);
+    let mut starts = [0; CHUNK / BLOCK];
     for kv_head in 0..tile.kv_heads {
-        let mut first = 0;
-        while first < rows.len() * group {
-            let queries = Queries { tile, rows, softmax, kv_head, group, first };
-            first += match rows.len() * group - first {
-                1 => queries.run::<V, 1, FMA>(scratch, out),
-                2 | 3 => queries.run::<V, 2, FMA>(scratch, out),
-                _ if MOST == 2 => queries.run::<V, 2, FMA>(scratch, out),
-                4..8 => queries.run::<V, 4, FMA>(scratch, out),
-                _ => queries.run::<V, TILE, FMA>(scratch, out),
-            };
+        let mut head = Head { tile, rows, kv_head, group, scores, scaled, sums, highest, factors };
+        head.begin();
+        for (rows, chunk) in visits(tile, rows) {
+            let mut first = rows.start * group;
+            while first < rows.end * group {
+                let left = rows.end * group - first;
+                let n = match left.min(MOST) {
+                    5..8 => 4,
+                    n => n,
+                };
+                let part = head.part((first, n), chunk, &mut starts);
+                match n {
+                    1 => head.scores::<V, 1>(&part),
+                    2 => head.scores::<V, 2>(&part),
+                    3 => head.scores::<V, 3>(&part),
+                    4 => head.scores::<V, 4>(&part),
+                    _ => head.scores::<V, MOST>(&part),
+                }
+                for n in 0..n {
+                    head.soften::<V, FMA>(&part, n, softmax);
+                }
+                match n {
+                    1 => head.values::<V, 1>(&part, out),
+                    2 => head.values::<V, 2>(&part, out),
+                    3 => head.values::<V, 3>(&part, out),
+                    4 => head.values::<V, 4>(&part, out),
+                    _ => head.values::<V, MOST>(&part, out),
+                }
+                if !dim.is_multiple_of(LANES) {
+                    head.last_columns::<FMA>(&part, out);
+                }
+                first += n;
+            }
         }
+        head.end(softmax, out);
     }
 }
 
-/// Queries of one KV head, numbered by row and then by head: those from `first`
-/// on are worked on.
-#[derive(Clone, Copy)]
-struct Queries<'a> {
+/// The chunks that the rows of a tile go over, in order for each row: together
+/// where all of them see the whole chunk and list the same blocks, else each by
+/// itself.
+#[inline(always)]
+fn visits(tile: Tile<'_>, rows: &[Attend<'_>]) -> impl Iterator<Item = (Range<usize>, usize)> {
+    let from = rows.iter().map(|row| row.start.div_ceil(CHUNK)).max().unwrap_or(0);
+    let to = tile.shared * BLOCK / CHUNK;
+    let together = if from < to { from..to } else { 0..0 };
+    let alone = move |inside: Range<usize>| {
+        rows.iter().enumerate().flat_map(move |(i, row)| {
+            let own = row.start / CHUNK..row.len.div_ceil(CHUNK);
+            let chunks = own.start.max(inside.start)..own.end.min(inside.end);
+            chunks.map(move |chunk| (i..i + 1, chunk))
+        })
+    };
+    let (before, after) = (0..together.start, together.end..usize::MAX);
+    let all = 0..rows.len();
+    alone(before).chain(together.map(move |chunk| (all.clone(), chunk))).chain(alone(after))
+}
+
+/// The queries of a tile's rows that share one KV head, numbered by row and
+/// then by head, and what is known of their attention so far; the weighted sums
+/// of values grow in `out`.
+struct Head<'a> {
     tile: Tile<'a>,
     rows: &'a [Attend<'a>],
-    softmax: bool,
     kv_head: usize,
     group: usize,
+    /// Scores, then weights, of the queries that are worked on.
+    scores: &'a mut [[f32; CHUNK]],
+    /// The queries times the scale of scores, which are logarithms of weights
+    /// to base 2, `[query][head dim]`.
+    scaled: &'a mut [f32],
+    /// Sums of weights, by position modulo [`LANES`].
+    sums: &'a mut [[f32; LANES]],
+    /// Highest scores.
+    highest: &'a mut [f32],
+    /// What the sums of values so far must be multiplied by.
+    factors: &'a mut [f32],
+}
+
+/// A chunk, as far as some queries see it.
+struct Part<'a> {
+    /// The first of the queries.
     first: usize,
+    /// How many.
+    queries: usize,
+    /// Where the blocks begin in the layer's keys and in its values; all of
+    /// each block lies within them.
+    blocks: &'a [usize],
+    /// Positions, counted from the first of `blocks`.
+    seen: Range<usize>,
 }
 
-/// The largest of some numbers, sixteen at a time.
-#[inline(always)]
-fn highest_of(numbers: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = numbers.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for (lane, &number) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, number);
-        }
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
-}
-
-/// The sum of some numbers: sixteen partial sums by place, then these in order.
-#[inline(always)]
-fn sum_of(numbers: &[f32]) -> f32 {
-    let (chunks, rest) = numbers.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for chunk in chunks {
-        for (lane, number) in lanes.iter_mut().zip(chunk) {
-            *lane += number;
-        }
-    }
-    lanes.iter().chain(rest).sum()
-}
-
-impl<'a> Queries<'a> {
-    /// The row of a query.
+impl<'a> Head<'a> {
+    /// The row of a query, and where in it the query's head begins.
     #[inline(always)]
-    fn row(&self, n: usize) -> &'a Attend<'a> {
-        &self.rows[(self.first + n) / self.group]
+    fn place(&self, query: usize) -> (usize, usize) {
+        let (row, head) = (query / self.group, query % self.group);
+        (row, (self.kv_head * self.group + head) * self.tile.head_dim)
     }
 
-    /// Where a query's head begins in `out`.
+    /// Where a query's result begins in `out`.
     #[inline(always)]
-    fn place(&self, n: usize) -> usize {
-        let (row, head) = ((self.first + n) / self.group, (self.first + n) % self.group);
-        row * self.rows[row].query.len() + (self.kv_head * self.group + head) * self.tile.head_dim
+    fn result(&self, query: usize) -> usize {
+        let (row, at) = self.place(query);
+        row * self.rows[row].query.len() + at
     }
 
-    /// Where a block's keys and values of this KV head lie.
     #[inline(always)]
-    fn block(&self, block: BlockId) -> Range<usize> {
-        let size = self.tile.head_dim * BLOCK;
-        let base = (block as usize * self.tile.kv_heads + self.kv_head) * size;
-        base..base + size
-    }
-
-    /// Blocks that `N` queries go over together: the same in all their rows.
-    #[inline(always)]
-    fn shared<const N: usize>(&self) -> Range<usize> {
-        let (one, other) = (self.row(0), self.row(N - 1));
-        let span = one.span();
-        if std::ptr::eq(one, other) {
-            return span;
-        }
-        let rows = &self.rows[self.first / self.group..=(self.first + N - 1) / self.group];
-        let alike = rows.iter().all(|row| row.span().start == span.start);
-        span.start..if alike { self.tile.shared.max(span.start) } else { span.start }
-    }
-
-    /// Blocks that the first query goes over alone.
-    #[inline(always)]
-    fn rest(&self, shared: &Range<usize>) -> Range<usize> {
-        let span = self.row(0).span();
-        if shared.is_empty() { span } else { shared.end..span.end }
-    }
-
-    /// Works on `N` queries; says how many that were.
-    #[inline(always)]
-    fn run<V: Lanes, const N: usize, const FMA: bool>(
-        self,
-        scratch: &mut Vec<f32>,
-        out: &mut [f32],
-    ) -> usize {
+    fn begin(&mut self) {
         let dim = self.tile.head_dim;
-        let shared = self.shared::<N>();
-        let longest = (0..N).map(|n| self.row(n).span().len()).max().unwrap_or(0) * BLOCK;
-        scratch.resize(N * (longest + 2 * dim), 0.0);
-        let (scores, queries) = scratch.split_at_mut(N * longest);
-        let (together, alone) = queries.split_at_mut(N * dim);
-        for n in 0..N {
-            let row = self.row(n);
-            let head = self.place(n) % row.query.len();
-            for (i, &q) in row.query[head..head + dim].iter().enumerate() {
-                (together[i * N + n], alone[n * dim + i]) = (q, q);
+        let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
+        for query in 0..self.highest.len() {
+            let (row, at) = self.place(query);
+            let from = &self.rows[row].query[at..at + dim];
+            for (scaled, q) in self.scaled[query * dim..(query + 1) * dim].iter_mut().zip(from) {
+                *scaled = q * scale;
             }
         }
-        self.score::<V, N>(shared.clone(), together, (scores, longest));
-        for n in 0..N {
-            let one = Self { first: self.first + n, ..self };
-            let rest = one.rest(&shared);
-            let from = n * longest + shared.len() * BLOCK;
-            one.score::<V, 1>(rest, &alone[n * dim..(n + 1) * dim], (&mut scores[from..], 0));
-        }
-        let mut totals = [1.0; N];
-        if self.softmax {
-            for (n, total) in totals.iter_mut().enumerate() {
-                *total = self.softmax::<V, FMA>(n, &mut scores[n * longest..]);
-            }
-        }
-        self.weigh::<V, N, FMA>(shared, (scores, longest), out);
-        for (n, total) in totals.into_iter().enumerate() {
-            for value in &mut out[self.place(n)..][..dim] {
+        self.sums.fill([0.0; LANES]);
+        self.highest.fill(f32::NEG_INFINITY);
+    }
+
+    #[inline(always)]
+    fn end(&self, softmax: bool, out: &mut [f32]) {
+        for query in 0..self.highest.len() * usize::from(softmax) {
+            let total: f32 = self.sums[query].iter().sum();
+            for value in &mut out[self.result(query)..][..self.tile.head_dim] {
                 *value /= total;
             }
         }
-        N
     }
 
-    /// Scores of `N` queries, `[dim][N]`, at the positions of some blocks of
-    /// their rows; each query's scores begin `stride` after the last one's.
+    /// A chunk as the row of query `first` sees it, for `queries` queries that
+    /// see the same.
     #[inline(always)]
-    fn score<V: Lanes, const N: usize>(
+    fn part<'b>(
         &self,
-        blocks: Range<usize>,
-        queries: &[f32],
-        (scores, stride): (&mut [f32], usize),
-    ) {
-        let scale = 1.0 / (self.tile.head_dim as f32).sqrt();
-        for (index, &block) in self.row(0).blocks[blocks].iter().enumerate() {
-            let (keys, _) = self.tile.layer.keys[self.block(block)].as_chunks::<BLOCK>();
-            let mut sums = [V::splat(0.0); N];
-            for (keys, queries) in keys.iter().zip(queries.as_chunks::<N>().0) {
-                let keys = V::load(keys);
-                for (sum, &q) in sums.iter_mut().zip(queries) {
-                    *sum = V::splat(q).mul_add(keys, *sum);
-                }
-            }
-            for (n, sums) in sums.into_iter().enumerate() {
-                let mut lanes = [0.0; BLOCK];
-                sums.store(&mut lanes);
-                let at = n * stride + index * BLOCK;
-                for (score, sum) in scores[at..at + BLOCK].iter_mut().zip(lanes) {
-                    *score = sum * scale;
-                }
-            }
+        (first, queries): (usize, usize),
+        chunk: usize,
+        starts: &'b mut [usize; CHUNK / BLOCK],
+    ) -> Part<'b> {
+        assert!(first + queries <= self.highest.len() && queries <= TILE, "queries of this head");
+        let row = &self.rows[first / self.group];
+        let (begin, end) = (row.start.max(chunk * CHUNK), row.len.min((chunk + 1) * CHUNK));
+        let block = begin / BLOCK;
+        let blocks = &row.blocks[block..end.div_ceil(BLOCK)];
+        let size = self.tile.head_dim * BLOCK;
+        for (start, &block) in starts.iter_mut().zip(blocks) {
+            *start = (block as usize * self.tile.kv_heads + self.kv_head) * size;
+            assert!(*start + size <= self.tile.layer.len, "blocks lie in the store");
+        }
+        Part { first, queries, blocks: &starts[..blocks.len()], seen: begin % BLOCK..end - block * BLOCK }
+    }
+
+    /// Scores of `N` queries.
+    #[inline(always)]
+    fn scores<V: Lanes, const N: usize>(&mut self, part: &Part<'_>) {
+        let mut done = 0;
+        while done < part.blocks.len() {
+            done += match part.blocks.len() - done {
+                4.. if N <= 4 => self.score::<V, N, 4>(part, done),
+                2.. => self.score::<V, N, 2>(part, done),
+                _ => self.score::<V, N, 1>(part, done),
+            };
         }
     }
 
-    /// Turns a query's scores into weights and returns their sum. What a window
-    /// leaves of its first block gets the weight 0.
     #[inline(always)]
-    fn softmax<V: Lanes, const FMA: bool>(&self, n: usize, scores: &mut [f32]) -> f32 {
-        let row = self.row(n);
-        let before = row.span().start * BLOCK;
-        let (outside, seen) = scores[..row.len - before].split_at_mut(row.start - before);
-        outside.fill(0.0);
-        let highest = highest_of(seen);
-        exponentials_body::<V, 1, FMA>(seen, highest);
-        sum_of(seen)
-    }
-
-    /// Weighted sums of values, over positions in order, in strips of columns
-    /// that stay in registers; what is left of the columns one by one.
-    #[inline(always)]
-    fn weigh<V: Lanes, const N: usize, const FMA: bool>(
-        &self,
-        shared: Range<usize>,
-        (weights, stride): (&[f32], usize),
-        out: &mut [f32],
-    ) {
+    fn score<V: Lanes, const N: usize, const B: usize>(&mut self, part: &Part<'_>, at: usize) -> usize {
         let dim = self.tile.head_dim;
-        let strips = dim / (2 * LANES) * 2 * LANES;
-        for column in (0..strips).step_by(2 * LANES) {
-            let mut sums = [[V::splat(0.0); 2]; N];
-            let weights_of =
-                |n: usize| &weights[n * stride..][..self.row(n).len - self.row(n).span().start * BLOCK];
-            let all: [&[f32]; N] = std::array::from_fn(weights_of);
-            self.strip::<V, N>(shared.clone(), all, column, &mut sums);
-            for n in 0..N {
-                let one = Self { first: self.first + n, ..*self };
-                let rest = one.rest(&shared);
-                let done = (shared.len() * BLOCK).min(all[n].len());
-                one.strip::<V, 1>(rest, [&all[n][done..]], column, std::array::from_mut(&mut sums[n]));
-            }
-            for (n, [low, high]) in sums.into_iter().enumerate() {
-                let (out, _) = out[self.place(n) + column..][..2 * LANES].as_chunks_mut::<LANES>();
-                low.store(&mut out[0]);
-                high.store(&mut out[1]);
+        let starts = &part.blocks[at..at + B];
+        let queries = &self.scaled[part.first * dim..][..N * dim];
+        let mut sums = [[V::splat(0.0); B]; N];
+        // SAFETY: each of the `N` queries has `dim` floats, and each block has
+        // `dim` times `BLOCK` keys from its start on, all of them checked above
+        // and in `part`.
+        unsafe {
+            let keys = std::array::from_fn(|b| self.tile.layer.keys.add(starts[b]));
+            accumulate::<V, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
+        }
+        for (sums, scores) in sums.iter().zip(&mut *self.scores) {
+            let (scores, _) = scores[at * BLOCK..].as_chunks_mut::<BLOCK>();
+            for (sum, scores) in sums.iter().zip(scores) {
+                sum.store(scores);
             }
         }
-        for n in 0..N * usize::from(strips < dim) {
-            let row = self.row(n);
-            let out = &mut out[self.place(n)..][strips..dim];
-            out.fill(0.0);
-            let weights = &weights[n * stride..][..row.len - row.span().start * BLOCK];
-            for (weights, &block) in weights.chunks(BLOCK).zip(&row.blocks[row.span()]) {
-                let values = &self.tile.layer.values[self.block(block)];
-                for (&weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
-                    for (out, &value) in out.iter_mut().zip(&values[strips..]) {
-                        *out = multiply_add::<FMA>(weight, value, *out);
-                    }
-                }
+        B
+    }
+
+    /// Turns a query's scores into weights relative to the highest score so far
+    /// and adds them up.
+    #[inline(always)]
+    fn soften<V: Lanes, const FMA: bool>(&mut self, part: &Part<'_>, n: usize, softmax: bool) {
+        let query = part.first + n;
+        let before = self.highest[query];
+        if !softmax {
+            self.highest[query] = 0.0;
+            self.factors[query] = if before == 0.0 { 1.0 } else { f32::NAN };
+            return;
+        }
+        let scores = &mut self.scores[n][..part.blocks.len() * BLOCK];
+        // What is outside becomes a weight too small to count.
+        if part.seen.start > 0 {
+            scores[..part.seen.start].fill(f32::NEG_INFINITY);
+        }
+        if part.seen.end < scores.len() {
+            scores[part.seen.end..].fill(f32::NEG_INFINITY);
+        }
+        let blocks = scores.as_chunks_mut().0;
+        let mut most = V::splat(before);
+        for scores in &*blocks {
+            most = V::load(scores).larger(most);
+        }
+        let mut lanes = [0.0; LANES];
+        most.store(&mut lanes);
+        for half in [8, 4, 2, 1] {
+            let (low, high) = lanes.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                *low = if *high > *low { *high } else { *low };
             }
+        }
+        let highest = lanes[0];
+        let first = before == f32::NEG_INFINITY;
+        let factor = if before == highest || first { 1.0 } else { power::<FMA>(before - highest) };
+        let mut sum = V::load(&self.sums[query]).mul(V::splat(factor));
+        for scores in blocks {
+            let weights = power_of(V::load(scores).add(V::splat(-highest)));
+            weights.store(scores);
+            sum = sum.add(weights);
+        }
+        sum.store(&mut self.sums[query]);
+        self.highest[query] = highest;
+        // Nothing was summed before: what `out` holds is not a number of ours.
+        self.factors[query] = if first { f32::NAN } else { factor };
+    }
+
+    /// Adds weighted values, over positions in order, to the sums of `N`
+    /// queries, in strips of columns that stay in registers.
+    #[inline(always)]
+    fn values<V: Lanes, const N: usize>(&self, part: &Part<'_>, out: &mut [f32]) {
+        let vectors = self.tile.head_dim / LANES;
+        let mut done = 0;
+        while done < vectors {
+            done += match vectors - done {
+                4.. if N <= 4 => self.weigh::<V, N, 4>(part, done * LANES, out),
+                2.. => self.weigh::<V, N, 2>(part, done * LANES, out),
+                _ => self.weigh::<V, N, 1>(part, done * LANES, out),
+            };
         }
     }
 
-    /// Adds the weighted values of some blocks to sums of 32 columns.
     #[inline(always)]
-    fn strip<V: Lanes, const N: usize>(
+    fn weigh<V: Lanes, const N: usize, const C: usize>(
         &self,
-        blocks: Range<usize>,
-        weights: [&[f32]; N],
+        part: &Part<'_>,
         column: usize,
-        sums: &mut [[V; 2]; N],
-    ) {
+        out: &mut [f32],
+    ) -> usize {
         let dim = self.tile.head_dim;
-        // A copy that nothing points to stays in registers.
-        let mut kept = *sums;
-        for (index, &block) in self.row(0).blocks[blocks].iter().enumerate() {
-            let values = &self.tile.layer.values[self.block(block)];
-            let at = index * BLOCK;
-            let positions = (weights[0].len() - at).min(BLOCK);
-            let mut of_block = [[0.0; BLOCK]; N];
-            for (of_block, weights) in of_block.iter_mut().zip(weights) {
-                of_block[..positions].copy_from_slice(&weights[at..at + positions]);
-            }
-            for (p, values) in values.chunks_exact(dim).enumerate().take(positions) {
-                let (values, _) = values[column..column + 2 * LANES].as_chunks::<LANES>();
-                let (low, high) = (V::load(&values[0]), V::load(&values[1]));
-                for (kept, of_block) in kept.iter_mut().zip(&of_block) {
-                    let weight = V::splat(of_block[p]);
-                    *kept = [weight.mul_add(low, kept[0]), weight.mul_add(high, kept[1])];
+        let mut sums = [[V::splat(0.0); C]; N];
+        for (query, sums) in (part.first..).zip(&mut sums) {
+            let factor = self.factors[query];
+            let (before, _) = out[self.result(query)..][column..].as_chunks::<LANES>();
+            if !factor.is_nan() {
+                for (sum, before) in sums.iter_mut().zip(before) {
+                    *sum = V::load(before).mul(V::splat(factor));
                 }
             }
         }
-        *sums = kept;
+        assert!(self.scores.len() >= N && column + C * LANES <= dim, "queries and columns that there are");
+        for (b, &start) in part.blocks.iter().enumerate() {
+            let from = part.seen.start.saturating_sub(b * BLOCK);
+            let to = (part.seen.end - b * BLOCK).min(BLOCK);
+            // SAFETY: a query's scores hold a whole chunk of blocks, of which
+            // this is the `b`-th; a block has `BLOCK` times `dim` values from
+            // its start on (checked in `part`), and `to` is at most `BLOCK`.
+            unsafe {
+                let weights = self.scores.as_ptr().cast::<f32>().add(b * BLOCK + from);
+                let values = self.tile.layer.values.add(start + from * dim + column);
+                let columns = std::array::from_fn(|c| values.add(c * LANES));
+                accumulate::<V, N, C>(&mut sums, (weights, CHUNK), (columns, dim), to.saturating_sub(from));
+            }
+        }
+        for (query, sums) in (part.first..).zip(&sums) {
+            let (out, _) = out[self.result(query)..][column..].as_chunks_mut::<LANES>();
+            for (sum, out) in sums.iter().zip(out) {
+                sum.store(out);
+            }
+        }
+        C
     }
+
+    /// The same for the columns that fill no vector.
+    #[inline(always)]
+    fn last_columns<const FMA: bool>(&self, part: &Part<'_>, out: &mut [f32]) {
+        let dim = self.tile.head_dim;
+        let column = dim / LANES * LANES;
+        for n in 0..part.queries {
+            let factor = self.factors[part.first + n];
+            let sums = &mut out[self.result(part.first + n)..][column..dim];
+            for sum in &mut *sums {
+                *sum = if factor.is_nan() { 0.0 } else { *sum * factor };
+            }
+            for p in part.seen.clone() {
+                let at = part.blocks[p / BLOCK] + p % BLOCK * dim + column;
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: the place lies in the block, and the block in the
+                    // values (checked in `part`).
+                    let value = unsafe { *self.tile.layer.values.add(at + i) };
+                    *sum = multiply_add::<FMA>(self.scores[n][p], value, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// `sums[n][c] += a[n * apart + i] * b[c][i * row..][..16]`, for every `i` below
+/// `len` in order: the inner loop of both products.
+///
+/// # Safety
+/// All of these floats must be readable.
+#[inline(always)]
+unsafe fn accumulate<V: Lanes, const N: usize, const C: usize>(
+    sums: &mut [[V; C]; N],
+    (a, apart): (*const f32, usize),
+    (b, row): ([*const f32; C], usize),
+    len: usize,
+) {
+    // A copy that nothing points to stays in registers.
+    let mut kept = *sums;
+    for i in 0..len {
+        let mut vectors = [V::splat(0.0); C];
+        for (vector, b) in vectors.iter_mut().zip(&b) {
+            // SAFETY: the caller's; an array of floats is aligned like a float.
+            *vector = V::load(unsafe { &*b.add(i * row).cast::<[f32; LANES]>() });
+        }
+        for (n, kept) in kept.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            let factor = V::splat(unsafe { *a.add(n * apart + i) });
+            for (kept, vector) in kept.iter_mut().zip(&vectors) {
+                *kept = factor.mul_add(*vector, *kept);
+            }
+        }
+    }
+    *sums = kept;
 }
 
 #[cfg(test)]
@@ -384,9 +487,14 @@ mod tests {
                 (32, 1, 2, (17, 60)),
                 (16, 2, 1, (31, 50)),
                 (40, 1, 3, (47, 48)),
+                // More than one chunk, and every width of a tile of queries.
+                (32, 2, 2, (0, 300)),
+                (64, 1, 7, (0, 257)),
+                (16, 1, 9, (130, 290)),
+                (96, 1, 5, (100, 256)),
             ] {
-                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 7 - i).collect();
-                let mut store = Store::new(1, kv_heads, dim, 8);
+                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 18 - i).collect();
+                let mut store = Store::new(1, kv_heads, dim, 19);
                 let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));
                 let at = |p: usize| p * kv_heads * dim..(p + 1) * kv_heads * dim;
                 for p in 0..len {
@@ -395,7 +503,7 @@ mod tests {
                 let query = noise(7, kv_heads * group * dim);
                 let mut out = vec![f32::NAN; query.len()];
                 let row = Attend { query: &query, blocks: &blocks, start, len };
-                let tile = Tile { layer: store.layer(0), kv_heads, head_dim: dim, shared: 0 };
+                let tile = Tile { layer: store.layer(0).view(), kv_heads, head_dim: dim, shared: 0 };
                 kernels.attend(tile, &[row], &mut Vec::new(), &mut out);
                 for head in 0..kv_heads * group {
                     let kv = head / group * dim;
@@ -423,22 +531,25 @@ mod tests {
     fn rows_get_the_same_bits_alone_and_in_every_tile() {
         for kernels in every_isa() {
             for (dim, kv_heads, group, window) in
-                [(32usize, 2usize, 1usize, None), (64, 1, 3, None), (40, 2, 2, None), (32, 1, 2, Some(50))]
+                [(32usize, 2usize, 1usize, None), (64, 1, 7, None), (40, 2, 2, None), (32, 1, 2, Some(190))]
             {
-                // Eleven rows over three shared blocks, each with some of its
-                // own; the last ones are a prefill of the first's branch.
-                let lens: [usize; 11] = [49, 50, 64, 70, 48, 95, 60, 61, 62, 63, 64];
-                let mut store = Store::new(1, kv_heads, dim, 40);
+                // Eleven rows over two chunks and a block that are shared, each
+                // with some blocks of its own; the last ones are a prefill of
+                // the first's branch.
+                let common = 2 * CHUNK / BLOCK + 1;
+                let lens = [1, 2, 16, 22, 0, 47, 12, 13, 14, 15, 16].map(|own| common * BLOCK + own);
+                let all = common + 40;
+                let mut store = Store::new(1, kv_heads, dim, all);
                 let width = kv_heads * dim;
-                let (keys, values) = (noise(5, 40 * BLOCK * width), noise(6, 40 * BLOCK * width));
-                for p in 0..40 * BLOCK {
+                let (keys, values) = (noise(5, all * BLOCK * width), noise(6, all * BLOCK * width));
+                for p in 0..all * BLOCK {
                     let at = p * width..(p + 1) * width;
                     store.write(0, (p / BLOCK) as u32, p % BLOCK, (&keys[at.clone()], &values[at]));
                 }
                 let blocks: Vec<Vec<BlockId>> = (0..lens.len() as u32)
                     .map(|row| {
-                        let own = if row < 6 { 3 + row * 3 } else { 3 };
-                        (0..3).chain(own..own + 3).collect()
+                        let own = common as u32 + if row < 6 { row * 3 } else { 0 };
+                        (0..common as u32).chain(own..own + 3).collect()
                     })
                     .collect();
                 let queries = noise(7, lens.len() * width * group);
@@ -448,13 +559,13 @@ mod tests {
                         Attend { query, blocks, start, len }
                     })
                     .collect();
-                let tile = Tile { layer: store.layer(0), kv_heads, head_dim: dim, shared: 0 };
+                let tile = Tile { layer: store.layer(0).view(), kv_heads, head_dim: dim, shared: 0 };
                 let mut alone = vec![f32::NAN; queries.len()];
                 for (row, out) in rows.iter().zip(alone.chunks_mut(width * group)) {
                     kernels.attend(tile, std::slice::from_ref(row), &mut Vec::new(), out);
                 }
                 for size in 1..=rows.len() {
-                    for shared in 0..=3 {
+                    for shared in [0, 3, CHUNK / BLOCK, common - 1, common] {
                         let mut out = vec![f32::NAN; queries.len()];
                         let tile = Tile { shared, ..tile };
                         for (rows, out) in rows.chunks(size).zip(out.chunks_mut(size * width * group)) {

@@ -20,6 +20,17 @@ pub(super) trait Lanes: Copy {
     fn store(self, out: &mut [f32; LANES]);
     /// `self * b + c`, rounded once where the instruction set can.
     fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// `self * b`.
+    fn mul(self, b: Self) -> Self;
+    /// `self` where it is larger than `b`, else `b`, NaN included.
+    fn larger(self, b: Self) -> Self;
+    /// `self` where it is smaller than `b`, else `b`, NaN included.
+    fn smaller(self, b: Self) -> Self;
+    /// Two to the power of the whole numbers whose floats have these bits less
+    /// `bias`; within the exponents of normal floats.
+    fn power_of_two(self, bias: u32) -> Self;
 }
 
 /// The baseline: what the compiler makes of an array.
@@ -43,6 +54,27 @@ impl Lanes for Baseline {
     fn mul_add(self, b: Self, c: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
     }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    fn larger(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+    }
+    #[inline(always)]
+    fn smaller(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
+    }
+    #[inline(always)]
+    fn power_of_two(self, bias: u32) -> Self {
+        let bits = |x: f32| x.to_bits().wrapping_sub(bias).wrapping_add(127) << 23;
+        Self(self.0.map(|x| f32::from_bits(bits(x))))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -52,8 +84,11 @@ pub(super) use x86::{Avx2, Avx512};
 mod x86 {
     use super::{LANES, Lanes};
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_castps_si256, _mm256_castsi256_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
+        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     /// One register of AVX-512.
@@ -85,6 +120,35 @@ mod x86 {
             // SAFETY: this type is named only where AVX-512F was detected.
             Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
         }
+        #[inline(always)]
+        fn add(self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_add_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn mul(self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_mul_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn larger(self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_max_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn smaller(self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_min_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn power_of_two(self, bias: u32) -> Self {
+            let shift = 127u32.wrapping_sub(bias).cast_signed();
+            // SAFETY: as above.
+            Self(unsafe {
+                let bits = _mm512_add_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(shift));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits))
+            })
+        }
     }
 
     impl Lanes for Avx2 {
@@ -113,6 +177,40 @@ mod x86 {
         fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: this type is named only where AVX2 and FMA were detected.
             unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
+        }
+        #[inline(always)]
+        fn add(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn mul(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn larger(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn smaller(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_min_ps(self.0, b.0), _mm256_min_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn power_of_two(self, bias: u32) -> Self {
+            let shift = 127u32.wrapping_sub(bias).cast_signed();
+            // SAFETY: as above.
+            unsafe {
+                let shift = _mm256_set1_epi32(shift);
+                let low = _mm256_add_epi32(_mm256_castps_si256(self.0), shift);
+                let high = _mm256_add_epi32(_mm256_castps_si256(self.1), shift);
+                Self(
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+                )
+            }
         }
     }
 }

@@ -18,11 +18,13 @@ mod branch;
 pub mod checkpoint;
 mod commands;
 pub mod config;
+mod draws;
 mod fair;
 pub mod forward;
 pub mod generation;
 mod kernel;
 mod kernel_attention;
+mod kernel_kv;
 mod kernel_lanes;
 pub mod kv;
 mod linear;
@@ -35,6 +37,7 @@ mod sample;
 mod schedule;
 mod score;
 mod store;
+pub mod threads;
 
 use super::{Caps, Command, End, Engine, EngineError, RequestId};
 use crate::metrics::Metrics;
@@ -51,6 +54,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 use store::{BLOCK, Store};
+use threads::Threads;
 
 pub use score::ScoreHead;
 
@@ -91,14 +95,15 @@ pub struct TreeEngine<M = Cpu> {
     model: M,
     eos: Vec<TokenId>,
     tokenizer: Arc<Tokenizer>,
-    threads: Arc<rayon::ThreadPool>,
+    threads: Arc<Threads>,
     step_positions: usize,
     most_waiting: usize,
     costs: Costs,
     /// Seconds since some moment; what steps take is measured by it.
     clock: Box<dyn Fn() -> f64 + Send>,
     store: Store,
-    draws: sample::Scratch,
+    /// Scratch of draws, one for each thread.
+    draws: Vec<sample::Scratch>,
     waiting: Queue,
     forest: Forest,
 }
@@ -160,7 +165,7 @@ impl<M: Forward> TreeEngine<M> {
             return Err(BuildError::Pool { given: config.kv_bytes, block });
         }
         let blocks = blocks.min(u32::MAX as usize);
-        let threads = Arc::new(pool(config.threads)?);
+        let threads = Arc::new(Threads::new(config.threads)?);
         metrics.engine_blocks.set(blocks as i64);
         let start = Instant::now();
         Ok(Self {
@@ -168,12 +173,12 @@ impl<M: Forward> TreeEngine<M> {
             model,
             eos,
             tokenizer,
+            draws: (0..threads.count()).map(|_| sample::Scratch::default()).collect(),
             threads,
             step_positions: config.step_positions.max(1),
             most_waiting: config.queue,
             costs: Costs::default(),
             clock: Box::new(move || start.elapsed().as_secs_f64()),
-            draws: sample::Scratch::default(),
             waiting: Queue::default(),
             forest: Forest {
                 pool: Pool::new(blocks as u32, BLOCK),
@@ -194,12 +199,6 @@ impl<M: Forward> TreeEngine<M> {
         self.threads = Arc::clone(&other.threads);
         self
     }
-}
-
-/// The threads of a forward pass.
-fn pool(threads: usize) -> Result<rayon::ThreadPool, BuildError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
-    Ok(pool.thread_name(|index| format!("espalier-worker-{index}")).build()?)
 }
 
 impl<M: Forward> Engine for TreeEngine<M> {

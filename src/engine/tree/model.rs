@@ -2,23 +2,27 @@
 //!
 //! A batch is one flat list of rows, each with its token, its position and its
 //! branch's block table; decode rows and prefill chunks are the same thing. Rows
-//! are dealt to workers in contiguous shares. Within a layer a worker only
-//! touches its own rows; between computing keys and values and attending to
-//! them lies the one point where all workers meet, because a prefill row
-//! attends to rows that other workers may hold.
+//! are dealt to workers in contiguous shares. Branches that decode read nothing
+//! that another worker writes, so each worker runs through all layers by itself.
+//! Only where a prefill is cut between workers do they meet in every layer,
+//! between its keys and its attention. A few rows of a large model are one
+//! share, and its matrices are split over the threads instead.
 
 pub mod alone;
+mod tiles;
 
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
 use super::kernel::{Kernels, Packed, rms_norm, rms_norm_heads, rotate};
 use super::kernel_attention::{Attend, TILE, Tile};
+use super::kernel_kv::{Pass, View};
 use super::kv::BlockId;
-use super::linear::Linear;
+use super::linear::{Linear, Products};
 use super::score::Score;
-use super::store::{BLOCK, Store};
+use super::store::Store;
+use super::threads::Threads;
 use crate::token::TokenId;
-use rayon::prelude::*;
+use tiles::tiles;
 
 /// One position to compute.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +69,14 @@ struct Layer {
     down: Linear,
 }
 
+/// What all workers of a step share.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    rows: &'a [Row<'a>],
+    kv: &'a Pass<'a>,
+    products: Products<'a>,
+}
+
 /// One worker's rows and activations, reused from step to step.
 #[derive(Debug, Default)]
 struct Worker {
@@ -107,11 +119,18 @@ impl Scratch {
     }
 }
 
-/// [`Kernels::attend`], or what takes its place to be compared with it.
+/// [`Kernels::attend`], or what is compared with it.
 type Kernel = fn(Kernels, Tile<'_>, &[Attend<'_>], &mut Vec<f32>, &mut [f32]);
 
 /// Floating-point operations below which another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 4_000_000;
+
+/// Up to so many rows reading the weights takes longer than multiplying with
+/// them, where they are too many for a cache.
+const FEW_ROWS: usize = 8;
+
+/// Parameters that no cache holds.
+const LARGE: usize = 16_000_000;
 
 impl Model {
     /// The tensors of a model, with their shapes.
@@ -207,70 +226,84 @@ impl Model {
     }
 
     /// Computes all rows, writes their KV into `store`, and leaves the wanted
-    /// logits in `scratch`. Runs on the current rayon pool.
+    /// logits in `scratch`.
     ///
     /// # Errors
     /// None on the CPU; a device's pass can fail, and the scheduler copes.
-    pub fn forward(&self, rows: &[Row<'_>], store: &mut Store, scratch: &mut Scratch) -> Result<(), String> {
-        self.deal(rows, scratch);
-        let workers = &mut scratch.workers;
-        for index in 0..self.layers.len() {
-            each(workers, |worker| {
-                if index > 0 {
-                    self.after_keys(index - 1, rows, store, worker);
+    pub fn forward(
+        &self,
+        rows: &[Row<'_>],
+        store: &mut Store,
+        (scratch, threads): (&mut Scratch, &Threads),
+    ) -> Result<(), String> {
+        self.deal(rows, scratch, threads.count());
+        let Scratch { workers, grouped } = scratch;
+        let shares: Vec<_> = workers.iter().map(|worker| worker.first..worker.first + worker.rows).collect();
+        let kv = Pass::new(store, rows, &shares);
+        let split = workers.len() == 1 && self.parameters >= LARGE;
+        let products = Products { kernels: self.kernels, threads: split.then_some(threads) };
+        let step = Step { rows, kv: &kv, products };
+        if kv.apart() {
+            threads.each(workers, |worker| {
+                self.begin(rows, *grouped, worker);
+                for index in 0..self.layers.len() {
+                    self.keys(index, step, worker);
+                    self.after_keys(index, step, worker);
                 }
-                self.keys(index, worker);
+                self.head(step, worker);
             });
-            let kvs = self.config.kv_heads * self.config.head_dim;
-            for worker in workers.iter() {
-                let pairs = worker.k.chunks_exact(kvs).zip(worker.v.chunks_exact(kvs));
-                for (row, pair) in rows[worker.first..][..worker.rows].iter().zip(pairs) {
-                    store.write(index, row.blocks[row.position / BLOCK], row.position % BLOCK, pair);
-                }
-            }
+            return Ok(());
         }
-        each(workers, |worker| {
-            if let Some(last) = self.layers.len().checked_sub(1) {
-                self.after_keys(last, rows, store, worker);
-            }
-            self.head(rows, worker);
-        });
+        threads.each(workers, |worker| self.begin(rows, *grouped, worker));
+        for index in 0..self.layers.len() {
+            threads.each(workers, |worker| self.keys(index, step, worker));
+            threads.each(workers, |worker| self.after_keys(index, step, worker));
+        }
+        threads.each(workers, |worker| self.head(step, worker));
         Ok(())
     }
 
-    /// Gives every worker an equal share of rows and their embeddings.
-    fn deal(&self, rows: &[Row<'_>], scratch: &mut Scratch) {
+    /// Gives every worker an equal share of rows.
+    fn deal(&self, rows: &[Row<'_>], scratch: &mut Scratch, threads: usize) {
         let work = 2 * self.parameters * rows.len();
-        let n = (work / WORTH_A_THREAD).clamp(1, rayon::current_num_threads()).min(rows.len().max(1));
+        let n = match rows.len() <= FEW_ROWS && self.parameters >= LARGE {
+            true => 1,
+            false => (work / WORTH_A_THREAD).clamp(1, threads).min(rows.len().max(1)),
+        };
         scratch.workers.resize_with(n, Worker::default);
-        let attention = self.config.rope.attention();
         let mut first = 0;
         for (index, worker) in scratch.workers.iter_mut().enumerate() {
             let share = rows.len() / n + usize::from(index < rows.len() % n);
             (worker.first, worker.rows) = (first, share);
-            worker.x.clear();
-            worker.turns.clear();
-            tiles(&rows[first..first + share], scratch.grouped, &mut worker.tiles);
-            for row in &rows[first..first + share] {
-                self.embedding.unpack(row.token as usize, &mut worker.x);
-                worker.turns.extend(self.turns.iter().map(|turn| {
-                    let (sin, cos) = (row.position as f32 * turn).sin_cos();
-                    (cos * attention, sin * attention)
-                }));
-            }
             first += share;
         }
     }
 
+    /// The embeddings, the rotations and the tiles of a worker's rows.
+    fn begin(&self, rows: &[Row<'_>], grouped: bool, worker: &mut Worker) {
+        let rows = &rows[worker.first..][..worker.rows];
+        worker.x.clear();
+        worker.turns.clear();
+        tiles(rows, grouped, &mut worker.tiles);
+        let attention = self.config.rope.attention();
+        for row in rows {
+            self.embedding.unpack(row.token as usize, &mut worker.x);
+            worker.turns.extend(self.turns.iter().map(|turn| {
+                let (sin, cos) = (row.position as f32 * turn).sin_cos();
+                (cos * attention, sin * attention)
+            }));
+        }
+    }
+
     /// Norm, queries, keys and values of one layer for a worker's rows.
-    fn keys(&self, index: usize, worker: &mut Worker) {
+    fn keys(&self, index: usize, step: Step<'_>, worker: &mut Worker) {
         let layer = &self.layers[index];
         let dim = self.config.head_dim;
-        let Worker { rows, turns, x, normed, q, k, v, .. } = worker;
+        let Worker { first, rows, turns, x, normed, q, k, v, .. } = worker;
         self.norm_rows(x, &layer.attention_norm, normed);
-        layer.q.forward(self.kernels, normed, *rows, q);
-        layer.k.forward(self.kernels, normed, *rows, k);
-        layer.v.forward(self.kernels, normed, *rows, v);
+        layer.q.forward(step.products, normed, *rows, q);
+        layer.k.forward(step.products, normed, *rows, k);
+        layer.v.forward(step.products, normed, *rows, v);
         if let Some((q_norm, k_norm)) = &layer.head_norms {
             rms_norm_heads(q, q_norm, self.config.epsilon);
             rms_norm_heads(k, k_norm, self.config.epsilon);
@@ -280,25 +313,32 @@ impl Model {
             rotate(&mut q[row * queries..(row + 1) * queries], dim, turns);
             rotate(&mut k[row * kvs..(row + 1) * kvs], dim, turns);
         }
+        step.kv.write(index, *first, (k, v));
     }
 
     /// Attention and MLP of one layer for a worker's rows.
-    fn after_keys(&self, index: usize, rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
+    fn after_keys(&self, index: usize, step: Step<'_>, worker: &mut Worker) {
         let layer = &self.layers[index];
-        self.attend((index, Kernels::attend), rows, store, worker);
+        self.attend((index, Kernels::attend), step.rows, step.kv.view(index), worker);
         let Worker { rows: n, x, normed, attended, gate, up, .. } = worker;
-        layer.o.forward(self.kernels, attended, *n, normed);
+        layer.o.forward(step.products, attended, *n, normed);
         add(x, normed);
         self.norm_rows(x, &layer.mlp_norm, normed);
-        layer.gate.forward(self.kernels, normed, *n, gate);
-        layer.up.forward(self.kernels, normed, *n, up);
+        layer.gate.forward(step.products, normed, *n, gate);
+        layer.up.forward(step.products, normed, *n, up);
         self.kernels.silu_gate(gate, up);
-        layer.down.forward(self.kernels, gate, *n, normed);
+        layer.down.forward(step.products, gate, *n, normed);
         add(x, normed);
     }
 
     /// Attention of one layer for a worker's rows.
-    fn attend(&self, (index, kernel): (usize, Kernel), rows: &[Row<'_>], store: &Store, worker: &mut Worker) {
+    fn attend(
+        &self,
+        (index, kernel): (usize, Kernel),
+        rows: &[Row<'_>],
+        layer: View<'_>,
+        worker: &mut Worker,
+    ) {
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let Worker { first, tiles, q, attended, scores, .. } = worker;
         attended.resize(q.len(), 0.0);
@@ -306,7 +346,7 @@ impl Model {
         let window = self.config.windows[index];
         let mut done = 0;
         for &(size, shared) in tiles.iter() {
-            let tile = Tile { layer: store.layer(index), kv_heads, head_dim, shared };
+            let tile = Tile { layer, kv_heads, head_dim, shared };
             let attend = |i: usize| {
                 let row = &rows[*first + i];
                 let start = window.map_or(0, |window| (row.position + 1).saturating_sub(window));
@@ -327,13 +367,13 @@ impl Model {
     }
 
     /// Logits of the rows that want them.
-    fn head(&self, rows: &[Row<'_>], worker: &mut Worker) {
+    fn head(&self, step: Step<'_>, worker: &mut Worker) {
         let hidden = self.config.hidden;
         let Worker { first, rows: n, x, normed, gate, logits, .. } = worker;
         let mut wanted = 0;
         normed.clear();
         gate.resize(hidden, 0.0);
-        for (row, x) in rows[*first..][..*n].iter().zip(x.chunks_exact(hidden)) {
+        for (row, x) in step.rows[*first..][..*n].iter().zip(x.chunks_exact(hidden)) {
             if row.logits {
                 rms_norm(x, &self.norm, self.config.epsilon, gate);
                 normed.extend_from_slice(gate);
@@ -343,11 +383,11 @@ impl Model {
         logits.clear();
         match (&self.head, &self.score) {
             _ if wanted == 0 => {}
-            (_, Some(score)) => score.forward(self.kernels, wanted, normed, logits),
-            (Some(head), None) => head.forward(self.kernels, normed, wanted, logits),
+            (_, Some(score)) => score.forward(step.products, wanted, normed, logits),
+            (Some(head), None) => head.forward(step.products, normed, wanted, logits),
             (None, None) => {
                 logits.resize(wanted * self.config.vocab, 0.0);
-                self.kernels.product(normed, wanted, &self.embedding, logits);
+                step.products.product(normed, wanted, &self.embedding, logits);
             }
         }
     }
@@ -361,37 +401,9 @@ impl Model {
     }
 }
 
-/// Cuts rows into tiles of neighbours that share leading blocks.
-fn tiles(rows: &[Row<'_>], grouped: bool, tiles: &mut Vec<(usize, usize)>) {
-    tiles.clear();
-    let full = |row: &Row<'_>| (row.position + 1) / BLOCK;
-    for (i, row) in rows.iter().enumerate() {
-        let common = |size: usize, shared: usize| {
-            let before = &rows[i - size].blocks[..shared.min(full(row))];
-            before.iter().zip(row.blocks).take_while(|(a, b)| a == b).count()
-        };
-        match tiles.last_mut() {
-            // A row that would cost the others most of what they share begins
-            // a tile of its own.
-            Some((size, shared)) if grouped && *size < TILE && 2 * common(*size, *shared) >= *shared => {
-                *shared = common(*size, *shared);
-                *size += 1;
-            }
-            _ => tiles.push((1, full(row))),
-        }
-    }
-}
-
-/// Runs `work` on every worker, in parallel where there are several.
-fn each(workers: &mut [Worker], work: impl Fn(&mut Worker) + Send + Sync) {
-    match workers {
-        [only] => work(only),
-        workers => workers.par_iter_mut().for_each(work),
-    }
-}
-
 fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
+
+#[cfg(test)]
+mod tests;

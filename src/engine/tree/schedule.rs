@@ -1,14 +1,13 @@
 //! One step: which rows run, and what becomes of their logits.
 
 use super::branch::Job;
+use super::draws::Dice;
 use super::fair::{self, Claim};
 use super::forward::Forward;
-use super::kernel::Kernels;
 use super::model::Row;
-use super::sample::{self, Ask, Drawn, draw};
 use super::store::Store;
 use super::{Forest, TreeEngine};
-use crate::engine::{End, EngineError, RequestId, SegmentEvent, rng};
+use crate::engine::{EngineError, RequestId};
 use crate::token::TokenId;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,18 +22,12 @@ struct Share {
     rows: usize,
 }
 
-/// What drawing a token needs beside the branch.
-struct Dice<'a> {
-    kernels: Kernels,
-    eos: &'a [TokenId],
-    scratch: &'a mut sample::Scratch,
-}
-
 impl<M: Forward> TreeEngine<M> {
     /// Runs one step over whatever is runnable.
     pub(super) fn run_step(&mut self) -> Result<(), EngineError> {
-        let mut dice = Dice { kernels: self.model.kernels(), eos: &self.eos, scratch: &mut self.draws };
-        self.forest.serve_kept_logits(&mut dice);
+        let mut dice =
+            Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
+        self.forest.serve_kept_logits(&mut dice, &self.eos);
         let shares = self.forest.schedule(self.step_positions, self.costs.overhead(), &mut self.store);
         if shares.is_empty() {
             return Ok(());
@@ -81,35 +74,56 @@ impl<M: Forward> TreeEngine<M> {
         // What a panic leaves behind is the KV of these rows, which nobody reads
         // before it is written again, and scratch memory, which every pass
         // writes first.
-        catch_unwind(AssertUnwindSafe(|| self.threads.install(|| model.run(&rows, store))))
+        let threads = &self.threads;
+        catch_unwind(AssertUnwindSafe(|| model.run(&rows, store, threads)))
             .unwrap_or_else(|_| Err("the forward pass panicked".to_owned()))
     }
 
     /// Counts a pass's positions and hands every branch its logits.
     fn advance(&mut self, shares: &[Share]) {
-        let mut dice = Dice { kernels: self.model.kernels(), eos: &self.eos, scratch: &mut self.draws };
-        let mut logits = self.model.logits();
-        for share in shares {
-            self.forest.advance(share, &mut logits, &mut dice);
+        let mut dice =
+            Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
+        let logits: Vec<&[f32]> = self.model.logits().collect();
+        // The logits of each share, in their order.
+        let mut rest = logits.as_slice();
+        let wanted: Vec<&[&[f32]]> = (shares.iter())
+            .map(|share| {
+                let (own, others) = rest.split_at(self.forest.rows_wanted(share).min(rest.len()));
+                rest = others;
+                own
+            })
+            .collect();
+        let decoding =
+            shares.iter().zip(&wanted).filter_map(|(share, own)| Some((share.branch, *own.first()?)));
+        let drawn = self.forest.draw(decoding, &mut dice);
+        for (share, own) in shares.iter().zip(wanted) {
+            self.forest.advance(share, own);
+        }
+        for (branch, drawn) in drawn {
+            self.forest.take_drawn(branch, drawn, &self.eos);
         }
     }
 }
 
 impl Forest {
     /// Jobs that need no forward pass: the branch's last logits were kept.
-    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>) {
+    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>, eos: &[TokenId]) {
         let kept = |id: &u64| self.branches.get(id).is_some_and(|state| state.logits.is_some());
         let queues = self.requests.values().flat_map(|request| &request.ready);
         let ready: Vec<u64> = queues.copied().filter(kept).collect();
+        let mut kept = Vec::new();
         for id in ready {
             let Some(state) = self.branches.get_mut(&id) else { continue };
-            let Some(logits) = state.logits.clone() else { continue };
             if let Some(Job::Settle(reply)) = state.job.take_if(|job| matches!(job, Job::Settle(_))) {
                 drop(reply.send(Ok(())));
                 self.retire(id);
             } else {
-                self.take_logits(id, &logits, dice);
+                kept.extend(state.logits.clone().map(|logits| (id, logits)));
             }
+        }
+        let drawn = self.draw(kept.iter().map(|(id, logits)| (*id, &**logits)), dice);
+        for (id, drawn) in drawn {
+            self.take_drawn(id, drawn, eos);
         }
     }
 
@@ -256,9 +270,15 @@ impl Forest {
         rows
     }
 
+    /// How many rows of logits a share has asked for.
+    fn rows_wanted(&self, share: &Share) -> usize {
+        let Some(state) = self.branches.get(&share.branch) else { return 0 };
+        (share.start..share.start + share.rows).filter(|position| state.wants_logits(*position)).count()
+    }
+
     /// Counts a share's positions, lists what it has filled, and does with its
-    /// logits what its job asks for.
-    fn advance(&mut self, share: &Share, logits: &mut dyn Iterator<Item = &[f32]>, dice: &mut Dice<'_>) {
+    /// logits what its job asks for, but for drawing.
+    fn advance(&mut self, share: &Share, logits: &[&[f32]]) {
         self.list(share.branch);
         let Some(state) = self.branches.get_mut(&share.branch) else { return };
         let end = share.start + share.rows;
@@ -272,10 +292,8 @@ impl Forest {
         self.metrics.engine_recomputed.inc_by(again as u64);
         let done = state.pending() == 0;
         match &mut state.job {
-            Some(Job::Logits { positions, ids, rows, .. }) => {
-                let wanted =
-                    positions[rows.len()..].iter().filter(|p| (share.start..end).contains(*p)).count();
-                rows.extend(logits.take(wanted).map(|row| match ids.as_slice() {
+            Some(Job::Logits { ids, rows, .. }) => {
+                rows.extend(logits.iter().map(|row| match ids.as_slice() {
                     [] => row.to_vec(),
                     ids => ids.iter().map(|id| row[*id as usize]).collect(),
                 }));
@@ -287,71 +305,21 @@ impl Forest {
                 }
             }
             Some(Job::Settle(_)) if done => {
-                state.logits = logits.next().map(Arc::from);
+                state.logits = logits.first().map(|row| Arc::from(*row));
                 if let Some(Job::Settle(reply)) = state.job.take() {
                     drop(reply.send(Ok(())));
                 }
                 self.retire(share.branch);
-            }
-            Some(Job::Decode(_)) if done => {
-                if let Some(row) = logits.next() {
-                    self.take_logits(share.branch, row, dice);
-                }
             }
             Some(Job::Settle(_) | Job::Decode(_)) | None => {}
         }
     }
 
     /// A branch has no job any more.
-    fn retire(&mut self, id: u64) {
+    pub(super) fn retire(&mut self, id: u64) {
         let request = self.branches.get(&id).map(|state| state.request);
         if let Some(request) = request.and_then(|request| self.requests.get_mut(&request)) {
             request.retire(id);
-        }
-    }
-
-    /// Draws a decoding branch's next token from its logits.
-    fn take_logits(&mut self, id: u64, logits: &[f32], dice: &mut Dice<'_>) {
-        let Some(state) = self.branches.get_mut(&id) else { return };
-        let Some(Job::Decode(decode)) = &state.job else { return };
-        let ask = Ask {
-            sampling: &decode.segment.sampling,
-            tokens: &state.tokens,
-            prompt: state.prompt,
-            uniform: rng::uniform(state.key, state.tokens.len() as u64),
-            top: usize::from(decode.segment.top_logprobs),
-        };
-        let drawn = draw(dice.kernels, logits, ask, dice.scratch);
-        let Some(Drawn { id: token, logprob, top }) = drawn else {
-            if let Some(job) = state.job.take() {
-                job.fail(EngineError::Forward("the model's logits are not finite".to_owned()));
-            }
-            return self.retire(id);
-        };
-        self.metrics.engine_sampled.inc();
-        let positions = match self.requests.get_mut(&state.request) {
-            Some(request) => {
-                request.counts.sampled += 1;
-                request.positions
-            }
-            None => 0,
-        };
-        let token = state.push(token, logprob, top);
-        let Some(Job::Decode(mut decode)) = state.job.take() else { return };
-        decode.left -= 1;
-        let eos = dice.eos.contains(&token.id);
-        decode.report(SegmentEvent::Token(token));
-        let cut = if eos { None } else { state.stopped(&decode.segment) };
-        let full = decode.left == 0 || state.tokens.len() >= positions;
-        let step = decode.segment.step.as_deref();
-        let step = step.is_some_and(|separator| state.step_ended(separator, decode.begun));
-        state.job = Some(Job::Decode(decode));
-        match (eos, cut) {
-            (true, _) => self.finish(id, End::Eos),
-            (false, Some(cut)) => self.finish(id, End::Stop { cut }),
-            (false, None) if step => self.finish(id, End::Step),
-            (false, None) if full => self.finish(id, End::Length),
-            (false, None) => {}
         }
     }
 

@@ -6,8 +6,7 @@
 
 use super::checkpoint::Reader;
 use super::config::LoadError;
-use super::kernel::Kernels;
-use super::linear::Linear;
+use super::linear::{Linear, Products};
 
 /// The heads that are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +73,13 @@ impl Score {
     }
 
     /// The outputs for `rows` normed hidden states in `x`, which is overwritten.
-    pub(super) fn forward(&self, kernels: Kernels, rows: usize, x: &mut Vec<f32>, out: &mut Vec<f32>) {
+    pub(super) fn forward(&self, products: Products<'_>, rows: usize, x: &mut Vec<f32>, out: &mut Vec<f32>) {
         for (index, layer) in self.0.iter().enumerate() {
             if index > 0 {
                 std::mem::swap(x, out);
                 x.iter_mut().for_each(|value| *value = value.max(0.0));
             }
-            layer.forward(kernels, x, rows, out);
+            layer.forward(products, x, rows, out);
         }
     }
 }

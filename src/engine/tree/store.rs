@@ -43,6 +43,18 @@ impl Store {
         2 * layers * kv_heads * head_dim * BLOCK * size_of::<f32>()
     }
 
+    /// KV heads, floats per head, and blocks.
+    pub(super) fn shape(&self) -> (usize, usize, usize) {
+        let block = (self.kv_heads * self.head_dim * BLOCK).max(1);
+        let blocks = self.layers.first().map_or(0, |layer| layer.keys.len() / block);
+        (self.kv_heads, self.head_dim, blocks)
+    }
+
+    /// All layers.
+    pub(super) fn layers_mut(&mut self) -> &mut [LayerStore] {
+        &mut self.layers
+    }
+
     /// One layer.
     #[must_use]
     pub fn layer(&self, layer: usize) -> &LayerStore {

@@ -12,6 +12,7 @@ use super::kernel::Kernels;
 use super::model::Row;
 use super::sample::{Ask, Scratch, draw};
 use super::store::{BLOCK, Store};
+use super::threads::Threads;
 use super::{Config, TreeEngine};
 use crate::engine::handle::Events;
 use crate::engine::{
@@ -55,7 +56,7 @@ impl Forward for Echo {
         Kernels::detect()
     }
 
-    fn run(&mut self, rows: &[Row<'_>], store: &mut Store) -> Result<(), String> {
+    fn run(&mut self, rows: &[Row<'_>], store: &mut Store, _: &Threads) -> Result<(), String> {
         for row in rows {
             let (block, offset) = (row.blocks[row.position / BLOCK], row.position % BLOCK);
             store.write(0, block, offset, (&[row.token as f32], &[row.position as f32]));

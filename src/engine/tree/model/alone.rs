@@ -4,13 +4,13 @@
 //! step, but nothing runs between them: no norms, no rotation, no writing of
 //! KV, no scheduling, no sampling. Inputs are noise, and no result is read.
 
+use super::super::BuildError;
 use super::super::kernel::{Kernels, Packed};
 use super::super::kv::BlockId;
 use super::super::store::{BLOCK, Store};
-use super::super::{BuildError, pool};
+use super::super::threads::Threads;
 use super::{Kernel, Model, Row, Scratch};
 use crate::engine::rng;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl Matrices {
 #[derive(Debug)]
 pub struct Alone {
     model: Arc<Model>,
-    threads: rayon::ThreadPool,
+    threads: Threads,
     store: Store,
     /// Blocks of each branch, for all steps.
     tables: Vec<Vec<BlockId>>,
@@ -101,7 +101,7 @@ impl Alone {
         store.fill(|i| noise(1, i));
         let widest = matrices(&model).map(Packed::k).max().unwrap_or(0);
         Ok(Self {
-            threads: pool(threads)?,
+            threads: Threads::new(threads)?,
             store,
             tables,
             lens: own.iter().map(|own| shared + own).collect(),
@@ -137,10 +137,10 @@ impl Alone {
         let rows = self.lens.len();
         let threads = match dealing {
             Dealing::Single => 1,
-            Dealing::Rows => self.threads.current_num_threads().min(rows),
-            Dealing::Outputs => self.threads.current_num_threads(),
+            Dealing::Rows => self.threads.count().min(rows),
+            Dealing::Outputs => self.threads.count(),
         };
-        self.outs.resize_with(self.threads.current_num_threads(), Vec::new);
+        self.outs.resize_with(self.threads.count(), Vec::new);
         let share = |whole: usize, index: usize| whole * index / threads..whole * (index + 1) / threads;
         let part = |matrix: &Packed, index: usize| -> (usize, Range<usize>) {
             match dealing {
@@ -149,20 +149,17 @@ impl Alone {
             }
         };
         let (x, kernels) = (&self.x, self.model.kernels());
-        let work = |index: usize, out: &mut Vec<f32>| {
+        let work = |(index, out): &mut (usize, &mut Vec<f32>)| {
             for matrix in &chosen {
-                let (rows, panels) = part(matrix, index);
+                let (rows, panels) = part(matrix, *index);
                 let size = rows * matrix.outputs(&panels);
                 out.resize(out.len().max(size), 0.0);
                 kernels.product_of_panels(&x[..rows * matrix.k()], rows, (matrix, panels), &mut out[..size]);
             }
         };
-        let outs = &mut self.outs[..threads];
+        let mut outs: Vec<(usize, &mut Vec<f32>)> = self.outs[..threads].iter_mut().enumerate().collect();
         let begun = Instant::now();
-        self.threads.install(|| match outs {
-            [only] => work(0, only),
-            outs => outs.par_iter_mut().enumerate().for_each(|(index, out)| work(index, out)),
-        });
+        self.threads.each(&mut outs, work);
         begun.elapsed()
     }
 
@@ -175,28 +172,26 @@ impl Alone {
             .map(|(blocks, len)| Row { token: 0, position: len + step, blocks, logits: false })
             .collect();
         let (model, store) = (&self.model, &self.store);
-        self.scratch.grouped = grouped;
         let scratch = &mut self.scratch;
         let kernel: Kernel = match what {
             Attention::Products => Kernels::attend_products,
             Attention::Whole => Kernels::attend,
         };
         let width = model.config.heads * model.config.head_dim;
-        self.threads.install(|| {
-            model.deal(&rows, scratch);
-            for worker in &mut scratch.workers {
-                let from = worker.first * width;
-                worker.q.clear();
-                worker.q.extend((from..from + worker.rows * width).map(|i| noise(3, i)));
+        model.deal(&rows, scratch, self.threads.count());
+        for worker in &mut scratch.workers {
+            model.begin(&rows, grouped, worker);
+            let from = worker.first * width;
+            worker.q.clear();
+            worker.q.extend((from..from + worker.rows * width).map(|i| noise(3, i)));
+        }
+        let begun = Instant::now();
+        self.threads.each(&mut scratch.workers, |worker| {
+            for layer in 0..model.config.layers {
+                model.attend((layer, kernel), &rows, store.layer(layer).view(), worker);
             }
-            let begun = Instant::now();
-            super::each(&mut scratch.workers, |worker| {
-                for layer in 0..model.config.layers {
-                    model.attend((layer, kernel), &rows, store, worker);
-                }
-            });
-            begun.elapsed()
-        })
+        });
+        begun.elapsed()
     }
 
     /// Floating-point operations of attention's products in a step.
