@@ -2,9 +2,9 @@
 //!
 //! Rows come in tiles of neighbours that list the same leading blocks: branches
 //! of one prompt, or the positions of one prefill. Up to eight queries (rows
-//! times the heads that share a KV head) go over a chunk of blocks together, so
-//! that what is loaded once is used eight times, as in Hydragen (Juravsky et al.,
-//! arXiv 2402.05099) and cascade inference. Behind the shared chunks each row
+//! times the heads that share a KV head) go over shared blocks together, so that
+//! what is loaded once is used eight times, as in Hydragen (Juravsky et al.,
+//! arXiv 2402.05099) and cascade inference; behind the shared blocks each row
 //! goes on with its own heads. The softmax is taken chunk by chunk, relative to
 //! the highest score so far (Milakov and Gimelshein, arXiv 1805.02867), so that
 //! scores never leave the nearest cache.
@@ -118,38 +118,39 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     let (sums, rest) = rest.split_at_mut(queries * LANES);
     let (highest, factors) = rest.split_at_mut(queries);
     let (scores, sums) = (scores.as_chunks_mut().0, sums.as_chunks_mut().0);
-    let mut starts = [0; CHUNK / BLOCK];
+    let mut parts = [Part::default(); PARTS];
     for kv_head in 0..tile.kv_heads {
         let mut head = Head { tile, rows, kv_head, group, scores, scaled, sums, highest, factors };
         head.begin();
-        for (rows, chunk) in visits(tile, rows) {
-            let mut first = rows.start * group;
-            while first < rows.end * group {
-                let left = rows.end * group - first;
-                let n = match left.min(MOST) {
-                    5..8 => 4,
-                    n => n,
-                };
-                let part = head.part((first, n), chunk, &mut starts);
-                match n {
-                    1 => head.scores::<V, 1>(&part),
-                    2 => head.scores::<V, 2>(&part),
-                    3 => head.scores::<V, 3>(&part),
-                    4 => head.scores::<V, 4>(&part),
-                    _ => head.scores::<V, MOST>(&part),
+        for chunk in chunks(rows) {
+            let together = together(tile, rows, chunk);
+            let mut first = 0;
+            while first < queries {
+                let n = (queries - first).min(MOST);
+                let count = head.cut::<MOST>((first, n), chunk, &together, &mut parts);
+                for part in &parts[..count] {
+                    match part.queries {
+                        1 => head.scores::<V, 1>(part),
+                        2 => head.scores::<V, 2>(part),
+                        3 => head.scores::<V, 3>(part),
+                        4 => head.scores::<V, 4>(part),
+                        _ => head.scores::<V, MOST>(part),
+                    }
                 }
                 for n in 0..n {
-                    head.soften::<V, FMA>(&part, n, softmax);
+                    head.soften::<V, FMA>((first + n, n), chunk, softmax);
                 }
-                match n {
-                    1 => head.values::<V, 1>(&part, out),
-                    2 => head.values::<V, 2>(&part, out),
-                    3 => head.values::<V, 3>(&part, out),
-                    4 => head.values::<V, 4>(&part, out),
-                    _ => head.values::<V, MOST>(&part, out),
-                }
-                if !dim.is_multiple_of(LANES) {
-                    head.last_columns::<FMA>(&part, out);
+                for part in &parts[..count] {
+                    match part.queries {
+                        1 => head.values::<V, 1>(part, out),
+                        2 => head.values::<V, 2>(part, out),
+                        3 => head.values::<V, 3>(part, out),
+                        4 => head.values::<V, 4>(part, out),
+                        _ => head.values::<V, MOST>(part, out),
+                    }
+                    if !dim.is_multiple_of(LANES) {
+                        head.last_columns::<FMA>(part, out);
+                    }
                 }
                 first += n;
             }
@@ -158,24 +159,47 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     }
 }
 
-/// The chunks that the rows of a tile go over, in order for each row: together
-/// where all of them see the whole chunk and list the same blocks, else each by
-/// itself.
+/// The chunks that the rows of a tile see something of.
 #[inline(always)]
-fn visits(tile: Tile<'_>, rows: &[Attend<'_>]) -> impl Iterator<Item = (Range<usize>, usize)> {
-    let from = rows.iter().map(|row| row.start.div_ceil(CHUNK)).max().unwrap_or(0);
-    let to = tile.shared * BLOCK / CHUNK;
-    let together = if from < to { from..to } else { 0..0 };
-    let alone = move |inside: Range<usize>| {
-        rows.iter().enumerate().flat_map(move |(i, row)| {
-            let own = row.start / CHUNK..row.len.div_ceil(CHUNK);
-            let chunks = own.start.max(inside.start)..own.end.min(inside.end);
-            chunks.map(move |chunk| (i..i + 1, chunk))
-        })
-    };
-    let (before, after) = (0..together.start, together.end..usize::MAX);
-    let all = 0..rows.len();
-    alone(before).chain(together.map(move |chunk| (all.clone(), chunk))).chain(alone(after))
+fn chunks(rows: &[Attend<'_>]) -> Range<usize> {
+    let from = rows.iter().map(|row| row.start / CHUNK).min().unwrap_or(0);
+    let to = rows.iter().map(|row| row.len.div_ceil(CHUNK)).max().unwrap_or(0);
+    from..to
+}
+
+/// The leading blocks of a chunk that all rows of a tile see whole and list.
+#[inline(always)]
+fn together(tile: Tile<'_>, rows: &[Attend<'_>], chunk: usize) -> Range<usize> {
+    let from = chunk * (CHUNK / BLOCK);
+    let whole = rows.len() > 1 && rows.iter().all(|row| row.start <= chunk * CHUNK);
+    let to = if whole { tile.shared.min(from + CHUNK / BLOCK) } else { from };
+    from..to.max(from)
+}
+
+/// Parts that [`Head::cut`] makes, at most: [`TILE`] queries together are one
+/// part or two, and so are the ones of each row.
+const PARTS: usize = TILE + 2;
+
+/// Blocks of a chunk that some queries go over together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    /// The first of the queries.
+    first: usize,
+    /// How many.
+    queries: usize,
+    /// The first query's scores.
+    scores: usize,
+    /// The first block, counted from the chunk's.
+    at: usize,
+    /// Blocks.
+    blocks: usize,
+    /// Where each of them begins in the layer's keys and in its values; all of
+    /// it lies within them.
+    starts: [usize; CHUNK / BLOCK],
+    /// The positions that the queries see, counted from the first block's.
+    seen: (usize, usize),
+    /// Whether the queries have been over blocks of this chunk before.
+    again: bool,
 }
 
 /// The queries of a tile's rows that share one KV head, numbered by row and
@@ -197,19 +221,6 @@ struct Head<'a> {
     highest: &'a mut [f32],
     /// What the sums of values so far must be multiplied by.
     factors: &'a mut [f32],
-}
-
-/// A chunk, as far as some queries see it.
-struct Part<'a> {
-    /// The first of the queries.
-    first: usize,
-    /// How many.
-    queries: usize,
-    /// Where the blocks begin in the layer's keys and in its values; all of
-    /// each block lies within them.
-    blocks: &'a [usize],
-    /// Positions, counted from the first of `blocks`.
-    seen: Range<usize>,
 }
 
 impl<'a> Head<'a> {
@@ -252,34 +263,75 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// A chunk as the row of query `first` sees it, for `queries` queries that
-    /// see the same.
+    /// Cuts a chunk into parts for `n` queries from `first` on: what their rows
+    /// list together, and then the rest of each row. Returns how many they are.
     #[inline(always)]
-    fn part<'b>(
+    fn cut<const MOST: usize>(
         &self,
-        (first, queries): (usize, usize),
+        (first, n): (usize, usize),
         chunk: usize,
-        starts: &'b mut [usize; CHUNK / BLOCK],
-    ) -> Part<'b> {
-        assert!(first + queries <= self.highest.len() && queries <= TILE, "queries of this head");
+        together: &Range<usize>,
+        parts: &mut [Part; PARTS],
+    ) -> usize {
+        let mut count = 0;
+        let mut cut = |queries: Range<usize>, blocks: Range<usize>, again| {
+            let (mut from, scores) = (queries.start, queries.start - first);
+            while !blocks.is_empty() && from < queries.end {
+                let size = match queries.end - from {
+                    size if size == MOST => MOST,
+                    size => size.min(4),
+                };
+                let scores = scores + from - queries.start;
+                parts[count] = self.part((from, size, scores), (chunk, blocks.clone()), again);
+                count += 1;
+                from += size;
+            }
+        };
+        cut(first..first + n, together.clone(), false);
+        let mut from = first;
+        while from < first + n {
+            let row = from / self.group;
+            let to = ((row + 1) * self.group).min(first + n);
+            let seen = &self.rows[row];
+            let start = (seen.start / BLOCK).max(together.end);
+            let end = seen.len.div_ceil(BLOCK).min((chunk + 1) * (CHUNK / BLOCK));
+            cut(from..to, start..end, !together.is_empty());
+            from = to;
+        }
+        count
+    }
+
+    /// Blocks of a chunk for some queries, all of which see them as the row of
+    /// the first one does.
+    #[inline(always)]
+    fn part(
+        &self,
+        (first, queries, scores): (usize, usize, usize),
+        (chunk, blocks): (usize, Range<usize>),
+        again: bool,
+    ) -> Part {
+        assert!(first + queries <= self.highest.len(), "queries of this head");
+        assert!(scores + queries <= TILE && blocks.len() <= CHUNK / BLOCK, "scores that there are");
         let row = &self.rows[first / self.group];
-        let (begin, end) = (row.start.max(chunk * CHUNK), row.len.min((chunk + 1) * CHUNK));
-        let block = begin / BLOCK;
-        let blocks = &row.blocks[block..end.div_ceil(BLOCK)];
+        let begin = blocks.start * BLOCK;
+        let seen = (row.start.max(begin) - begin, row.len.min(blocks.end * BLOCK) - begin);
+        let at = blocks.start - chunk * (CHUNK / BLOCK);
+        assert!(at + blocks.len() <= CHUNK / BLOCK, "blocks of the chunk");
+        let mut part = Part { first, queries, scores, at, blocks: blocks.len(), seen, again, starts: [0; _] };
         let size = self.tile.head_dim * BLOCK;
-        for (start, &block) in starts.iter_mut().zip(blocks) {
+        for (start, &block) in part.starts.iter_mut().zip(&row.blocks[blocks]) {
             *start = (block as usize * self.tile.kv_heads + self.kv_head) * size;
             assert!(*start + size <= self.tile.layer.len, "blocks lie in the store");
         }
-        Part { first, queries, blocks: &starts[..blocks.len()], seen: begin % BLOCK..end - block * BLOCK }
+        part
     }
 
     /// Scores of `N` queries.
     #[inline(always)]
-    fn scores<V: Lanes, const N: usize>(&mut self, part: &Part<'_>) {
+    fn scores<V: Lanes, const N: usize>(&mut self, part: &Part) {
         let mut done = 0;
-        while done < part.blocks.len() {
-            done += match part.blocks.len() - done {
+        while done < part.blocks {
+            done += match part.blocks - done {
                 4.. if N <= 4 => self.score::<V, N, 4>(part, done),
                 2.. => self.score::<V, N, 2>(part, done),
                 _ => self.score::<V, N, 1>(part, done),
@@ -288,9 +340,9 @@ impl<'a> Head<'a> {
     }
 
     #[inline(always)]
-    fn score<V: Lanes, const N: usize, const B: usize>(&mut self, part: &Part<'_>, at: usize) -> usize {
+    fn score<V: Lanes, const N: usize, const B: usize>(&mut self, part: &Part, at: usize) -> usize {
         let dim = self.tile.head_dim;
-        let starts = &part.blocks[at..at + B];
+        let starts = &part.starts[at..at + B];
         let queries = &self.scaled[part.first * dim..][..N * dim];
         let mut sums = [[V::splat(0.0); B]; N];
         // SAFETY: each of the `N` queries has `dim` floats, and each block has
@@ -300,8 +352,8 @@ impl<'a> Head<'a> {
             let keys = std::array::from_fn(|b| self.tile.layer.keys.add(starts[b]));
             accumulate::<V, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
         }
-        for (sums, scores) in sums.iter().zip(&mut *self.scores) {
-            let (scores, _) = scores[at * BLOCK..].as_chunks_mut::<BLOCK>();
+        for (sums, scores) in sums.iter().zip(&mut self.scores[part.scores..]) {
+            let (scores, _) = scores[(part.at + at) * BLOCK..].as_chunks_mut::<BLOCK>();
             for (sum, scores) in sums.iter().zip(scores) {
                 sum.store(scores);
             }
@@ -309,25 +361,29 @@ impl<'a> Head<'a> {
         B
     }
 
-    /// Turns a query's scores into weights relative to the highest score so far
-    /// and adds them up.
+    /// Turns a query's scores of a chunk, the `n`-th ones, into weights relative
+    /// to the highest score so far and adds them up.
     #[inline(always)]
-    fn soften<V: Lanes, const FMA: bool>(&mut self, part: &Part<'_>, n: usize, softmax: bool) {
-        let query = part.first + n;
+    fn soften<V: Lanes, const FMA: bool>(&mut self, (query, n): (usize, usize), chunk: usize, softmax: bool) {
+        let row = &self.rows[query / self.group];
+        let begin = chunk * CHUNK;
+        let (from, to) = (row.start.max(begin), row.len.min(begin + CHUNK));
+        if from >= to {
+            return;
+        }
+        let (from, to) = (from - begin, to - begin);
         let before = self.highest[query];
         if !softmax {
             self.highest[query] = 0.0;
             self.factors[query] = if before == 0.0 { 1.0 } else { f32::NAN };
             return;
         }
-        let scores = &mut self.scores[n][..part.blocks.len() * BLOCK];
+        let (floor, ceiling) = (from / BLOCK * BLOCK, to.next_multiple_of(BLOCK));
+        let scores = &mut self.scores[n];
         // What is outside becomes a weight too small to count.
-        if part.seen.start > 0 {
-            scores[..part.seen.start].fill(f32::NEG_INFINITY);
-        }
-        if part.seen.end < scores.len() {
-            scores[part.seen.end..].fill(f32::NEG_INFINITY);
-        }
+        scores[floor..from].fill(f32::NEG_INFINITY);
+        scores[to..ceiling].fill(f32::NEG_INFINITY);
+        let scores = &mut scores[floor..ceiling];
         let blocks = scores.as_chunks_mut().0;
         let mut most = V::splat(before);
         for scores in &*blocks {
@@ -359,7 +415,7 @@ impl<'a> Head<'a> {
     /// Adds weighted values, over positions in order, to the sums of `N`
     /// queries, in strips of columns that stay in registers.
     #[inline(always)]
-    fn values<V: Lanes, const N: usize>(&self, part: &Part<'_>, out: &mut [f32]) {
+    fn values<V: Lanes, const N: usize>(&self, part: &Part, out: &mut [f32]) {
         let vectors = self.tile.head_dim / LANES;
         let mut done = 0;
         while done < vectors {
@@ -374,14 +430,14 @@ impl<'a> Head<'a> {
     #[inline(always)]
     fn weigh<V: Lanes, const N: usize, const C: usize>(
         &self,
-        part: &Part<'_>,
+        part: &Part,
         column: usize,
         out: &mut [f32],
     ) -> usize {
         let dim = self.tile.head_dim;
         let mut sums = [[V::splat(0.0); C]; N];
         for (query, sums) in (part.first..).zip(&mut sums) {
-            let factor = self.factors[query];
+            let factor = if part.again { 1.0 } else { self.factors[query] };
             let (before, _) = out[self.result(query)..][column..].as_chunks::<LANES>();
             if !factor.is_nan() {
                 for (sum, before) in sums.iter_mut().zip(before) {
@@ -389,15 +445,16 @@ impl<'a> Head<'a> {
                 }
             }
         }
-        assert!(self.scores.len() >= N && column + C * LANES <= dim, "queries and columns that there are");
-        for (b, &start) in part.blocks.iter().enumerate() {
-            let from = part.seen.start.saturating_sub(b * BLOCK);
-            let to = (part.seen.end - b * BLOCK).min(BLOCK);
-            // SAFETY: a query's scores hold a whole chunk of blocks, of which
-            // this is the `b`-th; a block has `BLOCK` times `dim` values from
-            // its start on (checked in `part`), and `to` is at most `BLOCK`.
+        let scores = &self.scores[part.scores..][..N];
+        assert!(column + C * LANES <= dim, "columns that there are");
+        for (b, &start) in part.starts[..part.blocks].iter().enumerate() {
+            let from = part.seen.0.saturating_sub(b * BLOCK);
+            let to = (part.seen.1 - b * BLOCK).min(BLOCK);
+            // SAFETY: a query's scores hold a chunk, and block `at + b` is in it;
+            // a block has `BLOCK` times `dim` values from its start on (both
+            // checked in `part`), and `to` is at most `BLOCK`.
             unsafe {
-                let weights = self.scores.as_ptr().cast::<f32>().add(b * BLOCK + from);
+                let weights = scores.as_ptr().cast::<f32>().add((part.at + b) * BLOCK + from);
                 let values = self.tile.layer.values.add(start + from * dim + column);
                 let columns = std::array::from_fn(|c| values.add(c * LANES));
                 accumulate::<V, N, C>(&mut sums, (weights, CHUNK), (columns, dim), to.saturating_sub(from));
@@ -414,22 +471,23 @@ impl<'a> Head<'a> {
 
     /// The same for the columns that fill no vector.
     #[inline(always)]
-    fn last_columns<const FMA: bool>(&self, part: &Part<'_>, out: &mut [f32]) {
+    fn last_columns<const FMA: bool>(&self, part: &Part, out: &mut [f32]) {
         let dim = self.tile.head_dim;
         let column = dim / LANES * LANES;
         for n in 0..part.queries {
-            let factor = self.factors[part.first + n];
+            let factor = if part.again { 1.0 } else { self.factors[part.first + n] };
+            let weights = &self.scores[part.scores + n][part.at * BLOCK..];
             let sums = &mut out[self.result(part.first + n)..][column..dim];
             for sum in &mut *sums {
                 *sum = if factor.is_nan() { 0.0 } else { *sum * factor };
             }
-            for p in part.seen.clone() {
-                let at = part.blocks[p / BLOCK] + p % BLOCK * dim + column;
+            for p in part.seen.0..part.seen.1 {
+                let at = part.starts[p / BLOCK] + p % BLOCK * dim + column;
                 for (i, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the place lies in the block, and the block in the
                     // values (checked in `part`).
                     let value = unsafe { *self.tile.layer.values.add(at + i) };
-                    *sum = multiply_add::<FMA>(self.scores[n][p], value, *sum);
+                    *sum = multiply_add::<FMA>(weights[p], value, *sum);
                 }
             }
         }
@@ -442,6 +500,7 @@ impl<'a> Head<'a> {
 /// # Safety
 /// All of these floats must be readable.
 #[inline(always)]
+// SAFETY: every place that is read is one that the caller vouches for.
 unsafe fn accumulate<V: Lanes, const N: usize, const C: usize>(
     sums: &mut [[V; C]; N],
     (a, apart): (*const f32, usize),

@@ -106,11 +106,9 @@ impl<'a> Pass<'a> {
                 let base = (block as usize * heads + head) * dim * BLOCK;
                 assert!(base + dim * BLOCK <= len, "slots lie in the store");
                 let (key, value) = (&key[head * dim..][..dim], &value[head * dim..][..dim]);
-                // SAFETY: the store is borrowed exclusively by this pass, and
-                // the block lies in it. No two rows have the same slot, and a
-                // row is written by its worker only, so no other thread writes
-                // these floats; a thread that reads them does so after it has
-                // met this one, or is this one.
+                // SAFETY: this pass borrows the store, the block lies in it, and
+                // no other row has the slot, so no other thread writes these
+                // floats; one that reads them has met this one before, or is it.
                 unsafe {
                     for (i, &k) in key.iter().enumerate() {
                         *to_keys.add(base + i * BLOCK + offset) = k;
