@@ -7,6 +7,9 @@
 //! clock starts, and the token that is drawn from a prompt's last logits is not
 //! counted: what is counted comes out of decode steps, sampling included.
 
+mod context;
+mod fairness;
+mod llama;
 mod measure;
 mod numpy;
 mod report;
@@ -23,6 +26,7 @@ use measure::{Plan, Subject, measure};
 use shape::ShapeName;
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use workload::{ALL, Name};
@@ -51,7 +55,20 @@ pub struct Options {
     /// Runs of each row [default: 15, or 1 with --shape].
     #[arg(long, value_name = "N")]
     pub runs: Option<NonZeroUsize>,
-    /// Workloads to measure, separated by commas [default: all].
+    /// Run the workloads on llama.cpp too, by this `llama-batched-bench`.
+    #[arg(long, value_name = "PROGRAM", requires = "llama_model")]
+    pub llama: Option<PathBuf>,
+    /// The same weights as a GGUF file in f32, for --llama.
+    #[arg(long, value_name = "FILE", requires = "llama")]
+    pub llama_model: Option<PathBuf>,
+    /// Measure prefills of 512, 2,048 and 8,192 tokens instead of workloads.
+    #[arg(long)]
+    pub contexts: bool,
+    /// A prefill of 32,768 tokens besides.
+    #[arg(long, requires = "contexts")]
+    pub long: bool,
+    /// Workloads to measure, separated by commas [default: all, and a chat
+    /// beside a search].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub workloads: Vec<Name>,
 }
@@ -80,6 +97,8 @@ pub async fn run(
         stride: if options.shape.is_some() { 6 } else { 1 },
         enough: Duration::from_millis(100),
         numpy: options.numpy,
+        fairness: options.workloads.is_empty() && options.shape.is_none(),
+        llama: options.llama.clone().zip(options.llama_model.clone()),
         workloads: ALL
             .into_iter()
             .filter(|w| options.workloads.is_empty() || options.workloads.contains(&w.name))
@@ -87,14 +106,25 @@ pub async fn run(
     };
     let tokenizer: Arc<Tokenizer> = Arc::new(loaded.tokenizer);
     let subject = Subject { name, model, tokenizer, config: app::tree_config(args) };
-    let report = measure(&subject, &plan).await?;
-    if options.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
-        writeln!(out)?;
-    } else {
-        report.table(out)?;
+    if options.contexts {
+        let long = options.long.then_some(context::LONG);
+        let lengths: Vec<usize> = context::LENGTHS.into_iter().chain(long).collect();
+        let contexts = context::measure(&subject, &lengths).await?;
+        return match options.json {
+            true => document(&contexts, out),
+            false => Ok(contexts.table(out)?),
+        };
     }
-    Ok(())
+    let report = measure(&subject, &plan).await?;
+    match options.json {
+        true => document(&report, out),
+        false => Ok(report.table(out)?),
+    }
+}
+
+fn document(figures: &impl serde::Serialize, out: &mut dyn Write) -> Result<(), BenchError> {
+    serde_json::to_writer_pretty(&mut *out, figures).map_err(std::io::Error::from)?;
+    Ok(writeln!(out)?)
 }
 
 #[cfg(test)]

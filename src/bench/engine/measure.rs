@@ -1,16 +1,18 @@
 //! The run: engines over one model, and its products beside them.
 
 use super::BenchError;
-use super::numpy;
+use super::llama::{self, Llama, Peer};
 use super::report::{Grouping, Kernel, Product, Report, Roofline, Row, Sharing};
 use super::spread::Spread;
 use super::workload::{Name, Run, Workload, decode};
+use super::{fairness, numpy};
 use crate::engine::tree::model::Model;
 use crate::engine::tree::model::alone::{Alone, Attention, Dealing, Matrices};
 use crate::engine::tree::{Config, TreeEngine};
 use crate::engine::{EngineThread, Handle};
 use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,9 +42,16 @@ pub(super) struct Plan {
     pub enough: Duration,
     /// Whether NumPy is asked too.
     pub numpy: bool,
+    /// Whether a chat is measured beside a search.
+    pub fairness: bool,
+    /// llama.cpp's program and model, where it is asked too.
+    pub llama: Option<(PathBuf, PathBuf)>,
     /// The workloads.
     pub workloads: Vec<Workload>,
 }
+
+/// The most runs of others' engines: theirs take seconds.
+const PEER_RUNS: usize = 5;
 
 /// The least runs of a product or of attention alone.
 const REPEATS: usize = 3;
@@ -50,7 +59,7 @@ const REPEATS: usize = 3;
 /// Measures everything.
 pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, BenchError> {
     let load_before = load_average();
-    let grouped = Stage::new(subject, plan, true)?;
+    let grouped = Stage::new(subject, plan.blocks(), true)?;
     let mut rows = Vec::new();
     let mut kernels = Vec::new();
     let mut products: Vec<Product> = Vec::new();
@@ -80,6 +89,10 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
         }
         rows.push(row(workload, plan, dealing, &laps));
     }
+    let fairness = match plan.fairness {
+        true => Some(fairness::measure(&grouped, plan.runs).await?),
+        false => None,
+    };
     drop(grouped);
     let numpy = match plan.numpy {
         true => Some(numpy::multiply(&mut products, subject.config.threads)?),
@@ -90,6 +103,18 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
     }
     let rate = |name: Name| rows.iter().find(|row| row.name == name).map(|row| row.tokens_per_second.median);
     let c_over_b = rate(Name::C).zip(rate(Name::B)).map(|(c, b)| c / b);
+    let llama = match &plan.llama {
+        Some((program, model)) => {
+            let llama =
+                Llama { program, model, threads: subject.config.threads, runs: plan.runs.min(PEER_RUNS) };
+            let each = plan.workloads.iter().zip(&rows);
+            each.map(|(workload, row)| {
+                llama::measure(llama, (workload, plan.new), row.tokens_per_second.median)
+            })
+            .collect::<Result<Vec<Peer>, BenchError>>()?
+        }
+        None => Vec::new(),
+    };
     Ok(Report {
         model: subject.name.clone(),
         parameters: subject.model.parameters(),
@@ -104,21 +129,34 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
         numpy,
         attention: kernels,
         grouping,
+        fairness,
+        llama,
     })
 }
 
+impl Plan {
+    /// KV blocks that the largest part takes.
+    fn blocks(&self) -> usize {
+        let fairness = if self.fairness { fairness::blocks(TreeEngine::BLOCK) } else { 0 };
+        let workloads = self.workloads.iter().map(|w| w.blocks(self.new, TreeEngine::BLOCK));
+        workloads.max().unwrap_or(0).max(fairness)
+    }
+}
+
 /// An engine that is running.
-struct Stage {
-    handle: Handle,
-    metrics: Arc<Metrics>,
+pub(super) struct Stage {
+    /// Its handle.
+    pub handle: Handle,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
     _thread: EngineThread,
 }
 
 impl Stage {
-    fn new(subject: &Subject, plan: &Plan, grouped: bool) -> Result<Self, BenchError> {
+    /// An engine whose pool holds at least `blocks`.
+    pub(super) fn new(subject: &Subject, blocks: usize, grouped: bool) -> Result<Self, BenchError> {
         let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
-        let needed = plan.workloads.iter().map(|w| w.blocks(plan.new, TreeEngine::BLOCK)).max().unwrap_or(0);
-        let needed = needed * TreeEngine::block_bytes(&subject.model);
+        let needed = blocks * TreeEngine::block_bytes(&subject.model);
         let config =
             Config { grouped, kv_bytes: subject.config.kv_bytes.max(needed), ..subject.config.clone() };
         let tokenizer = Arc::clone(&subject.tokenizer);
@@ -200,7 +238,7 @@ async fn compare(
     plan: &Plan,
     (workload, laps): (&Workload, &[Lap]),
 ) -> Result<Grouping, BenchError> {
-    let stage = Stage::new(subject, plan, false)?;
+    let stage = Stage::new(subject, plan.blocks(), false)?;
     let mut times = Vec::new();
     for seed in 0..plan.runs as u64 {
         times.push(decode(&stage.handle, &stage.metrics, workload, (plan.new, seed)).await?.time);

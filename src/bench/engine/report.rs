@@ -1,5 +1,7 @@
 //! What was measured: one JSON document, or tables for people.
 
+use super::fairness::Fairness;
+use super::llama::Peer;
 use super::spread::Spread;
 use super::workload::Name;
 use crate::engine::tree::model::alone::Dealing;
@@ -35,6 +37,10 @@ pub(super) struct Report {
     pub attention: Vec<Kernel>,
     /// Workload D with grouping on and off.
     pub grouping: Option<Grouping>,
+    /// A chat beside a search.
+    pub fairness: Option<Fairness>,
+    /// llama.cpp on the same workloads, where it was asked.
+    pub llama: Vec<Peer>,
 }
 
 /// One workload.
@@ -222,7 +228,43 @@ impl Report {
             }
         }
         self.products(out)?;
-        self.attention(out)
+        self.attention(out)?;
+        self.fairness(out)?;
+        self.peers(out)
+    }
+
+    fn fairness(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(Fairness { beside_one, beside_many, ratio, many, first_token_steps }) = &self.fairness
+        else {
+            return Ok(());
+        };
+        writeln!(
+            out,
+            "\na chat of one branch: {:.0} tokens/s beside another, {:.0} beside 256 branches of one request \
+             (which get {:.0}): {:.0} %; first token {:.0} steps after its prompt",
+            beside_one.median,
+            beside_many.median,
+            many.median,
+            ratio * 100.0,
+            first_token_steps.median
+        )
+    }
+
+    fn peers(&self, out: &mut dyn Write) -> io::Result<()> {
+        if !self.llama.is_empty() {
+            writeln!(
+                out,
+                "\nllama.cpp  branches  KV            tokens/s     slowest - fastest   ours / its"
+            )?;
+        }
+        for Peer { name, branches, kv, tokens_per_second: rate, ratio } in &self.llama {
+            writeln!(
+                out,
+                "{name:?}  {branches:>15}  {kv:<10}  {:>10.0}  {:>9.0} - {:>9.0}  {ratio:>11.2}",
+                rate.median, rate.lowest, rate.highest
+            )?;
+        }
+        Ok(())
     }
 
     fn products(&self, out: &mut dyn Write) -> io::Result<()> {

@@ -36,6 +36,8 @@ fn tiny() -> Plan {
         stride: 2,
         enough: Duration::ZERO,
         numpy: false,
+        fairness: true,
+        llama: None,
         workloads: ALL.map(small).to_vec(),
     }
 }
@@ -55,7 +57,9 @@ async fn a_run_measures_every_workload_and_prints_every_row() {
         // One row alone shares nothing, so its attention is not compared.
         assert_eq!(rows, if name == "A" { 2 } else { 3 }, "{name} in\n{text}");
     }
-    for part in ["C / B: ", "load average", "D as a whole: grouped", "C ungrouped", "GFLOP/s"] {
+    for part in
+        ["C / B: ", "load average", "D as a whole: grouped", "C ungrouped", "GFLOP/s", "beside 256 branches"]
+    {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
@@ -90,7 +94,28 @@ async fn the_document_has_the_figures_of_the_tables() {
     let attention = json["attention"].as_array().expect("kernels");
     assert_eq!(attention.iter().filter_map(|k| k["name"].as_str()).collect::<Vec<_>>(), ["B", "C", "D"]);
     assert!(json["grouping"]["ratio"].as_f64() > Some(0.0), "{json:#}");
+    let fairness = &json["fairness"];
+    for figure in ["beside_one", "beside_many", "many"] {
+        assert!(fairness[figure]["lowest"].as_f64() > Some(0.0), "{figure} in {fairness:#}");
+    }
+    assert!(json["llama"].as_array().is_some_and(Vec::is_empty));
     assert!(json["products"].as_array().is_some_and(|products| products.len() > 3), "{json:#}");
+}
+
+#[tokio::test]
+async fn prefills_are_measured_up_to_what_the_context_holds() {
+    let contexts = context::measure(&subject(), &[32, 96, 1 << 20]).await.expect("measures");
+    let positions: Vec<usize> = contexts.lengths.iter().map(|length| length.positions).collect();
+    assert_eq!(positions, [32, 96], "the model's context is 2,048");
+    assert!(contexts.lengths.iter().all(|length| length.tokens_per_second > 0.0 && length.growth > 0.0));
+    assert_eq!(contexts.beside.positions, 96);
+    assert!(contexts.beside.gaps_during_ms.median > 0.0, "the branch went on during the prefill");
+    let mut text = Vec::new();
+    contexts.table(&mut text).expect("prints");
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.contains("96") && !text.contains("NaN"), "{text}");
+    let error = context::measure(&subject(), &[1 << 20]).await.expect_err("no length fits").to_string();
+    assert!(error.contains("2048") && error.contains("--shape"), "{error}");
 }
 
 #[test]
@@ -105,7 +130,7 @@ fn the_command_takes_its_own_options_beside_the_engines() {
     assert_eq!(options.shape, Some(ShapeName::Qwen25Half));
     assert_eq!(options.runs.map(NonZeroUsize::get), Some(3));
     assert!(engine.0.values.contains_key("threads"));
-    for wrong in ["--workloads E", "--shape 7b", "--runs 0"] {
+    for wrong in ["--workloads E", "--shape 7b", "--runs 0", "--llama a", "--long"] {
         let line = format!("espalier bench engine {wrong}");
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
     }

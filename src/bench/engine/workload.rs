@@ -80,16 +80,33 @@ pub(super) struct Run {
     pub recomputed: u64,
 }
 
-/// Decodes a workload: `new` tokens a branch on the clock.
-pub(super) async fn decode(
+/// A request whose branches are ready to decode.
+#[derive(Debug)]
+pub(super) struct Grown {
+    /// The prompt.
+    pub root: Branch,
+    /// What was forked from it.
+    pub branches: Vec<Branch>,
+}
+
+/// `len` tokens by chance, the same for equal keys.
+pub(super) fn tokens(handle: &Handle, key: u64, len: usize) -> Vec<TokenId> {
+    tokens_of(handle.caps().vocab, key, len)
+}
+
+/// The same for a vocabulary of so many.
+pub(super) fn tokens_of(vocab: usize, key: u64, len: usize) -> Vec<TokenId> {
+    (0..len).map(|i| (rng::uniform(key, i as u64) * vocab as f64) as TokenId).collect()
+}
+
+/// Computes a workload's prompt and its branches' own tokens, with room for
+/// `new` more on each.
+pub(super) async fn grow(
     handle: &Handle,
-    metrics: &Metrics,
     workload: &Workload,
     (new, seed): (usize, u64),
-) -> Result<Run, BenchError> {
-    let vocab = handle.caps().vocab as u64;
-    let token = |key: u64, i: usize| (rng::uniform(key, i as u64) * vocab as f64) as TokenId;
-    let prompt: Arc<[TokenId]> = (0..workload.shared).map(|i| token(0, i)).collect();
+) -> Result<Grown, BenchError> {
+    let prompt: Arc<[TokenId]> = tokens(handle, 0, workload.shared).into();
     let open = Open::new(prompt, workload.longest(new), workload.branches);
     let root = handle.open(open).await?;
     root.settle().await?;
@@ -97,23 +114,39 @@ pub(super) async fn decode(
     for (i, own) in workload.owns().into_iter().enumerate() {
         let branch = root.fork(seed << 32 | i as u64);
         if own > 0 {
-            branch.append((0..own).map(|at| token(1 + i as u64, at)).collect());
+            branch.append(tokens(handle, 1 + i as u64, own));
         }
         branches.push(branch);
     }
     for settled in futures_util::future::join_all(branches.iter().map(Branch::settle)).await {
         settled?;
     }
-    let (events, mut inbox) = mpsc::unbounded_channel();
-    let segment = Segment {
+    Ok(Grown { root, branches })
+}
+
+/// A segment of `new` tokens from decode steps, and one from logits that are
+/// there already.
+pub(super) fn segment(new: usize) -> Segment {
+    Segment {
         inject: Vec::new(),
-        // The first comes from the logits that are there already.
         max_tokens: new as u32 + 1,
         sampling: Sampling { temperature: 0.8, ..Sampling::default() },
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
         step: None,
-    };
+    }
+}
+
+/// Decodes a workload: `new` tokens a branch on the clock.
+pub(super) async fn decode(
+    handle: &Handle,
+    metrics: &Metrics,
+    workload: &Workload,
+    (new, seed): (usize, u64),
+) -> Result<Run, BenchError> {
+    let Grown { root, branches } = grow(handle, workload, (new, seed)).await?;
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    let segment = segment(new);
     let steps = metrics.engine_steps.get();
     let begun = Instant::now();
     for (branch, work) in branches.iter().zip(0..) {
