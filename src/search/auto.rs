@@ -8,7 +8,7 @@
 use super::beam::BeamSearch;
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Answer, Outcome, Strategy, Until, Work, WorkId};
+use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Auto, Beam, Budget, Marker, Scoring};
 
 /// A probe, and a search where it is not enough.
@@ -130,8 +130,11 @@ impl Strategy for AutoSearch {
         }
     }
 
-    fn starved(&self) -> bool {
-        matches!(&self.stage, Stage::Search(search) if search.starved())
+    fn starved(&self) -> Option<Scarce> {
+        match &self.stage {
+            Stage::Search(search) => search.starved(),
+            Stage::Probe { .. } | Stage::Enough(_) => None,
+        }
     }
 
     fn candidates(&self) -> Vec<Candidate> {

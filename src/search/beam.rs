@@ -19,7 +19,7 @@
 
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Answer, Outcome, Strategy, Until, Work, WorkId};
+use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Beam, Budget, Final, Marker, Scoring, Variant};
 use std::collections::{HashMap, VecDeque};
 
@@ -126,7 +126,9 @@ impl BeamSearch {
                 orders.push(Order { parent, growth, role: Role::Candidate(group) });
             }
         }
-        self.grove.starved |= orders.len() > most;
+        if orders.len() > most {
+            self.grove.starved = Some(Scarce::Tokens);
+        }
         orders.truncate(most);
         if self.beam.steps.repeats > 0 {
             let mut seen: HashMap<Option<Index>, u32> = HashMap::new();
@@ -464,7 +466,7 @@ impl Strategy for BeamSearch {
         self.grove.answer(self.chosen())
     }
 
-    fn starved(&self) -> bool {
+    fn starved(&self) -> Option<Scarce> {
         self.grove.starved
     }
 

@@ -165,6 +165,8 @@ pub enum StopReason {
     Completed,
     /// The token budget was spent.
     Tokens,
+    /// The branches of the budget were made.
+    Branches,
     /// The deadline passed.
     Deadline,
     /// The context was full.
@@ -181,9 +183,10 @@ pub enum StopReason {
 
 impl StopReason {
     /// All of them, for metrics.
-    pub const ALL: [StopReason; 8] = [
+    pub const ALL: [StopReason; 9] = [
         StopReason::Completed,
         StopReason::Tokens,
+        StopReason::Branches,
         StopReason::Deadline,
         StopReason::Context,
         StopReason::EngineFault,
@@ -198,6 +201,7 @@ impl StopReason {
         match self {
             StopReason::Completed => "completed",
             StopReason::Tokens => "budget_tokens",
+            StopReason::Branches => "budget_branches",
             StopReason::Deadline => "deadline",
             StopReason::Context => "context",
             StopReason::EngineFault => "engine_fault",

@@ -10,7 +10,7 @@
 //! Length: the account and the tree are one; what a search may do with them is here.
 
 use super::event::Candidate;
-use super::{Answer, Extend, NodeId, Outcome, Until, Work, WorkId};
+use super::{Answer, Extend, NodeId, Outcome, Scarce, Until, Work, WorkId};
 use crate::answer;
 use crate::plan::{Budget, Marker};
 use crate::token::TokenId;
@@ -104,8 +104,8 @@ pub(super) struct Grove {
     completing: bool,
     /// A verifier that was asked has said nothing.
     mute: bool,
-    /// Something was not grown for lack of tokens.
-    pub(super) starved: bool,
+    /// For lack of what something was not grown.
+    pub(super) starved: Option<Scarce>,
 }
 
 /// A step is taken to be this long before any has been seen, in tokens.
@@ -125,7 +125,7 @@ impl Grove {
             longest: 0,
             completing: false,
             mute: false,
-            starved: false,
+            starved: None,
         }
     }
 
@@ -183,7 +183,7 @@ impl Grove {
         let path = parent.map_or(0, |index| self.twigs[index].path);
         let max_tokens = growth.most.min(share).min(self.spendable()).min(self.headroom(path));
         if max_tokens == 0 || parent.is_some_and(|index| self.twigs[index].state != State::Held) {
-            self.starved |= self.spendable() == 0;
+            self.refused();
             return None;
         }
         let (node, fork) = if self.forks_left() > 0 {
@@ -191,12 +191,24 @@ impl Grove {
             let from = parent.map_or(NodeId::ROOT, |index| self.twigs[index].node);
             (NodeId(self.made), Some(from))
         } else {
-            let index = parent.filter(|index| !self.is_forked(*index))?;
+            let Some(index) = parent.filter(|index| !self.is_forked(*index)) else {
+                self.refused();
+                return None;
+            };
             self.twigs[index].state = State::Gone;
             (self.twigs[index].node, None)
         };
         let index = self.sprout(parent, node);
         Some((index, self.launch(index, (fork, Vec::new()), growth, max_tokens)))
+    }
+
+    /// Takes note of why a twig was not grown.
+    fn refused(&mut self) {
+        if self.spendable() == 0 {
+            self.starved = Some(Scarce::Tokens);
+        } else if self.forks_left() == 0 && self.starved.is_none() {
+            self.starved = Some(Scarce::Branches);
+        }
     }
 
     /// Whether another twig has a place below one, as far as branches and the

@@ -20,7 +20,7 @@
 
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Answer, Outcome, Strategy, Until, Work, WorkId};
+use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Budget, Final, Marker, Mcts, Scoring, Select};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -429,6 +429,7 @@ impl Strategy for TreeSearch {
                 works = self.go_on(room);
                 while works.len() < room
                     && self.begun < self.mcts.simulations
+                    && !self.nodes.get(ROOT).closed
                     && self.nodes.get(ROOT).pending < self.mcts.in_flight
                 {
                     match self.simulate() {
@@ -476,8 +477,9 @@ impl Strategy for TreeSearch {
         self.grove.answer(self.chosen())
     }
 
-    fn starved(&self) -> bool {
-        self.grove.starved
+    fn starved(&self) -> Option<Scarce> {
+        let short = self.grove.forks_left() == 0 && self.begun < self.mcts.simulations;
+        self.grove.starved.or(short.then_some(Scarce::Branches))
     }
 
     fn is_done(&self) -> bool {

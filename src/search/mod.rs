@@ -118,6 +118,15 @@ pub struct Answer {
     pub complete: bool,
 }
 
+/// What a strategy can run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scarce {
+    /// Tokens to generate.
+    Tokens,
+    /// Branches to make.
+    Branches,
+}
+
 /// A decoding mode as a pure state machine.
 pub trait Strategy: Send {
     /// Work to start now, given that `room` more branches may be alive; empty
@@ -132,9 +141,9 @@ pub trait Strategy: Send {
     fn is_done(&self) -> bool;
     /// The trajectories so far, in the order of their branches.
     fn candidates(&self) -> Vec<Candidate>;
-    /// Whether it would have done more with more tokens.
-    fn starved(&self) -> bool {
-        false
+    /// With more of what it would have done more.
+    fn starved(&self) -> Option<Scarce> {
+        None
     }
 }
 

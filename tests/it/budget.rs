@@ -128,7 +128,9 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
     let all = ["auto", "beam", "best_of_n", "cot", "direct", "lookahead", "mcts", "self_consistency"]
         .map(str::to_owned);
     assert!(modes.keys().eq(all.iter()), "{modes:?}");
-    assert!(reasons.contains_key("completed") && reasons.contains_key("budget_tokens"), "{reasons:?}");
+    for reason in ["completed", "budget_tokens", "budget_branches"] {
+        assert!(reasons.contains_key(reason), "{reasons:?}");
+    }
 }
 
 #[tokio::test]

@@ -481,13 +481,14 @@ impl<'a> Head<'a> {
             for sum in &mut *sums {
                 *sum = if factor.is_nan() { 0.0 } else { *sum * factor };
             }
-            for p in part.seen.0..part.seen.1 {
+            let seen = weights.iter().enumerate().take(part.seen.1).skip(part.seen.0);
+            for (p, &weight) in seen {
                 let at = part.starts[p / BLOCK] + p % BLOCK * dim + column;
                 for (i, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the place lies in the block, and the block in the
                     // values (checked in `part`).
                     let value = unsafe { *self.tile.layer.values.add(at + i) };
-                    *sum = multiply_add::<FMA>(weights[p], value, *sum);
+                    *sum = multiply_add::<FMA>(weight, value, *sum);
                 }
             }
         }

@@ -121,8 +121,9 @@ pub struct SearchReport {
     /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 53 bits, which
     /// every client's numbers hold.
     pub seed: i64,
-    /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`, `deadline`,
-    /// `context` (it was full), `shutdown`, `engine_fault`, `budget_verifier_tokens` or `verifier_fault`.
+    /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`,
+    /// `budget_branches`, `budget_verifier_tokens`, `deadline`, `context` (it was full), `shutdown`,
+    /// `engine_fault` or `verifier_fault`.
     pub stop_reason: &'static str,
     /// One per trajectory.
     pub candidates: Vec<CandidateReport>,

@@ -233,7 +233,7 @@ fn a_budget_that_ends_the_search_completes_the_best_prefix_within_the_reserve() 
     assert_eq!(retired, [1]);
     let last = works[0].clone();
     assert_eq!((last.node, last.fork, last.max_tokens, last.inject), (NodeId(2), None, 20, vec![1, 2, 3]));
-    assert!(search.starved());
+    assert_eq!(search.starved(), Some(Scarce::Tokens));
     let (works, _) = level(&mut search, &works, &[end(3, 0.0, "4")]);
     assert!(works.is_empty() && search.is_done());
     assert_eq!(search.answer(), Some(Answer { node: NodeId(2), complete: true }));

@@ -156,11 +156,11 @@ fn equal_steps_are_one_node_and_a_tree_in_which_nothing_is_left_ends_the_search(
     tree.tell(1, end(7, 0.5, "4"));
     assert_eq!((tree.nodes.places().len(), tree.nodes.get(1).visits), (2, 2));
     assert!(tree.nodes.get(1).closed && tree.nodes.get(ROOT).closed);
-    // Simulations that end in a known trajectory cost nothing.
+    // Nothing is left to find, so simulations that are left visit nothing more.
     assert!(asked(&mut tree).is_empty() && tree.is_done());
     assert_eq!(tree.candidates().iter().filter(|candidate| candidate.complete).count(), 1, "one vote");
-    assert_eq!(tree.begun, tree.nodes.get(ROOT).visits);
-    assert!(!tree.starved());
+    assert_eq!((tree.begun, tree.nodes.get(ROOT).visits), (2, 2));
+    assert_eq!(tree.starved(), None);
 }
 
 #[test]
@@ -244,6 +244,7 @@ fn where_no_more_branches_may_be_made_a_parent_does_not_grow_into_its_children()
     tree.tell(2, step(3, 0.9));
     // Branches 1 and 2 have children; 3 goes on alone.
     assert_eq!(asked(&mut tree), [(3, None)]);
+    assert_eq!(tree.starved(), Some(Scarce::Branches));
 }
 
 proptest! {

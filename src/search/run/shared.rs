@@ -70,6 +70,7 @@ impl Limit {
             StopReason::Deadline
             | StopReason::Completed
             | StopReason::Tokens
+            | StopReason::Branches
             | StopReason::Context
             | StopReason::VerifierTokens
             | StopReason::VerifierFault

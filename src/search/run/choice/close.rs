@@ -1,6 +1,7 @@
 //! The end of a choice: why it stopped, its answer, its report.
 
 use super::{Choice, Missing};
+use crate::search::Scarce;
 use crate::search::event::{ChoiceEvent, Event, Finish, Finished, Report, StopReason, Usage};
 use crate::search::run::RunError;
 use crate::search::run::shared::Told;
@@ -20,7 +21,11 @@ impl Choice {
                 Missing::Fault(_) => StopReason::VerifierFault,
             }
         } else if self.shared.plan.mode.branches().is_none() {
-            if self.strategy.starved() { StopReason::Tokens } else { StopReason::Completed }
+            match self.strategy.starved() {
+                Some(Scarce::Tokens) => StopReason::Tokens,
+                Some(Scarce::Branches) => StopReason::Branches,
+                None => StopReason::Completed,
+            }
         } else if cut(StopReason::Tokens) {
             StopReason::Tokens
         } else if cut(StopReason::Context) {
