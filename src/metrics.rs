@@ -110,6 +110,8 @@ pub struct Metrics {
     pub engine_evicted: IntCounter,
     /// Branches that lost their KV to others for a while.
     pub engine_preempted: IntCounter,
+    /// Forward passes, commands and steps that failed or panicked.
+    pub engine_faults: IntCounter,
     /// Tokens that verifiers were given to read, their own prompts included.
     pub verifier_tokens: IntCounter,
     /// Steps of solutions that were scored.
@@ -324,6 +326,11 @@ impl Metrics {
                 r,
                 "espalier_engine_prefix_evicted_blocks_total",
                 "KV blocks of prefixes that were given up for others.",
+            )?,
+            engine_faults: counter(
+                r,
+                "espalier_engine_faults_total",
+                "Forward passes, commands and steps of the engine that failed or panicked.",
             )?,
             engine_preempted: counter(
                 r,

@@ -7,15 +7,15 @@
 //! belongs to a lease and leases are bounded by the plans that are admitted.
 
 use super::thread::Pulse;
-use super::{Caps, EngineError, Health, RequestCounts, Segment, SegmentEvent};
+use super::{Caps, EngineError, Health, Reply, Report, RequestCounts, Segment, SegmentEvent};
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 /// Names a branch for the lifetime of an engine.
-pub(super) type BranchId = u64;
+pub type BranchId = u64;
 
 /// Names a request (a root and all that was forked from it).
 pub type RequestId = u64;
@@ -23,9 +23,6 @@ pub type RequestId = u64;
 /// Where a segment reports: the work's number and what happened to it. All
 /// segments of one run share a channel, so that one wake-up drains a step.
 pub type Events = mpsc::UnboundedSender<(u64, SegmentEvent)>;
-
-/// The answer to a command.
-pub type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 /// How much a request matters beside others. Its weight is its share of a step;
 /// its handicap is by how many later requests of the highest class it may be
@@ -117,10 +114,8 @@ pub enum Command {
         branch: BranchId,
         /// What to decode.
         segment: Segment,
-        /// Number under which the segment reports.
-        work: u64,
-        /// Where it reports.
-        events: Events,
+        /// Where the segment reports.
+        report: Report,
     },
     /// Put tokens at the end of an idle branch.
     Append {
@@ -174,6 +169,42 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The branch that it is about: what is to blame where it breaks the engine.
+    #[must_use]
+    pub fn branch(&self) -> BranchId {
+        match self {
+            Command::Open { root: branch, .. }
+            | Command::Fork { parent: branch, .. }
+            | Command::Decode { branch, .. }
+            | Command::Append { branch, .. }
+            | Command::Truncate { branch, .. }
+            | Command::Settle { branch, .. }
+            | Command::Logits { branch, .. }
+            | Command::Abort { branch }
+            | Command::Free { branch }
+            | Command::Counts { request: branch, .. } => *branch,
+        }
+    }
+
+    /// The command again, where it says which leases there are: that is so,
+    /// whatever becomes of the command.
+    pub(super) fn of_leases(&self) -> Option<Command> {
+        match *self {
+            Command::Fork { parent, child, key } => Some(Command::Fork { parent, child, key }),
+            Command::Free { branch } => Some(Command::Free { branch }),
+            Command::Open { .. }
+            | Command::Decode { .. }
+            | Command::Append { .. }
+            | Command::Truncate { .. }
+            | Command::Settle { .. }
+            | Command::Logits { .. }
+            | Command::Abort { .. }
+            | Command::Counts { .. } => None,
+        }
+    }
+}
+
 /// What goes through the queue to the engine's thread.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -205,7 +236,7 @@ impl Link {
     where
         F: FnOnce(Reply<T>) -> Command,
     {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.send(command(reply));
         async { answer.await.unwrap_or(Err(EngineError::Closed)) }
     }
@@ -288,8 +319,8 @@ impl Branch {
 
     /// Starts a segment, which reports to `events` under the number `work`.
     pub fn decode(&self, segment: Segment, work: u64, events: &Events) {
-        let events = events.clone();
-        self.link.send(Command::Decode { branch: self.id, segment, work, events });
+        let report = Report::new(work, events.clone());
+        self.link.send(Command::Decode { branch: self.id, segment, report });
     }
 
     /// Puts tokens at the end of the branch, to be computed when needed.
@@ -317,7 +348,7 @@ impl Branch {
 
     /// The same, begun at once, for one who does other things meanwhile.
     pub fn settling(&self) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.link.send(Command::Settle { branch: self.id, reply });
         async move { answer.await.unwrap_or(Err(EngineError::Closed)) }
     }

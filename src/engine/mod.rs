@@ -9,6 +9,7 @@
 //! deliberately unknown here.
 
 mod handle;
+mod reply;
 pub mod rng;
 mod sampling;
 pub mod scripted;
@@ -19,7 +20,8 @@ use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::sync::Arc;
 
-pub use handle::{Branch, Command, Events, Handle, Open, Priority, Reply, RequestId};
+pub use handle::{Branch, BranchId, Command, Events, Handle, Open, Priority, RequestId};
+pub use reply::{Reply, Report};
 pub use sampling::Sampling;
 pub use thread::{EngineThread, Health};
 
@@ -154,6 +156,9 @@ pub enum EngineError {
     /// The engine thread has ended.
     #[error("the engine is not running")]
     Closed,
+    /// Something in the engine broke, and the request with it.
+    #[error("a fault of the engine has ended the request")]
+    Fault,
     /// A forward pass failed.
     #[error("the model failed: {0}")]
     Forward(String),
@@ -196,4 +201,12 @@ pub trait Engine: Send + 'static {
     /// When the forward pass fails as a whole; the affected segments have been
     /// told, and the engine can go on with others.
     fn step(&mut self) -> Result<bool, EngineError>;
+    /// A command on branch `culprit`, or where that is `None` a step, has
+    /// panicked. Ends what is to blame, that branch's request or all that run,
+    /// with [`EngineError::Fault`] for whoever waits, and puts the rest in order.
+    /// `false` where it cannot: the engine then ends.
+    fn recover(&mut self, culprit: Option<BranchId>) -> bool {
+        let _ = culprit;
+        false
+    }
 }

@@ -7,7 +7,7 @@
 //! nothing: [`Command::Logits`] is refused.
 
 use super::{
-    Caps, Command, End, Engine, EngineError, Events, RequestCounts, RequestId, Segment, SegmentEvent, Token,
+    BranchId, Caps, Command, End, Engine, EngineError, Report, RequestCounts, RequestId, Segment, Token,
 };
 use crate::prompt::StopMatcher;
 use std::collections::{BTreeMap, HashMap};
@@ -49,8 +49,7 @@ struct Job {
     /// Bytes of the text before it.
     begun: usize,
     left: u32,
-    work: u64,
-    events: Events,
+    report: Report,
 }
 
 impl State {
@@ -58,15 +57,22 @@ impl State {
         Self { request, said: 0, says, text, matcher: StopMatcher::default(), job: None }
     }
 
-    fn report(&self, event: SegmentEvent) {
+    fn token(&self, token: Token) {
         if let Some(job) = &self.job {
-            drop(job.events.send((job.work, event)));
+            job.report.token(token);
         }
     }
 
     fn end(&mut self, end: End) {
-        self.report(SegmentEvent::End { end, tail: String::new() });
-        self.job = None;
+        if let Some(job) = self.job.take() {
+            job.report.end(end, String::new());
+        }
+    }
+
+    fn fail(&mut self, error: EngineError) {
+        if let Some(job) = self.job.take() {
+            job.report.fail(error);
+        }
     }
 
     /// Says one token and ends the segment where it must.
@@ -77,7 +83,7 @@ impl State {
         };
         self.said += 1;
         self.text.push_str(&text);
-        self.report(SegmentEvent::Token(Token { id, logprob: -0.5, top: Vec::new(), text }));
+        self.token(Token { id, logprob: -0.5, top: Vec::new(), text });
         let Some(job) = &mut self.job else { return };
         job.left -= 1;
         let full = job.left == 0;
@@ -106,7 +112,9 @@ impl ScriptedEngine {
     }
 
     fn decode(&mut self, id: u64, mut job: Job) {
-        let Some(state) = self.branches.get_mut(&id) else { return };
+        let Some(state) = self.branches.get_mut(&id) else {
+            return job.report.fail(EngineError::Misuse("the branch is not admitted"));
+        };
         let inject = std::mem::take(&mut job.segment.inject);
         let counts = &mut self.counts.entry(state.request).or_default().0;
         state.job = Some(job);
@@ -115,12 +123,7 @@ impl ScriptedEngine {
             if let Some(job) = &mut state.job {
                 job.left = job.left.saturating_sub(1);
             }
-            state.report(SegmentEvent::Token(Token {
-                id,
-                logprob: 0.0,
-                top: Vec::new(),
-                text: String::new(),
-            }));
+            state.token(Token { id, logprob: 0.0, top: Vec::new(), text: String::new() });
         }
         if state.job.as_ref().is_some_and(|job| job.left == 0) {
             state.end(End::Length);
@@ -137,7 +140,7 @@ impl Engine for ScriptedEngine {
         match command {
             Command::Open { root, reply, .. } => {
                 self.add(root, root, (0, String::new()));
-                drop(reply.send(Ok(())));
+                reply.send(Ok(()));
             }
             Command::Fork { parent, child, key } => {
                 let parent = self.branches.get(&parent).map(|state| (state.request, state.text.clone()));
@@ -146,14 +149,14 @@ impl Engine for ScriptedEngine {
                     self.counts.entry(request).or_default().0.branches += 1;
                 }
             }
-            Command::Decode { branch, segment, work, events } => {
+            Command::Decode { branch, segment, report } => {
                 let left = segment.max_tokens;
                 let begun = self.branches.get(&branch).map_or(0, |state| state.text.len());
-                self.decode(branch, Job { segment, begun, left, work, events });
+                self.decode(branch, Job { segment, begun, left, report });
             }
-            Command::Settle { reply, .. } => drop(reply.send(Ok(()))),
+            Command::Settle { reply, .. } => reply.send(Ok(())),
             Command::Logits { reply, .. } => {
-                drop(reply.send(Err(EngineError::Misuse("a scripted engine has no logits"))));
+                reply.send(Err(EngineError::Misuse("a scripted engine has no logits")));
             }
             Command::Append { .. } | Command::Truncate { .. } => {}
             Command::Abort { branch } => {
@@ -173,7 +176,7 @@ impl Engine for ScriptedEngine {
             }
             Command::Counts { request, reply } => {
                 let counts = self.counts.get(&request).map(|(counts, _)| *counts);
-                drop(reply.send(counts.ok_or(EngineError::Misuse("the request is not admitted"))));
+                reply.send(counts.ok_or(EngineError::Misuse("the request is not admitted")));
             }
         }
         self.script.live.store(self.branches.len(), Ordering::SeqCst);
@@ -186,8 +189,7 @@ impl Engine for ScriptedEngine {
         self.steps += 1;
         if let Err(error) = (self.script.before_step)(self.steps) {
             for state in self.branches.values_mut() {
-                state.report(SegmentEvent::Failed(error.clone()));
-                state.job = None;
+                state.fail(error.clone());
             }
             return Err(error);
         }
@@ -197,5 +199,18 @@ impl Engine for ScriptedEngine {
             state.say(eos);
         }
         Ok(true)
+    }
+
+    fn recover(&mut self, culprit: Option<BranchId>) -> bool {
+        // A script whose step panics is one of an engine that dies.
+        let Some(culprit) = culprit else { return false };
+        let request = self.branches.get(&culprit).map_or(culprit, |state| state.request);
+        for state in self.branches.values_mut().filter(|state| state.request == request) {
+            state.fail(EngineError::Fault);
+        }
+        self.branches.retain(|_, state| state.request != request);
+        self.counts.remove(&request);
+        self.script.live.store(self.branches.len(), Ordering::SeqCst);
+        true
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! Loop: take every command that waits, run a step, repeat; sleep when there is
 //! nothing to run. A step that fails as a whole turns health to `Degraded`
-//! until the next one succeeds; a panic ends the thread, which closes every
-//! channel, so that waiters see [`super::EngineError::Closed`] and health is `Dead`.
+//! until the next one succeeds. So does a panic in a command or a step after
+//! which the engine can put itself in order; where it cannot, or panics again
+//! before it has finished a step, the thread ends, which closes every channel,
+//! so that waiters see [`super::EngineError::Closed`] and health is `Dead`.
 //! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
-use super::{Engine, Handle};
+use super::{BranchId, Command, Engine, Handle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -83,6 +86,25 @@ impl Drop for Obituary {
     }
 }
 
+/// Has the engine put itself in order after a panic; `false` where it cannot. What
+/// the command said of leases is said again, for they are made and given back
+/// whatever became of it.
+fn recovered(engine: &mut impl Engine, culprit: Option<BranchId>, leases: Option<Command>) -> bool {
+    let repair = AssertUnwindSafe(|| {
+        let whole = engine.recover(culprit);
+        if let Some(again) = leases.filter(|_| whole) {
+            engine.apply(again);
+        }
+        whole
+    });
+    let whole = catch_unwind(repair).unwrap_or(false);
+    match whole {
+        true => tracing::error!(?culprit, "the engine panicked and goes on without what was to blame"),
+        false => tracing::error!(?culprit, "the engine panicked and cannot go on"),
+    }
+    whole
+}
+
 impl EngineThread {
     /// Starts the thread on `engine`.
     ///
@@ -95,7 +117,9 @@ impl EngineThread {
         let handle = Handle::new(messages.clone(), engine.caps(), (health, Arc::clone(&pulse)));
         let run = move || {
             let obituary = Obituary(publish);
-            let mut busy = false;
+            // Whether there is something to run, and whether the engine has
+            // panicked since its last good step.
+            let (mut busy, mut panicked) = (false, false);
             loop {
                 let mut next = if busy {
                     inbox.try_recv().ok()
@@ -105,21 +129,34 @@ impl EngineThread {
                 };
                 pulse.beat();
                 while let Some(message) = next {
-                    match message {
-                        Message::Command(command) => engine.apply(command),
-                        Message::Shutdown => return,
+                    let Message::Command(command) = message else { return };
+                    let culprit = command.branch();
+                    let leases = command.of_leases();
+                    if catch_unwind(AssertUnwindSafe(|| engine.apply(command))).is_err() {
+                        panicked = true;
+                        if !recovered(&mut engine, Some(culprit), leases) {
+                            return;
+                        }
+                        obituary.0.send_replace(Health::Degraded);
                     }
                     pulse.beat();
                     next = inbox.try_recv().ok();
                 }
-                let now = match engine.step() {
-                    Ok(more) => {
-                        busy = more;
+                let now = match catch_unwind(AssertUnwindSafe(|| engine.step())) {
+                    Ok(Ok(more)) => {
+                        (busy, panicked) = (more, false);
                         Health::Live
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         tracing::error!(%error, "engine step failed");
                         busy = true;
+                        Health::Degraded
+                    }
+                    Err(_) => {
+                        if panicked || !recovered(&mut engine, None, None) {
+                            return;
+                        }
+                        (busy, panicked) = (true, true);
                         Health::Degraded
                     }
                 };

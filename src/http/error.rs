@@ -294,7 +294,7 @@ impl ApiError {
                     Parts::context(*needed, *context)
                 }
                 RunError::Engine(EngineError::Pool { needed, blocks }) => Parts::pool(*needed, *blocks),
-                RunError::Engine(EngineError::Forward(_) | EngineError::Misuse(_)) => {
+                RunError::Engine(EngineError::Fault | EngineError::Forward(_) | EngineError::Misuse(_)) => {
                     Parts::internal(error.to_string())
                 }
                 RunError::Deadline { seconds } => Parts::deadline(*seconds),

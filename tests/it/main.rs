@@ -5,6 +5,7 @@
 mod architecture; // the module table, the fences and the shape of every source file
 mod bad_input; // requests that must be refused, by hand and by chance
 mod binary; // the real binary as a child process
+mod broken; // the real engines, breaking in the middle
 mod browser; // the page, in a Chromium
 mod budget; // token bounds, and the independent counts of what was spent
 mod chat; // what a good request gets, whole and streamed

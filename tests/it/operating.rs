@@ -394,6 +394,7 @@ const SERIES: &[(&str, &str)] = &[
     ("espalier_engine_prefix_queried_positions_total", "counter"),
     ("espalier_engine_prefix_reused_positions_total", "counter"),
     ("espalier_engine_prefix_evicted_blocks_total", "counter"),
+    ("espalier_engine_faults_total", "counter"),
     ("espalier_engine_preempted_branches_total", "counter"),
     ("espalier_engine_kv_blocks", "gauge"),
     ("espalier_engine_waiting_requests", "gauge"),

@@ -4,12 +4,15 @@
 //! what any other client would see.
 
 use espalier::app::{self, Hub, Server};
-use espalier::config::{EngineArgs, Environment, ServeArgs};
+use espalier::config::{EngineArgs, Environment, ModelConfig, ServeArgs};
 use espalier::engine::scripted::{Script, ScriptedEngine};
-use espalier::engine::{Caps, EngineError, EngineThread};
-use espalier::http::{self, ModelCard};
+use espalier::engine::{Caps, EngineError, EngineThread, Handle, Sampling};
+use espalier::http::{self, AppState, ModelCard};
 use espalier::metrics::Metrics;
 use espalier::plan::{Planner, PlannerParts, Verifiers};
+use espalier::prompt::{ChatTemplate, Tokenizer};
+use espalier::search::run::Runner;
+use espalier::verify::Verifier;
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
@@ -45,8 +48,8 @@ pub(crate) struct Served {
     pub(crate) metrics: Arc<Metrics>,
     client: reqwest::Client,
     serving: JoinHandle<()>,
-    // Last: the thread is joined after the server has been told to go.
-    _thread: Option<EngineThread>,
+    // Last: threads are joined after the server has been told to go.
+    _threads: Vec<EngineThread>,
 }
 
 impl Drop for Served {
@@ -82,23 +85,33 @@ pub(crate) async fn serve_with(args: ServeArgs) -> Served {
     let server = Server::bind(&args, &hub).await.expect("the model is served");
     let (url, metrics) = (server.url(), server.metrics());
     let serving = tokio::spawn(async move { server.serve(std::future::pending()).await.expect("serves") });
-    served(url, metrics, serving, None)
+    served(url, metrics, serving, Vec::new())
 }
 
 /// The bundled model's prompts and efforts over an engine that follows a script.
 pub(crate) async fn serve_scripted(script: Script) -> Served {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let loaded = app::load("seedling").expect("bundled");
-    let tokenizer = Arc::new(loaded.tokenizer);
     let (thread, handle) = EngineThread::spawn(ScriptedEngine::new(script)).expect("a thread");
+    let parts = (loaded.config, loaded.template, Arc::new(loaded.tokenizer));
+    serve_engines((handle, None), parts, metrics, vec![thread]).await
+}
+
+/// Engines behind the HTTP surface, with a model's settings, template and tokenizer.
+pub(crate) async fn serve_engines(
+    (handle, verifier): (Handle, Option<Verifier>),
+    (config, template, tokenizer): (ModelConfig, ChatTemplate, Arc<Tokenizer>),
+    metrics: Arc<Metrics>,
+    threads: Vec<EngineThread>,
+) -> Served {
     let planner = Planner::new(PlannerParts {
-        config: loaded.config.plan,
-        prompt: loaded.config.prompt,
-        template: loaded.template,
+        config: config.plan,
+        prompt: config.prompt,
+        template,
         tokenizer: Arc::clone(&tokenizer),
         caps: handle.caps().clone(),
-        defaults: loaded.sampling,
-        verifiers: Verifiers::default(),
+        defaults: Sampling::default(),
+        verifiers: Verifiers { prm: verifier.as_ref().map(Verifier::aggregate), judge: None },
     })
     .expect("the marker encodes");
     let context = handle.caps().context;
@@ -109,23 +122,21 @@ pub(crate) async fn serve_scripted(script: Script) -> Served {
         owned_by: "tests".to_owned(),
         context,
     };
-    let state = app::assemble(handle, planner, tokenizer, Arc::clone(&metrics), (card, BODY_LIMIT));
+    let args = ServeArgs { body_limit: BODY_LIMIT, ..ServeArgs::default() };
+    let state = AppState::new(app::http_config(&args), Arc::clone(&metrics));
+    let runner = Runner::new(handle, verifier, Arc::clone(&metrics));
+    state.install(http::Served { planner, runner, tokenizer, model: card });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let serving = tokio::spawn(http::serve(listener, state));
-    served(url, metrics, serving, Some(thread))
+    served(url, metrics, serving, threads)
 }
 
-fn served(
-    url: String,
-    metrics: Arc<Metrics>,
-    serving: JoinHandle<()>,
-    thread: Option<EngineThread>,
-) -> Served {
+fn served(url: String, metrics: Arc<Metrics>, serving: JoinHandle<()>, threads: Vec<EngineThread>) -> Served {
     // Whatever proxy the environment names, it cannot reach this machine.
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let address = url.trim_start_matches("http://").parse().expect("an address");
-    Served { url, address, metrics, client, serving, _thread: thread }
+    Served { url, address, metrics, client, serving, _threads: threads }
 }
 
 /// What a script's engine is doing, seen from outside.

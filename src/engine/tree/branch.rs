@@ -3,8 +3,7 @@
 
 use super::kv::Table;
 use super::prefix::NodeId;
-use crate::engine::handle::Events;
-use crate::engine::{End, EngineError, Reply, RequestId, Segment, SegmentEvent, Token};
+use crate::engine::{End, EngineError, Reply, Report, RequestId, Segment, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
 use crate::token::TokenId;
 use std::sync::Arc;
@@ -35,7 +34,7 @@ pub(super) struct BranchState {
     pub job: Option<Job>,
     /// Set when the branch was misused; every job on it then fails with this.
     pub fault: Option<EngineError>,
-    /// Positions from here on were computed before: their recomputation is
+    /// Positions below this one were computed before: their recomputation is
     /// counted apart.
     pub computed_before: usize,
     text: Text,
@@ -78,26 +77,17 @@ pub(super) struct Decode {
     pub left: u32,
     /// Bytes of the branch's text before the segment sampled any.
     pub begun: usize,
-    /// The number under which it reports.
-    pub work: u64,
     /// Where it reports.
-    pub events: Events,
-}
-
-impl Decode {
-    /// Reports an event. A receiver that has gone will free the branch soon.
-    pub(super) fn report(&self, event: SegmentEvent) {
-        drop(self.events.send((self.work, event)));
-    }
+    pub report: Report,
 }
 
 impl Job {
     /// Ends the job with an error.
     pub(super) fn fail(self, error: EngineError) {
         match self {
-            Job::Decode(decode) => decode.report(SegmentEvent::Failed(error)),
-            Job::Settle(reply) => drop(reply.send(Err(error))),
-            Job::Logits { reply, .. } => drop(reply.send(Err(error))),
+            Job::Decode(decode) => decode.report.fail(error),
+            Job::Settle(reply) => reply.send(Err(error)),
+            Job::Logits { reply, .. } => reply.send(Err(error)),
         }
     }
 }
@@ -156,10 +146,12 @@ impl BranchState {
     }
 
     /// Whether nothing is pending, but for what a preemption has taken, and
-    /// nobody works on it.
+    /// nobody works on it. Kept logits tell that all was computed, and that
+    /// nothing came since, even where its KV was taken and its turn has come again.
     #[must_use]
     pub(super) fn settled(&self) -> bool {
-        (self.pending() == 0 || self.parked) && self.job.is_none() && self.fault.is_none()
+        let computed = self.pending() == 0 || self.parked || self.logits.is_some();
+        computed && self.job.is_none() && self.fault.is_none()
     }
 
     /// Whether its job has asked for the logits at a position and not got them.
@@ -204,7 +196,7 @@ impl BranchState {
             // branch may go on, and with it a half character.
             let tail = if end == End::Eos { self.text.detokenizer.finish() } else { String::new() };
             self.text.text.push_str(&tail);
-            decode.report(SegmentEvent::End { end, tail });
+            decode.report.end(end, tail);
         }
     }
 }

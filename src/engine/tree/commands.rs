@@ -10,7 +10,7 @@ use super::memory::Standing;
 use super::request::{Request, Waiting};
 use super::store::BLOCK;
 use super::{Forest, TreeEngine};
-use crate::engine::{End, Engine, EngineError, Open, Reply, RequestId, SegmentEvent};
+use crate::engine::{End, Engine, EngineError, Open, Reply, RequestId};
 use crate::token::TokenId;
 
 impl<M: Forward> TreeEngine<M> {
@@ -31,18 +31,21 @@ impl<M: Forward> TreeEngine<M> {
             (needed > blocks).then_some(EngineError::Pool { needed, blocks })
         };
         match refusal {
-            Some(error) => drop(reply.send(Err(error))),
+            Some(error) => reply.send(Err(error)),
             None => self.waiting.push(root, open, reply),
         }
     }
 
     /// Lets requests in, in order of rank, while their smallest set fits.
     pub(super) fn admit(&mut self) {
+        let caps = self.caps();
         let forest = &mut self.forest;
         while let Some((rank, open)) = self.waiting.first() {
             // The prompt, and room for each branch to begin, beside what those
-            // that run are about to take.
-            let begin = open.prompt.len().div_ceil(BLOCK) + open.minimum.max(1);
+            // that run are about to take. One that may not grow needs no room.
+            let minimum = open.minimum.max(1);
+            let whole = caps.blocks_for(open.prompt.len(), open.positions, minimum);
+            let begin = whole.min(open.prompt.len().div_ceil(BLOCK) + minimum);
             let standing = Standing::newcomer(rank);
             if !forest.make_room(begin + forest.wanted(standing), standing) {
                 break;
@@ -58,14 +61,19 @@ impl<M: Forward> TreeEngine<M> {
             forest.order.insert((rank, root));
             forest.metrics.engine_looked_up.inc_by(open.prompt.len() as u64);
             // If the asker has gone by now, its lease's free is on its way.
-            drop(reply.send(Ok(())));
+            reply.send(Ok(()));
         }
         forest.metrics.engine_waiting.set(self.waiting.len() as i64);
     }
 
     pub(super) fn fork(&mut self, parent: u64, child: u64, key: u64) {
         let forest = &mut self.forest;
-        let Some(state) = forest.branches.get(&parent) else { return };
+        let Some(state) = forest.branches.get(&parent) else {
+            if forest.lost.contains(&parent) {
+                forest.lost.insert(child);
+            }
+            return;
+        };
         let Some(request) = forest.requests.get_mut(&state.request) else { return };
         let fault = if !state.settled() {
             Some(EngineError::Misuse("only a settled branch can be forked"))
@@ -84,6 +92,7 @@ impl<M: Forward> TreeEngine<M> {
     pub(super) fn free(&mut self, id: u64) {
         self.waiting.remove(id);
         let forest = &mut self.forest;
+        forest.lost.remove(&id);
         let Some(state) = forest.branches.remove(&id) else { return };
         forest.index.touch(state.node);
         forest.pool.release(state.table);
@@ -103,7 +112,7 @@ impl<M: Forward> TreeEngine<M> {
     pub(super) fn begin(&mut self, id: u64, job: Job) -> bool {
         let forest = &mut self.forest;
         let fault = match forest.branches.get_mut(&id) {
-            None => EngineError::Misuse("the branch is not admitted"),
+            None => forest.unknown(id),
             Some(BranchState { fault: Some(fault), .. }) => fault.clone(),
             Some(BranchState { job: Some(_), .. }) => EngineError::Misuse("the branch is busy"),
             Some(state) => match forest.requests.get_mut(&state.request) {
@@ -127,7 +136,7 @@ impl<M: Forward> TreeEngine<M> {
         let vocab = self.model.shape().vocab;
         if decode.segment.inject.iter().any(|&id| id as usize >= vocab) {
             let fault = EngineError::Misuse("a token lies outside the vocabulary");
-            return decode.report(SegmentEvent::Failed(fault));
+            return decode.report.fail(fault);
         }
         if !self.begin(id, Job::Decode(decode)) {
             return;
@@ -143,7 +152,7 @@ impl<M: Forward> TreeEngine<M> {
             decode.left -= 1;
             request.counts.injected += 1;
             forest.metrics.engine_injected.inc();
-            decode.report(SegmentEvent::Token(token));
+            decode.report.token(token);
         }
         decode.begun = state.text_len();
         let cut = state.stopped(&decode.segment);

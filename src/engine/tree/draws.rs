@@ -9,7 +9,7 @@ use super::branch::Job;
 use super::kernel::Kernels;
 use super::sample::{self, Ask, Drawn, draw};
 use super::threads::Threads;
-use crate::engine::{End, EngineError, SegmentEvent, rng};
+use crate::engine::{End, EngineError, rng};
 use crate::token::TokenId;
 
 /// What drawing tokens needs beside the branches.
@@ -89,7 +89,7 @@ impl Forest {
         let Some(Job::Decode(mut decode)) = state.job.take() else { return };
         decode.left -= 1;
         let eos = eos.contains(&token.id);
-        decode.report(SegmentEvent::Token(token));
+        decode.report.token(token);
         let cut = if eos { None } else { state.stopped(&decode.segment) };
         let full = decode.left == 0 || state.tokens.len() >= positions;
         let step = decode.segment.step.as_deref();

@@ -125,7 +125,8 @@ impl Forest {
     fn park(&mut self, id: u64) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(request) = self.requests.get_mut(&state.request) else { return };
-        state.computed_before = state.computed_before.max(state.table.len());
+        // What was computed is counted already. The table may be longer: it has
+        // room for rows of this very step, which now are not run.
         self.pool.truncate(&mut state.table, 0);
         (state.node, state.listed, state.parked) = (request.root, 0, true);
         request.counts.preempted += 1;

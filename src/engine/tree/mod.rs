@@ -31,6 +31,7 @@ mod linear;
 mod memory;
 pub mod model;
 pub mod prefix;
+mod recover;
 mod request;
 pub mod rope;
 mod sample;
@@ -39,7 +40,7 @@ mod score;
 mod store;
 pub mod threads;
 
-use super::{Caps, Command, End, Engine, EngineError, RequestId};
+use super::{BranchId, Caps, Command, End, Engine, EngineError, RequestId};
 use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
@@ -50,7 +51,7 @@ use kv::Pool;
 use model::Model;
 use prefix::PrefixIndex;
 use request::{Queue, Request};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 use store::{BLOCK, Store};
@@ -117,6 +118,8 @@ struct Forest {
     requests: HashMap<RequestId, Request>,
     /// Requests by rank.
     order: BTreeSet<(u64, RequestId)>,
+    /// Branches that a fault has ended and whose leases are still held.
+    lost: HashSet<u64>,
     metrics: Arc<Metrics>,
 }
 
@@ -187,6 +190,7 @@ impl<M: Forward> TreeEngine<M> {
                 branches: HashMap::new(),
                 requests: HashMap::new(),
                 order: BTreeSet::new(),
+                lost: HashSet::new(),
                 metrics,
             },
         })
@@ -217,9 +221,9 @@ impl<M: Forward> Engine for TreeEngine<M> {
         match command {
             Command::Open { root, open, reply } => self.open(root, open, reply),
             Command::Fork { parent, child, key } => self.fork(parent, child, key),
-            Command::Decode { branch, segment, work, events } => {
+            Command::Decode { branch, segment, report } => {
                 let left = segment.max_tokens;
-                self.decode(branch, Decode { segment, left, begun: 0, work, events });
+                self.decode(branch, Decode { segment, left, begun: 0, report });
             }
             Command::Append { branch, tokens } => self.append(branch, &tokens),
             Command::Truncate { branch, len } => self.truncate(branch, len),
@@ -233,7 +237,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
             Command::Free { branch } => self.free(branch),
             Command::Counts { request, reply } => {
                 let counts = self.forest.requests.get(&request).map(|request| request.counts);
-                drop(reply.send(counts.ok_or(EngineError::Misuse("the request is not admitted"))));
+                reply.send(counts.ok_or_else(|| self.forest.unknown(request)));
             }
         }
     }
@@ -245,6 +249,11 @@ impl<M: Forward> Engine for TreeEngine<M> {
         self.forest.publish_sizes();
         let busy = |request: &Request| !request.ready.is_empty() || !request.parked.is_empty();
         outcome.map(|()| self.forest.requests.values().any(busy))
+    }
+
+    fn recover(&mut self, culprit: Option<BranchId>) -> bool {
+        self.put_in_order(culprit);
+        true
     }
 }
 

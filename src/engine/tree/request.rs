@@ -103,6 +103,12 @@ impl Queue {
         self.waiting.pop_first()
     }
 
+    /// Takes a request out by its root.
+    pub(super) fn take(&mut self, root: u64) -> Option<Waiting> {
+        let key = self.waiting.keys().find(|(_, id)| *id == root).copied()?;
+        self.waiting.remove(&key)
+    }
+
     pub(super) fn remove(&mut self, root: u64) {
         self.waiting.retain(|(_, id), _| *id != root);
     }

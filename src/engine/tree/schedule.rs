@@ -46,6 +46,7 @@ impl<M: Forward> TreeEngine<M> {
             self.advance(&shares);
             return Ok(());
         };
+        metrics.engine_faults.inc();
         tracing::error!(message, rows, "a forward pass failed");
         self.retry(&shares, &message)
     }
@@ -115,7 +116,7 @@ impl Forest {
         for id in ready {
             let Some(state) = self.branches.get_mut(&id) else { continue };
             if let Some(Job::Settle(reply)) = state.job.take_if(|job| matches!(job, Job::Settle(_))) {
-                drop(reply.send(Ok(())));
+                reply.send(Ok(()));
                 self.retire(id);
             } else {
                 kept.extend(state.logits.clone().map(|logits| (id, logits)));
@@ -299,7 +300,7 @@ impl Forest {
                 }));
                 if done {
                     if let Some(Job::Logits { rows, reply, .. }) = state.job.take() {
-                        drop(reply.send(Ok(rows)));
+                        reply.send(Ok(rows));
                     }
                     self.retire(share.branch);
                 }
@@ -307,7 +308,7 @@ impl Forest {
             Some(Job::Settle(_)) if done => {
                 state.logits = logits.first().map(|row| Arc::from(*row));
                 if let Some(Job::Settle(reply)) = state.job.take() {
-                    drop(reply.send(Ok(())));
+                    reply.send(Ok(()));
                 }
                 self.retire(share.branch);
             }

@@ -13,10 +13,11 @@ use super::model::Row;
 use super::sample::{Ask, Scratch, draw};
 use super::store::{BLOCK, Store};
 use super::threads::Threads;
-use super::{Config, TreeEngine};
+use super::{Config, Forest, TreeEngine};
 use crate::engine::handle::Events;
 use crate::engine::{
-    Command, End, Engine, EngineError, Open, Priority, RequestCounts, Sampling, Segment, SegmentEvent, rng,
+    Command, End, Engine, EngineError, Open, Priority, Reply, Report, RequestCounts, Sampling, Segment,
+    SegmentEvent, rng,
 };
 use crate::metrics::Metrics;
 use crate::prompt::StopRule;
@@ -27,13 +28,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
-const VOCAB: usize = 13;
+pub(super) const VOCAB: usize = 13;
 
 /// What the model does to a pass, told by its number and its rows' tokens.
-type Fault = Box<dyn FnMut(&[TokenId]) -> Result<(), String> + Send>;
+pub(super) type Fault = Box<dyn FnMut(&[TokenId]) -> Result<(), String> + Send>;
 
 /// The model.
-struct Echo {
+pub(super) struct Echo {
     shape: ModelConfig,
     logits: Vec<Vec<f32>>,
     fault: Fault,
@@ -42,7 +43,7 @@ struct Echo {
 }
 
 /// The logits after a prefix.
-fn echo(prefix: &[TokenId]) -> Vec<f32> {
+pub(super) fn echo(prefix: &[TokenId]) -> Vec<f32> {
     let hash = prefix.iter().fold(7, |hash, &token| rng::derive(hash, u64::from(token)));
     (0..VOCAB as u64).map(|id| (rng::derive(hash, id) % 1000) as f32 / 250.0).collect()
 }
@@ -94,7 +95,7 @@ fn shape() -> ModelConfig {
 }
 
 /// What a branch with `key` says after `prefix`.
-fn said(prefix: &[TokenId], key: u64, n: usize) -> Vec<TokenId> {
+pub(super) fn said(prefix: &[TokenId], key: u64, n: usize) -> Vec<TokenId> {
     let mut tokens = prefix.to_vec();
     for _ in 0..n {
         let logits = echo(&tokens);
@@ -112,19 +113,19 @@ fn said(prefix: &[TokenId], key: u64, n: usize) -> Vec<TokenId> {
 }
 
 /// What a piece of work has said, and how it ended.
-type Heard = (Vec<TokenId>, Option<Result<End, EngineError>>);
+pub(super) type Heard = (Vec<TokenId>, Option<Result<End, EngineError>>);
 
-struct Rig {
-    engine: TreeEngine<Echo>,
-    metrics: Arc<Metrics>,
-    passes: Arc<Mutex<Vec<usize>>>,
-    events: Events,
-    inbox: mpsc::UnboundedReceiver<(u64, SegmentEvent)>,
+pub(super) struct Rig {
+    pub(super) engine: TreeEngine<Echo>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) passes: Arc<Mutex<Vec<usize>>>,
+    pub(super) events: Events,
+    pub(super) inbox: mpsc::UnboundedReceiver<(u64, SegmentEvent)>,
     /// What each piece of work has said, and how it ended.
-    heard: BTreeMap<u64, Heard>,
+    pub(super) heard: BTreeMap<u64, Heard>,
 }
 
-fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
+pub(super) fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let passes = Arc::new(Mutex::new(Vec::new()));
     let model = Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes) };
@@ -141,11 +142,11 @@ fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
     Rig { engine, metrics, passes, events, inbox, heard: BTreeMap::new() }
 }
 
-fn rig(blocks: usize) -> Rig {
+pub(super) fn rig(blocks: usize) -> Rig {
     rig_with(blocks, 64, Box::new(|_| Ok(())))
 }
 
-fn segment(max_tokens: u32) -> Segment {
+pub(super) fn segment(max_tokens: u32) -> Segment {
     Segment {
         inject: Vec::new(),
         max_tokens,
@@ -156,23 +157,23 @@ fn segment(max_tokens: u32) -> Segment {
     }
 }
 
-type Opened = oneshot::Receiver<Result<(), EngineError>>;
+pub(super) type Opened = oneshot::Receiver<Result<(), EngineError>>;
 
 impl Rig {
-    fn open(&mut self, root: u64, open: Open) -> Opened {
-        let (reply, opened) = oneshot::channel();
+    pub(super) fn open(&mut self, root: u64, open: Open) -> Opened {
+        let (reply, opened) = Reply::new();
         self.engine.apply(Command::Open { root, open, reply });
         opened
     }
 
     /// Opens, admits and settles a request, and runs its prefill.
-    fn settled(&mut self, root: u64, open: Open) {
+    pub(super) fn settled(&mut self, root: u64, open: Open) {
         let mut opened = self.open(root, open);
         let mut settled = None;
         for _ in 0..10_000 {
             self.step().expect("runs");
             if opened.try_recv().is_ok_and(|outcome| outcome.is_ok()) {
-                let (reply, done) = oneshot::channel();
+                let (reply, done) = Reply::new();
                 self.engine.apply(Command::Settle { branch: root, reply });
                 settled = Some(done);
             }
@@ -183,22 +184,22 @@ impl Rig {
         panic!("request {root} was never settled");
     }
 
-    fn fork(&mut self, parent: u64, child: u64) {
+    pub(super) fn fork(&mut self, parent: u64, child: u64) {
         self.engine.apply(Command::Fork { parent, child, key: child });
     }
 
     /// Work goes by the number of its branch.
-    fn decode(&mut self, branch: u64, n: u32) {
+    pub(super) fn decode(&mut self, branch: u64, n: u32) {
         self.heard.insert(branch, (Vec::new(), None));
-        let (segment, events) = (segment(n), self.events.clone());
-        self.engine.apply(Command::Decode { branch, segment, work: branch, events });
+        let report = Report::new(branch, self.events.clone());
+        self.engine.apply(Command::Decode { branch, segment: segment(n), report });
     }
 
-    fn free(&mut self, branch: u64) {
+    pub(super) fn free(&mut self, branch: u64) {
         self.engine.apply(Command::Free { branch });
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
+    pub(super) fn step(&mut self) -> Result<bool, EngineError> {
         let outcome = self.engine.step();
         while let Ok((work, event)) = self.inbox.try_recv() {
             let heard = self.heard.get_mut(&work).expect("work that was started");
@@ -212,7 +213,7 @@ impl Rig {
         outcome
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         for _ in 0..100_000 {
             if matches!(self.step(), Ok(false)) {
                 return;
@@ -221,22 +222,29 @@ impl Rig {
         panic!("the engine never comes to rest: {:?}", self.heard);
     }
 
-    fn counts(&mut self, request: u64) -> RequestCounts {
-        let (reply, mut answer) = oneshot::channel();
+    pub(super) fn counts(&mut self, request: u64) -> RequestCounts {
+        let (reply, mut answer) = Reply::new();
         self.engine.apply(Command::Counts { request, reply });
         answer.try_recv().expect("answered at once").expect("admitted")
     }
 
     /// Checks that nothing is alive and every block can be had.
-    fn assert_empty(&self) {
-        let forest = &self.engine.forest;
-        assert!(forest.branches.is_empty() && forest.requests.is_empty() && forest.order.is_empty());
-        assert_eq!(forest.pool.used(), 0);
-        assert_eq!(forest.pool.free() + forest.pool.idle(), forest.blocks);
+    pub(super) fn assert_empty(&self) {
+        self.engine.forest.assert_empty();
     }
 }
 
-fn prompt(first: TokenId, n: usize) -> Arc<[TokenId]> {
+impl Forest {
+    /// Checks that nothing is alive and every block can be had.
+    pub(super) fn assert_empty(&self) {
+        assert!(self.branches.is_empty() && self.requests.is_empty() && self.order.is_empty());
+        assert!(self.lost.is_empty(), "leases of ended requests: {:?}", self.lost);
+        assert_eq!(self.pool.used(), 0);
+        assert_eq!(self.pool.free() + self.pool.idle(), self.blocks);
+    }
+}
+
+pub(super) fn prompt(first: TokenId, n: usize) -> Arc<[TokenId]> {
     (0..n as TokenId).map(|i| (first + i * i) % VOCAB as TokenId).collect()
 }
 
@@ -325,7 +333,7 @@ fn equal_prompts_that_arrive_together_are_computed_once() {
         rig.step().expect("runs");
         let mut settled = Vec::new();
         for root in 1..5 {
-            let (reply, done) = oneshot::channel();
+            let (reply, done) = Reply::new();
             rig.engine.apply(Command::Settle { branch: root, reply });
             settled.push(done);
         }
@@ -369,6 +377,61 @@ fn who_came_first_gets_the_memory_and_a_higher_class_comes_first() {
     rig.run();
     assert_eq!(low.try_recv(), Ok(Ok(())), "it was overtaken, not forgotten");
     assert!((11..19).all(|child| rig.heard[&child].0 == said(&prompt(1, 16), child, 100)));
+}
+
+#[test]
+fn a_request_that_may_not_grow_enters_though_it_fills_the_whole_pool() {
+    let mut rig = rig(4);
+    // Not a position more than the pool has, nor one that it could decode.
+    rig.settled(1, Open::new(prompt(1, 4 * BLOCK), 4 * BLOCK, 1));
+    assert_eq!(rig.engine.forest.pool.used(), 4);
+    rig.free(1);
+    rig.run();
+    rig.assert_empty();
+}
+
+#[test]
+fn a_settled_branch_can_be_forked_though_its_kv_was_taken_and_its_turn_has_come_again() {
+    let mut rig = rig(8);
+    rig.settled(1, Open::new(prompt(1, 40), 60, 1));
+    rig.settled(2, Open::new(prompt(2, 100), 110, 1));
+    assert!(rig.counts(1).preempted > 0, "there is room for one of them");
+    rig.free(2);
+    // Its logits were kept, so that this takes no pass.
+    let (reply, mut settled) = Reply::new();
+    rig.engine.apply(Command::Settle { branch: 1, reply });
+    rig.step().expect("runs");
+    assert_eq!(settled.try_recv(), Ok(Ok(())));
+    rig.fork(1, 3);
+    rig.decode(3, 9);
+    rig.run();
+    assert_eq!(rig.heard[&3], (said(&prompt(1, 40), 3, 9), Some(Ok(End::Length))));
+    assert_eq!(rig.counts(1).computed, 40 + 8);
+    rig.free(1);
+    rig.free(3);
+    rig.run();
+    rig.assert_empty();
+}
+
+#[test]
+fn rows_that_are_taken_back_before_they_run_are_not_counted() {
+    let mut rig = rig(6);
+    rig.settled(1, Open::new(prompt(1, 16), 96, 2));
+    rig.fork(1, 2);
+    rig.fork(1, 3);
+    rig.decode(3, 40);
+    for _ in 0..20 {
+        rig.step().expect("runs");
+    }
+    // The younger branch has a row in the step in which the older one's prefill
+    // takes its blocks.
+    let tokens = prompt(4, 60).to_vec();
+    rig.engine.apply(Command::Append { branch: 2, tokens });
+    rig.decode(2, 5);
+    rig.run();
+    let counts = rig.counts(1);
+    assert!(counts.preempted > 0);
+    assert_eq!(counts.computed + counts.reused, 16 + (40 - 1) + (60 + 5 - 1));
 }
 
 #[test]
@@ -678,7 +741,7 @@ proptest! {
                     if from == to {
                         continue;
                     }
-                    let (reply, mut rows) = oneshot::channel();
+                    let (reply, mut rows) = Reply::new();
                     let positions: Vec<usize> = (from..to).step_by(3).collect();
                     rig.engine.apply(Command::Logits { branch: id, positions: positions.clone(), ids: vec![], reply });
                     rig.run();
