@@ -529,7 +529,7 @@ unsafe fn accumulate<V: Lanes, const N: usize, const C: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::tests::{every_isa, noise};
+    use super::super::kernel::tests::{every_isa, noise, size};
     use super::super::store::Store;
     use super::*;
 
@@ -548,10 +548,10 @@ mod tests {
                 (16, 2, 1, (31, 50)),
                 (40, 1, 3, (47, 48)),
                 // More than one chunk, and every width of a tile of queries.
-                (32, 2, 2, (0, 300)),
-                (64, 1, 7, (0, 257)),
-                (16, 1, 9, (130, 290)),
-                (96, 1, 5, (100, 256)),
+                (size(32, 16), size(2, 1), 2, (0, size(300, 150))),
+                (size(64, 16), 1, 7, (size(0, 110), size(257, 129))),
+                (16, 1, 9, (size(130, 250), size(290, 257))),
+                (size(96, 20), 1, 5, (size(100, 240), 256)),
             ] {
                 let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 18 - i).collect();
                 let mut store = Store::new(1, kv_heads, dim, 19);
@@ -590,13 +590,20 @@ mod tests {
     #[test]
     fn rows_get_the_same_bits_alone_and_in_every_tile() {
         for kernels in every_isa() {
-            for (dim, kv_heads, group, window) in
-                [(32usize, 2usize, 1usize, None), (64, 1, 7, None), (40, 2, 2, None), (32, 1, 2, Some(190))]
+            let wide = size(64, 16);
+            for (dim, kv_heads, group, window) in [
+                (size(32, 16), 2usize, 1usize, None),
+                (wide, 1, 7, None),
+                (40, 2, 2, None),
+                (32, 1, 2, Some(190)),
+            ]
+            .into_iter()
+            .skip(size(0, 2))
             {
                 // Eleven rows over two chunks and a block that are shared, each
                 // with some blocks of its own; the last ones are a prefill of
                 // the first's branch.
-                let common = 2 * CHUNK / BLOCK + 1;
+                let common = size(2, 1) * CHUNK / BLOCK + 1;
                 let lens = [1, 2, 16, 22, 0, 47, 12, 13, 14, 15, 16].map(|own| common * BLOCK + own);
                 let all = common + 40;
                 let mut store = Store::new(1, kv_heads, dim, all);
@@ -624,7 +631,7 @@ mod tests {
                 for (row, out) in rows.iter().zip(alone.chunks_mut(width * group)) {
                     kernels.attend(tile, std::slice::from_ref(row), &mut Vec::new(), out);
                 }
-                for size in 1..=rows.len() {
+                for size in (1..=rows.len()).step_by(size(1, 5)) {
                     for shared in [0, 3, CHUNK / BLOCK, common - 1, common] {
                         let mut out = vec![f32::NAN; queries.len()];
                         let tile = Tile { shared, ..tile };

@@ -147,6 +147,8 @@ fn apart(rows: &[Row<'_>], slots: &[(BlockId, usize)], shares: &[Range<usize>]) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel::tests::every_isa;
+    use super::super::kernel_attention::{Attend, Tile};
     use super::*;
 
     fn row(position: usize, blocks: &[BlockId]) -> Row<'_> {
@@ -185,6 +187,68 @@ mod tests {
         for layer in 0..layers {
             assert_eq!(store.layer(layer).keys, expected.layer(layer).keys);
             assert_eq!(store.layer(layer).values, expected.layer(layer).values);
+        }
+    }
+
+    /// What one worker does with its rows in one layer: it writes their keys and
+    /// values, meets the others where it has to, and attends.
+    fn work(pass: &Pass<'_>, rows: &[Row<'_>], share: Range<usize>, meet: impl Fn()) -> Vec<f32> {
+        let width = pass.kv_heads * pass.head_dim;
+        let numbers = |key, row: usize| super::super::kernel::tests::noise(key + row as u64, width);
+        for layer in 0..2 {
+            let all = |key| share.clone().flat_map(|row| numbers(key, row)).collect::<Vec<_>>();
+            pass.write(layer, share.start, (&all(10), &all(50)));
+            meet();
+        }
+        let mut outs = Vec::new();
+        for row in share {
+            let (query, Row { blocks, position, .. }) = (numbers(90, row), rows[row]);
+            let mut out = vec![f32::NAN; width];
+            for kernels in every_isa() {
+                for layer in 0..2 {
+                    let tile = Tile {
+                        layer: pass.view(layer),
+                        kv_heads: pass.kv_heads,
+                        head_dim: pass.head_dim,
+                        shared: 0,
+                    };
+                    let row = Attend { query: &query, blocks, start: 0, len: position + 1 };
+                    kernels.attend(tile, &[row], &mut Vec::new(), &mut out);
+                    outs.extend_from_slice(&out);
+                }
+            }
+        }
+        outs
+    }
+
+    // Under Miri and the thread sanitizer this is the test that finds races.
+    #[test]
+    fn workers_write_and_attend_at_once_and_get_what_one_alone_gets() {
+        let (a, b) = ([0, 1, 3], [0, 2, 4]);
+        let apart = [row(17, &a), row(18, &a), row(33, &b), row(34, &b)];
+        // A prefill that is cut inside a block.
+        let joined = [row(16, &a), row(17, &a), row(18, &a), row(19, &a)];
+        for rows in [apart, joined] {
+            let fresh = || {
+                let mut store = Store::new(2, 2, 20, 5);
+                store.fill(|i| (i % 17) as f32 * 0.1);
+                store
+            };
+            let (mut store, mut other) = (fresh(), fresh());
+            let alone = Pass::new(&mut other, &rows, &[0..4, 4..4]);
+            let expected = work(&alone, &rows, 0..4, || {});
+            let pass = Pass::new(&mut store, &rows, &[0..2, 2..4]);
+            let barrier = std::sync::Barrier::new(2);
+            let meet = || {
+                if !pass.apart() {
+                    barrier.wait();
+                }
+            };
+            let (first, second) = std::thread::scope(|scope| {
+                let helper = scope.spawn(|| work(&pass, &rows, 2..4, meet));
+                (work(&pass, &rows, 0..2, meet), helper.join().expect("it does not panic"))
+            });
+            assert_eq!([first, second].concat(), expected, "apart: {}", pass.apart());
         }
     }
 

@@ -1,0 +1,48 @@
+//! The kernels and the store that they read and write, with the tests that stand
+//! beside them, and stand-ins for the few types of other files that they name.
+
+#![allow(dead_code, unreachable_pub)]
+
+#[path = "../../src/engine/tree/kernel.rs"]
+mod kernel;
+#[path = "../../src/engine/tree/kernel_attention.rs"]
+mod kernel_attention;
+#[path = "../../src/engine/tree/kernel_kv.rs"]
+mod kernel_kv;
+#[path = "../../src/engine/tree/kernel_lanes.rs"]
+mod kernel_lanes;
+#[path = "../../src/engine/tree/store.rs"]
+mod store;
+#[path = "../../src/token.rs"]
+mod token;
+
+#[path = "../../src/engine/rng.rs"]
+mod rng;
+
+mod engine {
+    pub(crate) use crate::rng;
+}
+
+mod kv {
+    pub type BlockId = u32;
+
+    #[derive(Debug, Clone, Copy)]
+    pub struct BlockCopy {
+        pub from: BlockId,
+        pub to: BlockId,
+        pub positions: usize,
+    }
+}
+
+mod model {
+    use crate::kv::BlockId;
+    use crate::token::TokenId;
+
+    #[derive(Debug, Clone, Copy)]
+    pub struct Row<'a> {
+        pub token: TokenId,
+        pub position: usize,
+        pub blocks: &'a [BlockId],
+        pub logits: bool,
+    }
+}
