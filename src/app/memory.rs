@@ -1,8 +1,11 @@
-//! Whether a model fits in the memory that is free, asked before it is read.
+//! Memory that is free: whether a model fits in it, asked before it is read, and
+//! how much of it a part is.
 
 use super::model::ModelError;
+use crate::config::EngineArgs;
 use crate::engine::tree::checkpoint::Weights;
 use crate::engine::tree::config::ModelConfig as Shape;
+use std::num::NonZeroUsize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// What a model needs, in bytes.
@@ -27,6 +30,25 @@ impl Need {
         let weights = self.weights.saturating_add(other.weights);
         Self { weights, kv: self.kv.saturating_add(other.kv) }
     }
+}
+
+/// The arguments with the pool's size in MiB, where it was given as a part of the
+/// memory that is free. It is settled once: what is free changes as weights are read.
+pub(super) fn settle(args: EngineArgs) -> Result<EngineArgs, ModelError> {
+    match args.kv_fraction {
+        None => Ok(args),
+        Some(fraction) => settle_in(args, fraction, free()),
+    }
+}
+
+fn settle_in(args: EngineArgs, fraction: f64, free: u64) -> Result<EngineArgs, ModelError> {
+    if free == u64::MAX {
+        return Err(ModelError::UnknownMemory);
+    }
+    let mib = (free as f64 * fraction / f64::from(1u32 << 20)) as usize;
+    let kv_mib = NonZeroUsize::new(mib);
+    let kv_mib = kv_mib.ok_or_else(|| ModelError::Fraction { fraction, free: gib(free) })?;
+    Ok(EngineArgs { kv_mib, kv_fraction: None, ..args })
 }
 
 /// Refuses a model that needs more than is free.
@@ -68,6 +90,24 @@ fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_the_free_memory_becomes_whole_mebibytes_once() {
+        let args = |fraction| EngineArgs { kv_fraction: Some(fraction), ..EngineArgs::default() };
+        for (fraction, free, mib) in
+            [(0.5, 3 << 30, 1536), (1.0, 7 << 20, 7), (0.3, 10 << 20, 3), (0.125, 20 << 30, 2560)]
+        {
+            let settled = settle_in(args(fraction), fraction, free).expect("enough");
+            assert_eq!((settled.kv_mib.get(), settled.kv_fraction), (mib, None), "{fraction} of {free}");
+        }
+        let error = settle_in(args(0.1), 0.1, 9 << 20).expect_err("less than a MiB").to_string();
+        assert!(error.contains("--kv-fraction = 0.1") && error.contains("--kv-mib"), "{error}");
+        let error = settle_in(args(0.1), 0.1, u64::MAX).expect_err("unknown").to_string();
+        assert!(error.contains("--kv-mib"), "{error}");
+        let all = settle(args(1.0)).expect("the machine that runs this has memory");
+        assert!(all.kv_mib.get() > 16 && all.kv_fraction.is_none());
+        assert_eq!(settle(EngineArgs::default()).expect("nothing to do"), EngineArgs::default());
+    }
 
     #[test]
     fn both_numbers_are_named_and_what_fits_is_let_through() {

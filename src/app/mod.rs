@@ -114,7 +114,11 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(error) if matches!(**error, ConfigError::Flag { .. }) => 2,
+            Self::Config(error)
+                if matches!(**error, ConfigError::Flag { .. } | ConfigError::Both { flag: true, .. }) =>
+            {
+                2
+            }
             Self::Health(HealthError::Url(_)) => 2,
             _ => 1,
         }
@@ -132,8 +136,9 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
     // Commands with an engine write log lines; the others only their output.
     let begin = |given: &Given| -> Result<ServeArgs, AppError> {
         let settings = settings(given)?;
-        let args = settings.serve();
+        let mut args = settings.serve();
         logging::init(args.log_format, &args.log_level)?;
+        args.engine = memory::settle(args.engine)?;
         settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(args)
     };
@@ -179,6 +184,18 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
                 Bench::Engine { options, engine } => {
                     let engine = begin(&engine.0)?.engine;
                     bench::engine::run(&options, &engine, &hub, &mut out).await?;
+                }
+                Bench::Memory { options, engine } => {
+                    let mut given = engine.0;
+                    let settled = settings(&given)?;
+                    // Small pools are full soon, and a line per request is no part of the output.
+                    for (flag, value) in [("kv-mib", "16"), ("prm-kv-mib", "16"), ("log-level", "warn")] {
+                        if settled.origin(flag) == Some(&Origin::Default) {
+                            given.values.insert(flag, vec![value.to_owned()]);
+                        }
+                    }
+                    let engine = begin(&given)?.engine;
+                    bench::memory::run(&options, &engine, &hub, &mut out).await?;
                 }
                 Bench::Http { requests } => bench::http::run(requests.get(), &mut out).await?,
             }

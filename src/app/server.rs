@@ -3,7 +3,7 @@
 //! The port is open while the model loads, so that probes and clients get an
 //! answer. The first signal drains, a second one ends the process at once.
 
-use super::{AppError, Hub, Stack, check};
+use super::{AppError, Hub, Stack, check, memory};
 use crate::config::{LogFormat, ServeArgs};
 use crate::engine::EngineThread;
 use crate::http::{self, AppState, Ended, Progress};
@@ -51,10 +51,11 @@ impl Server {
     /// # Errors
     /// When either fails.
     pub async fn bind(args: &ServeArgs, hub: &Hub) -> Result<Self, AppError> {
-        let checked = check(&args.engine, hub).await?;
+        let engine = memory::settle(args.engine.clone())?;
+        let checked = check(&engine, hub).await?;
         let address = SocketAddr::new(args.host, args.port);
         let mut server = Self::open(address, http_config(args), Duration::ZERO).await?;
-        let stack = Stack::build(checked, &args.engine, &server.state.metrics, &server.state.progress)?;
+        let stack = Stack::build(checked, &engine, &server.state.metrics, &server.state.progress)?;
         server.state.install(stack.served);
         server.threads = stack.threads;
         Ok(server)

@@ -5,6 +5,8 @@
 
 pub mod engine;
 pub mod http;
+pub mod memory;
+mod resident;
 
 /// Why a benchmark could not be run.
 #[derive(Debug, thiserror::Error)]

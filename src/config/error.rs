@@ -26,6 +26,16 @@ pub enum ConfigError {
         /// What would do.
         bound: String,
     },
+    /// Two settings of one layer, of which only one can count.
+    #[error("{one} and {other} say the same thing in different ways; give one of them")]
+    Both {
+        /// The one, with its layer.
+        one: String,
+        /// The other.
+        other: String,
+        /// Whether they are flags.
+        flag: bool,
+    },
     /// A key that does not exist.
     #[error("{place}: unknown key `{key}`; {hint}")]
     Key {

@@ -1,4 +1,7 @@
 //! Flag over variable over file over default, with where each value came from.
+//!
+//! Of two settings that say the same thing in different ways, the one of the
+//! stronger layer counts and the other one is as if nobody had set it.
 
 use super::environment::{CONFIG_VARIABLE, Environment};
 use super::error::ConfigError;
@@ -39,6 +42,32 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Two settings of which one takes the place of the other; the first has a default.
+const EITHER: [&str; 2] = ["kv-mib", "kv-fraction"];
+
+impl Origin {
+    /// How a message names a setting that came from here.
+    fn names(&self, flag: &str) -> String {
+        match self {
+            Origin::Flag => format!("--{flag}"),
+            Origin::Variable(name) => format!("the environment variable {name}"),
+            Origin::File(label) => format!("{} in {label}", flag.replace('-', "_")),
+            Origin::Model | Origin::Default => flag.to_owned(),
+        }
+    }
+
+    /// The layer; lower comes first.
+    fn layer(&self) -> u8 {
+        match self {
+            Origin::Flag => 0,
+            Origin::Variable(_) => 1,
+            Origin::File(_) => 2,
+            Origin::Model => 3,
+            Origin::Default => 4,
+        }
+    }
+}
+
 /// All settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -65,6 +94,17 @@ impl Settings {
             if let Some(found) = one(setting, given, environment, &file)? {
                 values.insert(setting.flag, found);
             }
+        }
+        if let [Some((_, first)), Some((_, second))] = EITHER.map(|flag| values.get(flag)) {
+            let weaker = match first.layer().cmp(&second.layer()) {
+                std::cmp::Ordering::Less => EITHER[1],
+                std::cmp::Ordering::Greater => EITHER[0],
+                std::cmp::Ordering::Equal => {
+                    let (one, other) = (first.names(EITHER[0]), second.names(EITHER[1]));
+                    return Err(ConfigError::Both { one, other, flag: *first == Origin::Flag });
+                }
+            };
+            values.remove(weaker);
         }
         Ok(Self { values, models: file.models, file: file.label, warnings: environment.warnings() })
     }
@@ -98,8 +138,10 @@ impl Settings {
 
     fn typed<T: for<'a> Deserialize<'a>>(&self) -> T {
         let fields = SETTINGS.iter().filter_map(|setting| {
-            let (value, _) = self.values.get(setting.flag)?;
-            Some((setting.field(), value.clone()))
+            // One that another takes the place of has its default, which nobody reads.
+            let unread = || setting.kind.read(&[setting.default?.to_owned()]);
+            let value = self.values.get(setting.flag).map(|(value, _)| value.clone()).or_else(unread)?;
+            Some((setting.field(), value))
         });
         Value::Table(fields.collect()).try_into().expect("each value was held against its kind")
     }

@@ -18,7 +18,7 @@ mod nearest;
 mod print;
 mod settings;
 
-use crate::bench::engine::Options;
+use crate::bench::{engine::Options, memory};
 use crate::eval::EvalArgs;
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
@@ -128,6 +128,8 @@ pub struct EngineArgs {
     pub model: ModelArgs,
     /// Memory for KV, in MiB; taken as it is used.
     pub kv_mib: NonZeroUsize,
+    /// The same as a part of the memory that is free, in the place of `kv_mib`.
+    pub kv_fraction: Option<f64>,
     /// The same for the process reward model.
     pub prm_kv_mib: NonZeroUsize,
     /// Threads of the forward pass; without it, one per core.
@@ -229,6 +231,18 @@ pub enum Bench {
         /// Requests to measure.
         #[arg(long, value_name = "N", default_value = "2000")]
         requests: NonZeroUsize,
+    },
+    /// Memory held over many requests in a row, beside what the weights, the KV
+    /// pools and the largest step take.
+    ///
+    /// The pools are small here (--kv-mib 16, --prm-kv-mib 16), unless asked otherwise.
+    Memory {
+        /// What to measure.
+        #[command(flatten)]
+        options: memory::Options,
+        /// What to run.
+        #[command(flatten)]
+        engine: EngineFlags,
     },
 }
 

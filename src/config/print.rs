@@ -43,6 +43,9 @@ pub fn print(
         }
         match settings.value(setting) {
             Some((value, origin)) => writeln!(out, "{} = {}  # {origin}", setting.key, spelt(value))?,
+            None if setting.absent.is_empty() => {
+                writeln!(out, "# {} =  # another setting is in its place", setting.key)?;
+            }
             None => writeln!(out, "# {} =  # default: {}", setting.key, setting.absent)?,
         }
     }

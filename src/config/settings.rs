@@ -38,6 +38,8 @@ pub enum Kind {
     Address,
     /// A whole number within bounds, both included.
     Number(u64, u64),
+    /// A part of a whole: above 0, and at most 1.
+    Fraction,
     /// Any text but none.
     Text,
     /// One or more names.
@@ -240,6 +242,17 @@ pub const SETTINGS: &[Setting] = &[
         help: "Memory for KV, in MiB; taken as it is used",
     },
     Setting {
+        flag: "kv-fraction",
+        section: "engine",
+        key: "kv_fraction",
+        value: "FRACTION",
+        kind: Kind::Fraction,
+        default: None,
+        absent: "what kv-mib says",
+        help: "Memory for KV as a part of what is free when the server starts, such as 0.3, in the place \
+               of --kv-mib; the weights need some as well",
+    },
+    Setting {
         flag: "prm-kv-mib",
         section: "engine",
         key: "prm_kv_mib",
@@ -314,6 +327,7 @@ impl Kind {
             Kind::Address => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1".to_owned(),
             Kind::Number(least, ANY) => format!("a whole number, {least} or more"),
             Kind::Number(least, most) => format!("a whole number from {least} to {most}"),
+            Kind::Fraction => "a number above 0 and at most 1, such as 0.3".to_owned(),
             Kind::Text => "a text that is not empty".to_owned(),
             Kind::Names => "one or more names, none of them empty".to_owned(),
             Kind::Choice(words) => words.join(" or "),
@@ -335,6 +349,7 @@ impl Kind {
         let text = texts.last()?.trim();
         self.fits(match self {
             Kind::Number(..) => Value::Integer(text.replace('_', "").parse().ok()?),
+            Kind::Fraction => Value::Float(text.parse().ok()?),
             Kind::Address | Kind::Text | Kind::Names | Kind::Choice(_) | Kind::Filter => Value::from(text),
         })
     }
@@ -347,6 +362,8 @@ impl Kind {
             (Kind::Number(least, most), &Value::Integer(number)) => {
                 u64::try_from(number).is_ok_and(|number| (least..=most).contains(&number))
             }
+            (Kind::Fraction, &Value::Integer(1)) => return Some(Value::Float(1.0)),
+            (Kind::Fraction, &Value::Float(part)) => part > 0.0 && part <= 1.0,
             (Kind::Text, Value::String(text)) => !text.trim().is_empty(),
             (Kind::Names, Value::String(text)) => return self.read(std::slice::from_ref(text)),
             (Kind::Names, Value::Array(names)) => {

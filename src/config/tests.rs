@@ -13,6 +13,7 @@ fn sample(setting: &Setting) -> (String, Value) {
     match setting.kind {
         Kind::Address => ("10.0.0.7".to_owned(), Value::from("10.0.0.7")),
         Kind::Number(..) => ("7".to_owned(), Value::from(7)),
+        Kind::Fraction => ("0.5".to_owned(), Value::from(0.5)),
         Kind::Text => ("seven".to_owned(), Value::from("seven")),
         Kind::Names => ("a,b".to_owned(), Value::from(vec!["a", "b"])),
         Kind::Choice(words) => (words[1].to_owned(), Value::from(words[1])),
@@ -112,8 +113,12 @@ fn a_flag_comes_before_a_variable_before_the_file_before_the_default() {
 
 #[test]
 fn what_is_set_reaches_the_field_of_its_name() {
-    let flags: Vec<String> =
-        SETTINGS.iter().map(|setting| format!("--{}={}", setting.flag, sample(setting).0)).collect();
+    // One of the two that are in each other's place; the other has a test below.
+    let flags: Vec<String> = SETTINGS
+        .iter()
+        .filter(|setting| setting.flag != "kv-fraction")
+        .map(|setting| format!("--{}={}", setting.flag, sample(setting).0))
+        .collect();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let args = Settings::resolve(&given(&flags), &Environment::default()).expect("valid").serve();
     assert_eq!((args.host.to_string().as_str(), args.port, args.body_limit), ("10.0.0.7", 7, 7));
@@ -133,6 +138,44 @@ fn what_is_set_reaches_the_field_of_its_name() {
 }
 
 #[test]
+fn the_pool_has_one_size_that_of_the_stronger_layer() {
+    let size = |given: &Given, environment: &Environment, file: &str| {
+        let settings = resolved(given, environment, file).map_err(|error| error.to_string())?;
+        let shown = |flag: &str| settings.origin(flag).is_some();
+        assert!(shown("kv-mib") != shown("kv-fraction"), "one of them is set aside");
+        let engine = settings.engine();
+        let rules = engine.kv_fraction.is_some();
+        assert_eq!(rules, shown("kv-fraction"));
+        let mut page = Vec::new();
+        print(&settings, &Err("nobody asks".to_owned()), &mut page).expect("written");
+        let again =
+            resolved(&Given::default(), &Environment::default(), std::str::from_utf8(&page).expect("text"))
+                .expect("what is printed is a file");
+        assert_eq!((again.engine().kv_fraction, again.engine().kv_mib), (engine.kv_fraction, engine.kv_mib));
+        Ok::<_, String>(engine.kv_fraction.ok_or(engine.kv_mib.get()))
+    };
+    let (none, mib, part) = (Given::default(), given(&["--kv-mib=5"]), given(&["--kv-fraction=0.25"]));
+    let unset = Environment::default();
+    let variable = Environment::from([("ESPALIER_KV_FRACTION", "0.5")]);
+    let (file_mib, file_part) = ("[engine]\nkv_mib = 7", "[engine]\nkv_fraction = 1");
+    assert_eq!(size(&none, &unset, ""), Ok(Err(1024)));
+    assert_eq!(size(&none, &unset, file_part), Ok(Ok(1.0)), "over the default of the other");
+    assert_eq!(size(&mib, &variable, file_part), Ok(Err(5)));
+    assert_eq!(size(&part, &unset, file_mib), Ok(Ok(0.25)));
+    assert_eq!(size(&none, &variable, file_mib), Ok(Ok(0.5)));
+    let both = size(&given(&["--kv-mib=5", "--kv-fraction=0.25"]), &unset, "").expect_err("both");
+    assert!(
+        both.starts_with("--kv-mib and --kv-fraction say the same") && both.lines().count() == 1,
+        "{both}"
+    );
+    let both = size(&none, &unset, "[engine]\nkv_mib = 7\nkv_fraction = 0.5").expect_err("both");
+    assert!(
+        both.contains("kv_mib in ") && both.contains("kv_fraction in ") && both.contains("serve.toml"),
+        "{both}"
+    );
+}
+
+#[test]
 fn values_out_of_bounds_are_refused_with_the_bound_wherever_they_stand() {
     for (flag, text, bound) in [
         ("port", "65536", "from 0 to 65535"),
@@ -140,6 +183,10 @@ fn values_out_of_bounds_are_refused_with_the_bound_wherever_they_stand() {
         ("port", "http", "from 0 to 65535"),
         ("threads", "0", "from 1 to 4096"),
         ("kv-mib", "1.5", "a whole number"),
+        ("kv-fraction", "0", "above 0 and at most 1"),
+        ("kv-fraction", "1.01", "above 0 and at most 1"),
+        ("kv-fraction", "nan", "above 0 and at most 1"),
+        ("kv-fraction", "half", "above 0 and at most 1"),
         ("host", "localhost", "an IP address"),
         ("log-format", "xml", "human or json"),
         ("log-level", "a=b=c", "a log level"),
@@ -172,7 +219,12 @@ fn unknown_keys_are_refused_with_the_nearest_known_one_and_their_line() {
         ("[servr]\nport = 1", 1, "servr", "did you mean `server`?"),
         ("port = 1", 1, "port", "did you mean `port` in [server]?"),
         ("[server]\nkv-mib = 1", 2, "server.kv-mib", "did you mean `kv_mib` in [engine]?"),
-        ("[engine]\nhue = 1", 2, "engine.hue", "known here: kv_mib, prm_kv_mib, threads, step_positions"),
+        (
+            "[engine]\nhue = 1",
+            2,
+            "engine.hue",
+            "known here: kv_mib, kv_fraction, prm_kv_mib, threads, step_positions",
+        ),
         (
             "[models.m.plan]\ndefault_efort = 1",
             2,

@@ -213,12 +213,53 @@ fn the_example_file_holds_every_setting_with_its_default() {
     // What it shows behind a `#` is right as well.
     let key = |line: &str| {
         let shown = line.strip_prefix("# ").unwrap_or(line);
+        let takes_a_place = shown.starts_with("kv_fraction = ");
         let named = SETTINGS.iter().any(|setting| shown.starts_with(&format!("{} = ", setting.key)));
+        let named = named && !takes_a_place;
         if named { shown.to_owned() } else { line.to_owned() }
     };
     let (_folder, shown) = written(&text.lines().map(key).collect::<Vec<_>>().join("\n"));
     let shown = settings(PathBuf::from(shown));
-    assert!(SETTINGS.iter().all(|setting| shown.value(setting).is_some()));
+    let set = |shown: &Settings, but: &str| {
+        SETTINGS.iter().filter(|setting| setting.flag != but).all(|setting| shown.value(setting).is_some())
+    };
+    assert!(set(&shown, "kv-fraction"));
+    let (_folder, part) =
+        written(&text.replace("\nkv_mib = ", "\n# kv_mib = ").replace("# kv_fraction", "kv_fraction"));
+    assert_eq!(settings(PathBuf::from(part)).engine().kv_fraction, Some(0.3));
+}
+
+#[tokio::test]
+async fn the_pool_takes_what_was_asked_for_to_the_block_or_a_part_of_what_is_free() {
+    // A block of 16 positions: keys and values of 6 layers with 2 heads of 32 floats.
+    let block = 16 * 2 * 6 * 2 * 32 * 4;
+    for (kv_mib, blocks) in [(1, (1 << 20) / block), (3, (3 << 20) / block), (10, (10 << 20) / block)] {
+        let kv_mib = NonZeroUsize::new(kv_mib).expect("not zero");
+        let args = ServeArgs { engine: EngineArgs { kv_mib, ..engine("seedling") }, ..ServeArgs::default() };
+        let server = serve_with(args).await;
+        assert_eq!(server.counter("espalier_engine_kv_blocks").await, blocks);
+        // More than fits: whatever the search asks for, no block more is used.
+        let body = server.chat(json!({"reasoning_effort": "high", "max_completion_tokens": 200})).await;
+        assert!(body["usage"]["completion_tokens"].as_u64() > Some(0));
+        let held = server.counter("espalier_engine_kv_blocks_used").await
+            + server.counter("espalier_engine_kv_blocks_idle").await;
+        assert!(held <= blocks, "{held} of {blocks}");
+    }
+    let part = |kv_fraction| async move {
+        let engine = EngineArgs { kv_fraction: Some(kv_fraction), ..engine("seedling") };
+        let server = serve_with(ServeArgs { engine, ..ServeArgs::default() }).await;
+        server.counter("espalier_engine_kv_blocks").await * block
+    };
+    let (small, large) = (part(0.01).await, part(0.1).await);
+    // What is free changes meanwhile, but not tenfold.
+    assert!(small >= 1 << 20 && large > 3 * small && large < 30 * small, "{small} and {large}");
+}
+
+#[test]
+fn a_pool_of_two_sizes_is_refused() {
+    let both = Binary::run(&["serve", "--kv-mib", "5", "--kv-fraction", "0.5"], &[]);
+    assert_eq!(both.code, Some(2), "{}", both.err);
+    assert!(both.err.contains("--kv-mib and --kv-fraction") && both.err.lines().count() == 1, "{}", both.err);
 }
 
 #[tokio::test]

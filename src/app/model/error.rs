@@ -170,4 +170,17 @@ pub enum ModelError {
         /// What is free.
         free: String,
     },
+    /// A part of the free memory that holds no KV.
+    #[error(
+        "--kv-fraction = {fraction} of the {free} that is free is less than 1 MiB; give more, or a size with --kv-mib"
+    )]
+    Fraction {
+        /// What was asked for.
+        fraction: f64,
+        /// What is free.
+        free: String,
+    },
+    /// A part of memory that nobody knows.
+    #[error("--kv-fraction: this system does not say how much memory is free; give a size with --kv-mib")]
+    UnknownMemory,
 }

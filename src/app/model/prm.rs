@@ -121,6 +121,18 @@ impl Found {
 }
 
 impl CheckedPrm {
+    /// Its dimensions.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Numbers in its weights.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.weights.parameters()
+    }
+
     /// The memory that it takes.
     pub(super) fn need(&self, kv_bytes: u64) -> Need {
         Need::of(&self.shape, &self.weights, kv_bytes)
