@@ -197,6 +197,7 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
                     let engine = begin(&given)?.engine;
                     bench::memory::run(&options, &engine, &hub, &mut out).await?;
                 }
+                Bench::Soak(options) => bench::soak::run(&options, &mut out).await?,
                 Bench::Http { requests } => bench::http::run(requests.get(), &mut out).await?,
             }
             Ok(())

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod http;
 pub mod memory;
 mod resident;
+pub mod soak;
 
 /// Why a benchmark could not be run.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ mod nearest;
 mod print;
 mod settings;
 
-use crate::bench::{engine::Options, memory};
+use crate::bench::{engine::Options, memory, soak};
 use crate::eval::EvalArgs;
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
@@ -244,6 +244,9 @@ pub enum Bench {
         #[command(flatten)]
         engine: EngineFlags,
     },
+    /// Requests that do anything at any moment, in a pool too small for them; ends
+    /// with exit code 1 if anything is left behind or was wrong.
+    Soak(soak::Options),
 }
 
 #[cfg(test)]
