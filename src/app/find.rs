@@ -1,13 +1,16 @@
-//! Finding a model: a bundled one, a directory, or one of the Hugging Face hub.
+//! Finding a model: a bundled one, a directory, a GGUF file, or one of the
+//! Hugging Face hub.
 //!
-//! A directory of a name wins over the hub. Nothing is read here but directory
-//! entries; what is found is checked by [`Found::check`](super::model).
+//! What is on disk under a name wins over the hub. Nothing is read here but
+//! directory entries and the head of a GGUF file; what is found is checked by [`Found::check`](super::model).
 
+use super::gguf::GgufFile;
 use super::hub::{self, Hub};
 use super::model::ModelError;
 use crate::config::{BUNDLED, ModelArgs, nearest};
 use crate::verify::{Kind, RemoteConfig};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The name of the bundled process reward model, which is a language model too.
 pub const BUNDLED_PRM: &str = "seedling-prm";
@@ -41,6 +44,7 @@ pub enum Scorer<H, R> {
 pub(super) enum Source {
     Bundled(&'static Bundled),
     Directory(PathBuf),
+    Gguf(Arc<GgufFile>),
 }
 
 /// A checkpoint within the binary.
@@ -141,11 +145,15 @@ fn here(args: &ModelArgs, name: &str) -> Result<Option<Found>, ModelError> {
         return Ok(Some(found(name.to_owned(), "bundled", Source::Bundled(model))));
     }
     let path = Path::new(name);
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !path.is_dir() {
-        return Err(ModelError::Gguf(name.to_owned()));
-    }
     if !path.exists() {
         return Ok(None);
+    }
+    let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if gguf && let (false, Some(stem)) = (path.is_dir(), path.file_stem()) {
+        let own = stem.to_string_lossy().into_owned();
+        let file = GgufFile::open(path);
+        let file = file.map_err(|cause| ModelError::Load { model: name.to_owned(), cause })?;
+        return Ok(Some(found(own, name, Source::Gguf(Arc::new(file)))));
     }
     if !path.is_dir() {
         return Err(ModelError::File(path.to_owned()));

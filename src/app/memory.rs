@@ -22,7 +22,7 @@ impl Need {
     pub(super) fn of(shape: &Shape, weights: &Weights, kv_bytes: u64) -> Self {
         let floats = (2 * shape.layers * shape.kv_heads * shape.head_dim) as u64;
         let sequence = floats.saturating_mul(4).saturating_mul(shape.context as u64);
-        Self { weights: weights.parameters().saturating_mul(4), kv: sequence.min(kv_bytes) }
+        Self { weights: weights.resident(shape), kv: sequence.min(kv_bytes) }
     }
 
     /// Both at once.

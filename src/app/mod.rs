@@ -2,6 +2,7 @@
 //! takes it down again in order.
 
 mod find;
+mod gguf;
 mod healthcheck;
 mod hub;
 pub mod logging;
@@ -198,6 +199,10 @@ pub async fn run(cli: Cli, environment: &Environment) -> Result<(), AppError> {
                     bench::memory::run(&options, &engine, &hub, &mut out).await?;
                 }
                 Bench::Soak(options) => bench::soak::run(&options, &mut out).await?,
+                Bench::Perplexity { options, engine } => {
+                    let engine = begin(&engine.0)?.engine;
+                    bench::perplexity::run(&options, &engine, &hub, &mut out).await?;
+                }
                 Bench::Http { requests } => bench::http::run(requests.get(), &mut out).await?,
             }
             Ok(())

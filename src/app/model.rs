@@ -12,10 +12,11 @@ use super::memory::{self, Need};
 use crate::config::{ModelArgs, ModelConfig, ModelLayers, general, model_file};
 use crate::engine::Sampling;
 use crate::engine::tree::checkpoint::{INDEX, SINGLE, Weights};
-use crate::engine::tree::config::ModelConfig as Shape;
+use crate::engine::tree::config::{LoadError, ModelConfig as Shape};
 use crate::engine::tree::generation::{self, Generation};
 use crate::engine::tree::model::Model;
-use crate::prompt::{ChatTemplate, TemplateTokens, Tokenizer};
+use crate::engine::tree::quant::Quantize;
+use crate::prompt::{ChatTemplate, PromptError, TemplateTokens, Tokenizer};
 use crate::token::TokenId;
 use crate::verify::Remote;
 use serde::Deserialize;
@@ -99,6 +100,7 @@ impl Found {
     /// When anything is missing, broken, not supported, or contradicts the rest.
     pub fn check(self) -> Result<Checked, ModelError> {
         let (shape, weights) = self.body()?;
+        let weights = weights.quantized(Quantize::parse(&self.args.quantize));
         let prm = match &self.prm {
             Some(Scorer::Here(found)) => Some(Scorer::Here(found.check_prm()?)),
             Some(Scorer::Judge) => Some(Scorer::Judge),
@@ -178,6 +180,10 @@ impl Found {
 
     /// Its chat template, and the file that it stands in.
     fn template(&self, tokenizer_config: &Value) -> Result<(String, &'static str), ModelError> {
+        if matches!(self.source, Source::Gguf(_)) && tokenizer_config["chat_template"].is_null() {
+            let cause = PromptError::Template("there is no tokenizer.chat_template".to_owned());
+            return Err(ModelError::Prompt { model: self.name.clone(), file: "its metadata", cause });
+        }
         let own = self.optional(TEMPLATE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let file = if own.is_some() { TEMPLATE } else { "tokenizer_config.json" };
         let source = ChatTemplate::source(tokenizer_config, own.as_deref());
@@ -195,20 +201,16 @@ impl Found {
     /// What a policy and a process reward model have in common.
     fn body(&self) -> Result<(Shape, Weights), ModelError> {
         let load = |cause| ModelError::Load { model: self.name.clone(), cause };
-        let mut shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
-        for file in ["tokenizer.json", "tokenizer_config.json"] {
-            self.needed(file)?;
-        }
-        let weights = match &self.source {
-            Source::Bundled(model) => Weights::embedded(model.weights),
-            Source::Directory(directory) => {
-                if !directory.join(SINGLE).exists() && !directory.join(INDEX).exists() {
-                    return Err(self.incomplete(SINGLE)?);
+        let (mut shape, weights) = match &self.source {
+            Source::Gguf(file) => file.body().map_err(load)?,
+            Source::Bundled(_) | Source::Directory(_) => {
+                let shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
+                for file in ["tokenizer.json", "tokenizer_config.json"] {
+                    self.needed(file)?;
                 }
-                Weights::open(directory)
+                (shape, self.safetensors()?.map_err(load)?)
             }
         };
-        let weights = weights.map_err(load)?;
         if let Some(asked) = self.args.max_model_len.map(std::num::NonZero::get) {
             if asked > shape.context {
                 let (model, own) = (self.name.clone(), shape.context);
@@ -217,6 +219,21 @@ impl Found {
             shape.context = asked;
         }
         Ok((shape, weights))
+    }
+
+    /// The headers of its safetensors files.
+    fn safetensors(&self) -> Result<Result<Weights, LoadError>, ModelError> {
+        match &self.source {
+            Source::Bundled(model) => Ok(Weights::embedded(model.weights)),
+            Source::Directory(directory)
+                if !directory.join(SINGLE).exists() && !directory.join(INDEX).exists() =>
+            {
+                Err(self.incomplete(SINGLE)?)
+            }
+            Source::Directory(directory) => Ok(Weights::open(directory)),
+            // Its body is read otherwise.
+            Source::Gguf(_) => Err(self.incomplete(SINGLE)?),
+        }
     }
 
     /// Holds the headers of the weights against the configuration.
@@ -245,6 +262,14 @@ impl Found {
             Source::Bundled(model) => {
                 let file = model.files.iter().find(|(file, _)| *file == name);
                 Ok(file.map(|(_, bytes)| Cow::Borrowed(*bytes)))
+            }
+            Source::Gguf(file) => {
+                let document = file.document(name).map_err(|cause| ModelError::Prompt {
+                    model: self.name.clone(),
+                    file: "its metadata",
+                    cause,
+                })?;
+                Ok(document.map(Cow::Owned))
             }
             Source::Directory(directory) => {
                 let file = directory.join(name);

@@ -10,6 +10,7 @@ use crate::plan::{Planner, PlannerParts, Verifiers};
 use crate::prompt::Tokenizer;
 use crate::search::run::Runner;
 use crate::verify::{Judge, Verifier};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +46,7 @@ impl Stack {
         let config = tree_config(args);
         let shape = loaded.model.config().clone();
         let parameters = loaded.model.parameters();
+        let formats = loaded.model.formats();
         let engine =
             TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(metrics), &config)?;
         let prm = match loaded.prm {
@@ -68,6 +70,7 @@ impl Stack {
             parameters as f64 / 1e6,
             shape.context
         );
+        let _ = writeln!(summary, "weights {}", held(&formats));
         let _ = writeln!(
             summary,
             "engine  {} threads, KV for {} positions in {} MiB, {} positions a step",
@@ -120,6 +123,15 @@ impl Stack {
         let runner = Runner::new(handle, verifier, Arc::clone(metrics)).with_judge(judge);
         Ok(Self { served: Served { planner, runner, tokenizer, model }, summary, threads })
     }
+}
+
+/// How a model's matrices are held in memory, for people.
+fn held(formats: &BTreeMap<&'static str, (usize, usize)>) -> String {
+    let mib = |bytes: usize| bytes as f64 / f64::from(1u32 << 20);
+    let part = |(kind, (count, bytes)): (&&str, &(usize, usize))| {
+        format!("{count} matrices in {kind} ({:.1} MiB)", mib(*bytes))
+    };
+    formats.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 /// Puts a process reward model on an engine beside the policy's, whose threads

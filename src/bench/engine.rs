@@ -20,9 +20,11 @@ mod workload;
 use super::BenchError;
 use crate::app::{self, Hub};
 use crate::config::EngineArgs;
+use crate::engine::tree;
 use crate::engine::tree::model::Model;
+use crate::engine::tree::quant::Quantize;
 use crate::prompt::Tokenizer;
-use measure::{Plan, Subject, measure};
+use measure::{Plan, Subject, decoded, measure};
 use shape::ShapeName;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -73,6 +75,43 @@ pub struct Options {
     pub workloads: Vec<Name>,
 }
 
+/// Decode speed of a model, in tokens per second.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(super) struct Rates {
+    /// Of one branch (workload A).
+    pub one: f64,
+    /// Of 64 branches of one prompt (workload B).
+    pub many: f64,
+}
+
+/// Decodes workloads A and B a few times, with nothing beside them; nothing where
+/// the model's context is too short for them.
+pub(super) async fn rates_of(
+    model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
+    config: &tree::Config,
+) -> Result<Option<Rates>, BenchError> {
+    let subject = Subject { name: String::new(), model, tokenizer, config: config.clone() };
+    let workloads: Vec<_> = ALL.into_iter().filter(|w| matches!(w.name, Name::A | Name::B)).collect();
+    if workloads.iter().any(|workload| workload.longest(NEW) > subject.model.config().context) {
+        return Ok(None);
+    }
+    let plan = Plan {
+        runs: 3,
+        new: NEW,
+        stride: 1,
+        enough: Duration::ZERO,
+        numpy: false,
+        fairness: false,
+        llama: None,
+        workloads,
+    };
+    match decoded(&subject, &plan).await?.as_slice() {
+        [one, many] => Ok(Some(Rates { one: *one, many: *many })),
+        _ => Err(BenchError::Broken("there is one rate for each workload".to_owned())),
+    }
+}
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -85,7 +124,10 @@ pub async fn run(
 ) -> Result<(), BenchError> {
     let loaded = app::find(&args.model, hub).await?.check()?.load(&mut |_, _| {})?;
     let (name, model): (String, Arc<Model>) = match options.shape {
-        Some(shape) => (format!("{} (random weights)", shape.text()), Arc::new(shape.model()?)),
+        Some(shape) => (
+            format!("{} (random weights)", shape.text()),
+            Arc::new(shape.model(Quantize::parse(&args.model.quantize))?),
+        ),
         None => (loaded.name, Arc::new(loaded.model)),
     };
     let runs = if options.shape.is_some() { RUNS_OF_A_SHAPE } else { RUNS };

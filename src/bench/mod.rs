@@ -6,6 +6,7 @@
 pub mod engine;
 pub mod http;
 pub mod memory;
+pub mod perplexity;
 mod resident;
 pub mod soak;
 

@@ -18,6 +18,7 @@ mod nearest;
 mod print;
 mod settings;
 
+use crate::bench::perplexity::PerplexityOptions;
 use crate::bench::{engine::Options, memory, soak};
 use crate::eval::EvalArgs;
 use clap::{Args, Parser, Subcommand};
@@ -141,7 +142,7 @@ pub struct EngineArgs {
 /// Which model to serve, and how.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ModelArgs {
-    /// A bundled name, a directory, or a Hugging Face id.
+    /// A bundled name, a directory, a GGUF file, or a Hugging Face id.
     #[serde(rename = "model")]
     pub name: String,
     /// Branch, tag or commit of a Hugging Face model.
@@ -151,6 +152,8 @@ pub struct ModelArgs {
     pub served_model_name: Vec<String>,
     /// Longest sequence, in tokens; the model's own without it.
     pub max_model_len: Option<NonZeroUsize>,
+    /// The mix that its matrices are quantised to, or `none`.
+    pub quantize: String,
     /// Process reward model, named like the model, or `none`.
     pub prm: Option<String>,
     /// How it is read, where neither its `prm.json` nor its name says so.
@@ -222,6 +225,15 @@ pub enum Bench {
         /// What to measure.
         #[command(flatten)]
         options: Options,
+        /// What to run.
+        #[command(flatten)]
+        engine: EngineFlags,
+    },
+    /// Perplexity, size and speed of a model as it is and quantised.
+    Perplexity {
+        /// What to measure.
+        #[command(flatten)]
+        options: PerplexityOptions,
         /// What to run.
         #[command(flatten)]
         engine: EngineFlags,

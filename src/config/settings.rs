@@ -6,6 +6,7 @@
 //! so that none of them can lag behind. A setting's variable is `ESPALIER_` and
 //! the flag in capitals; its key is `section.key`.
 
+use crate::engine::tree::quant::Quantize;
 use crate::verify::Kind as Format;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -167,7 +168,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("seedling"),
         absent: "",
         help: "What to serve: a bundled model (seedling, seedling-prm), a directory with a checkpoint, \
-               or a Hugging Face id such as org/name, taken from the cache or downloaded",
+               a GGUF file, or a Hugging Face id such as org/name, taken from the cache or downloaded",
     },
     Setting {
         flag: "revision",
@@ -198,6 +199,17 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         absent: "the model's own context",
         help: "Longest sequence, prompt included, in tokens; at most the model's own",
+    },
+    Setting {
+        flag: "quantize",
+        section: "model",
+        key: "quantize",
+        value: "MIX",
+        kind: Kind::Choice(&Quantize::NAMES),
+        default: Some("none"),
+        absent: "",
+        help: "Quantise the model's matrices that are floats while they are loaded: none, q8_0 or \
+               q4_k_m; the process reward model is left as it is",
     },
     Setting {
         flag: "prm",

@@ -7,6 +7,7 @@ pub(crate) mod fixtures;
 mod stop;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 use serde::Deserialize;
 
@@ -14,6 +15,7 @@ pub use detokenize::Detokenizer;
 pub use stop::{Part, Splitter, StopMatcher, StopRule};
 pub use template::{ChatTemplate, TemplateTokens};
 pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;
 
 /// How one model is prompted and how its answers are recognised; a section of
 /// the model's configuration file.

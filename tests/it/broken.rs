@@ -65,6 +65,8 @@ impl Engine for Breaking {
         let branch = command.branch();
         match &command {
             Command::Open { open, .. } if open.salt.as_deref() == Some("victim") => {
+                // The one before it has ended.
+                self.own.clear();
                 self.own.insert(branch);
             }
             Command::Fork { child, .. } if self.own.contains(&branch) => {

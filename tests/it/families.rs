@@ -44,13 +44,13 @@ fn rig((case, weights): (&str, &str), spelling: &str, step_positions: usize) -> 
 }
 
 /// The reference: the tokens, the positions that were kept, and their logits.
-struct Reference {
-    tokens: Vec<u32>,
-    positions: Vec<usize>,
-    logits: Vec<Vec<f32>>,
+pub(crate) struct Reference {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) positions: Vec<usize>,
+    pub(crate) logits: Vec<Vec<f32>>,
 }
 
-fn reference(case: &str) -> Reference {
+pub(crate) fn reference(case: &str) -> Reference {
     let file = path(&format!("{FAMILIES}/{case}/logits.safetensors"));
     let tensors = safetensors::load(file, &Device::Cpu).expect("the fixture reads");
     let ids = |name: &str| tensors[name].to_vec1::<i64>().expect("whole numbers");

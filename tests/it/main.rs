@@ -14,6 +14,7 @@ mod engine; // the tree engine against transformers, and its promises about shar
 mod eval; // the harness: suites, arms and what it writes
 mod families; // every model family and configuration key against transformers
 mod faults; // engines that fail, and deadlines
+mod gguf; // GGUF files and quantised weights
 mod hub; // models of the Hugging Face hub, from one that a test plays
 mod models; // checkpoints that cannot be served, and the binary that refuses them
 mod modes; // every mode and variant on the bundled models

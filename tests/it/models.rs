@@ -124,7 +124,7 @@ fn configurations_that_are_broken_or_of_other_models() {
     says(none.path(), &["none named", "LlamaForCausalLM"]);
     let lacks = changed("config.json", |_| br#"{"architectures": ["LlamaForCausalLM"]}"#.to_vec());
     says(lacks.path(), &["config.json", "hidden_size"]);
-    says(configured("vocab_size", json!(16)).path(), &["tokenizer.json has", "and the model 16"]);
+    says(configured("vocab_size", json!(16)).path(), &["its tokenizer has", "and the model 16"]);
     let template = changed("tokenizer_config.json", |_| b"{}".to_vec());
     says(template.path(), &["cannot load", "chat_template"]);
     let own = template.path().join("chat_template.jinja");

@@ -77,7 +77,9 @@ fn mistakes_are_refused_in_one_line_that_says_what_to_do() {
     let (_d, number) = written("[engine]\nkv_mib = \"many\"\n");
     let giant = giant();
     let giant = giant.path().to_str().expect("UTF-8").to_owned();
-    let gguf = root().join("README.md.gguf").to_str().expect("UTF-8").to_owned();
+    let (_e, page) = written("<html>");
+    let gguf = page.replace("serve.toml", "page.gguf");
+    fs::rename(&page, &gguf).expect("renamed");
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
     let cases: &[Case<'_>] = &[
         (&["--port", "99999"], &[], 2, &["--port is `99999`", "0 to 65535"]),
@@ -91,7 +93,7 @@ fn mistakes_are_refused_in_one_line_that_says_what_to_do() {
         (&["--config", &number], &[], 1, &["serve.toml, line 2", "engine.kv_mib", "a whole number"]),
         (&["--model", "seedlng"], &[], 1, &["no model at 'seedlng'", "did you mean 'seedling'?", "org/name"]),
         (&["--model", "no/such/model"], &[], 1, &["no model at 'no/such/model'", "a directory"]),
-        (&["--model", &gguf], &[], 1, &["GGUF", "not supported yet", "model.safetensors"]),
+        (&["--model", &gguf], &[], 1, &["page.gguf", "is no GGUF file", "download it again"]),
         (&["--model", &giant], &[], 1, &["needs 4097", "of memory", "is free", "--kv-mib"]),
         (&["--model", "org/name"], &[], 1, &["no home directory", "HF_HOME"]),
         (&["--max-model-len", "4096"], &[], 1, &["--max-model-len is 4096", "context of 2048"]),

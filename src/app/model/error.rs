@@ -1,6 +1,6 @@
 //! Why a model cannot be served, in one line each.
 
-use crate::app::hub::{HubError, SINGLE};
+use crate::app::hub::HubError;
 use crate::config::{BUNDLED, ConfigError, Mistake};
 use crate::engine::tree::config::{LoadError, SUPPORTED};
 use crate::prompt::PromptError;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub enum ModelError {
     /// Neither a bundled name, nor a path, nor a hub's id.
     #[error(
-        "no model at '{name}': {hint}give '{BUNDLED}', '{prm}' (both bundled), a directory with a checkpoint, or a Hugging Face id such as org/name",
+        "no model at '{name}': {hint}give '{BUNDLED}', '{prm}' (both bundled), a directory with a checkpoint, a GGUF file, or a Hugging Face id such as org/name",
         prm = crate::app::BUNDLED_PRM
     )]
     Missing {
@@ -21,13 +21,10 @@ pub enum ModelError {
         /// What was probably meant.
         hint: String,
     },
-    /// A GGUF file.
-    #[error(
-        "'{0}' is a GGUF file, which is not supported yet; give a directory with config.json, {SINGLE} and tokenizer.json, or a Hugging Face id"
-    )]
-    Gguf(String),
     /// A file where a directory is needed.
-    #[error("'{0}' is a file; give the directory that holds config.json and model.safetensors")]
+    #[error(
+        "'{0}' is a file; give a GGUF file, or the directory that holds config.json and model.safetensors"
+    )]
     File(PathBuf),
     /// No revision can be called that.
     #[error("--revision is '{0}' and must be a branch, a tag or a commit")]
@@ -69,7 +66,7 @@ pub enum ModelError {
         cause: serde_json::Error,
     },
     /// The architecture, configuration or weights are not usable.
-    #[error("cannot load '{model}': {cause}; supported are {} in safetensors", SUPPORTED.join(", "))]
+    #[error("cannot load '{model}': {cause}; supported are {} in safetensors or GGUF", SUPPORTED.join(", "))]
     Load {
         /// The model.
         model: String,
@@ -132,10 +129,12 @@ pub enum ModelError {
         cause: Mistake,
     },
     /// No file names an end of text.
-    #[error("cannot load '{0}': neither generation_config.json nor config.json names an eos_token_id")]
+    #[error(
+        "cannot load '{0}': neither generation_config.json nor config.json, nor a GGUF file's metadata, names an eos_token_id"
+    )]
     NoEnd(String),
     /// The tokenizer knows tokens that the model does not.
-    #[error("cannot load '{model}': tokenizer.json has {tokens} tokens and the model {vocab}")]
+    #[error("cannot load '{model}': its tokenizer has {tokens} tokens and the model {vocab}")]
     Vocabulary {
         /// The model.
         model: String,
@@ -156,7 +155,7 @@ pub enum ModelError {
     },
     /// More memory than there is.
     #[error(
-        "'{model}' needs {total} of memory ({weights} of weights in f32, {kv} of KV) and {free} is free; serve a smaller model, lower --kv-mib or --max-model-len, or give it more memory"
+        "'{model}' needs {total} of memory ({weights} of weights, {kv} of KV) and {free} is free; serve a smaller model, --quantize it, lower --kv-mib or --max-model-len, or give it more memory"
     )]
     Memory {
         /// The model.

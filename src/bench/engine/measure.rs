@@ -143,6 +143,21 @@ impl Plan {
     }
 }
 
+/// Tokens per second of each workload, the median of its runs.
+pub(super) async fn decoded(subject: &Subject, plan: &Plan) -> Result<Vec<f64>, BenchError> {
+    let stage = Stage::new(subject, plan.blocks(), true)?;
+    let mut rates = Vec::new();
+    for workload in &plan.workloads {
+        let mut laps = Vec::new();
+        for seed in 0..plan.runs as u64 {
+            let run = decode(&stage.handle, &stage.metrics, workload, (plan.new, seed)).await?;
+            laps.push((workload.branches * plan.new) as f64 / run.time.as_secs_f64());
+        }
+        rates.push(Spread::of(laps).median);
+    }
+    Ok(rates)
+}
+
 /// An engine that is running.
 pub(super) struct Stage {
     /// Its handle.

@@ -4,6 +4,7 @@ use super::BenchError;
 use crate::engine::tree::checkpoint::Weights;
 use crate::engine::tree::config::ModelConfig;
 use crate::engine::tree::model::Model;
+use crate::engine::tree::quant::Quantize;
 use serde_json::json;
 
 /// The shapes.
@@ -36,10 +37,10 @@ impl ShapeName {
         ModelConfig::from_json(json.to_string().as_bytes()).map_err(|error| broken(&error))
     }
 
-    /// The model.
-    pub(super) fn model(self) -> Result<Model, BenchError> {
+    /// The model, quantised where a mix is given.
+    pub(super) fn model(self, quantize: Option<Quantize>) -> Result<Model, BenchError> {
         let config = self.config()?;
-        let weights = Weights::random(&config);
+        let weights = Weights::random(&config).quantized(quantize);
         weights.load(config, &mut |_, _| {}).map_err(|error| BenchError::Broken(error.to_string()))
     }
 }

@@ -11,12 +11,18 @@
 mod shard;
 
 use super::config::{LoadError, ModelConfig};
-use super::kernel::Packed;
+use super::gguf::Gguf;
+use super::kernel::{PANEL, Packed};
+use super::matrix::Matrix;
 use super::model::Model;
+use super::quant::mix::{Mix, quantise};
+use super::quant::{QuantType, Quantised, Quantize};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
-use shard::{Entry, Shard};
+pub(super) use shard::{Entry, Shard};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::Path;
 
 /// The file of a checkpoint that is not sharded.
@@ -33,6 +39,8 @@ pub struct Weights {
     shards: Vec<Shard>,
     /// Which shard holds each tensor.
     tensors: HashMap<String, (usize, Entry)>,
+    /// How matrices that are floats are quantised as they are read.
+    quantize: Option<Quantize>,
 }
 
 /// A sharded checkpoint's index.
@@ -102,7 +110,23 @@ impl Weights {
     pub fn random(config: &ModelConfig) -> Self {
         let mut shard = Shard::noise(Model::tensors(config));
         let tensors = shard.take_entries().into_iter().map(|(name, entry)| (name, (0, entry))).collect();
-        Self { shards: vec![shard], tensors }
+        Self { shards: vec![shard], tensors, quantize: None }
+    }
+
+    /// The tensors of a GGUF file.
+    ///
+    /// # Errors
+    /// When it holds one that the model has no use for, or is gone.
+    pub fn gguf(file: &Gguf, config: &ModelConfig) -> Result<Self, LoadError> {
+        let (shard, tensors) = file.tensors(config)?;
+        let tensors = tensors.into_iter().map(|(name, entry)| (name, (0, entry))).collect();
+        Ok(Self { shards: vec![shard], tensors, quantize: None })
+    }
+
+    /// The same, with matrices that are floats quantised as they are read.
+    #[must_use]
+    pub fn quantized(self, quantize: Option<Quantize>) -> Self {
+        Self { quantize, ..self }
     }
 
     fn new(mut shards: Vec<Shard>) -> Result<Self, LoadError> {
@@ -116,13 +140,40 @@ impl Weights {
                 tensors.insert(name, (index, entry));
             }
         }
-        Ok(Self { shards, tensors })
+        Ok(Self { shards, tensors, quantize: None })
     }
 
     /// Bytes of all tensors, as they lie on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(|(_, entry)| entry.bytes()).sum()
+    }
+
+    /// Bytes of all tensors of a model in memory, as the kernels take them.
+    #[must_use]
+    pub fn resident(&self, config: &ModelConfig) -> u64 {
+        let mix = self.mix(config);
+        let bytes = |(name, shape): (String, Vec<usize>)| {
+            let kind = match shape.as_slice() {
+                [_, k] => self.kind(&name, *k, mix),
+                _ => None,
+            };
+            match (kind, shape.as_slice()) {
+                (Some(kind), [n, k]) => kind.bytes(*n as u64, *k as u64),
+                _ => shape.iter().fold(4, |bytes: u64, side| bytes.saturating_mul(*side as u64)),
+            }
+        };
+        Model::tensors(config).map(bytes).fold(0, u64::saturating_add)
+    }
+
+    fn mix(&self, config: &ModelConfig) -> Option<Mix> {
+        self.quantize.map(|quantize| Mix { quantize, layers: config.layers, tied: config.tied })
+    }
+
+    /// The block format that a matrix has in memory.
+    fn kind(&self, name: &str, k: usize, mix: Option<Mix>) -> Option<QuantType> {
+        let own = self.tensors.get(name).and_then(|(_, entry)| entry.quant);
+        own.or_else(|| mix?.kind(name, k))
     }
 
     /// Numbers in all tensors.
@@ -151,13 +202,22 @@ impl Weights {
             if entry.shape != shape {
                 let found = &entry.shape;
                 return Err(LoadError::Weights(format!(
-                    "{name} in {file} has the shape {found:?}, and config.json asks for {shape:?}"
+                    "{name} in {file} has the shape {found:?}, and the model's configuration asks for {shape:?}"
                 )));
             }
-            entry.dtype().ok_or_else(|| {
+            let matrix = shape.len() == 2;
+            if entry.dtype().is_none() && (entry.quant.is_none() || !matrix) {
                 let found = &entry.kind;
-                LoadError::Weights(format!("{name} in {file} is {found}; supported are F32, F16 and BF16"))
-            })?;
+                let mut supported = String::from("F32, F16 and BF16");
+                if matrix && self.shards[*shard].is_gguf() {
+                    let blocks = QuantType::ALL.map(QuantType::name);
+                    supported.push_str(", and blocks of ");
+                    supported.push_str(&blocks.join(", "));
+                }
+                return Err(LoadError::Weights(format!(
+                    "{name} in {file} is {found}; supported are {supported}"
+                )));
+            }
         }
         Ok(())
     }
@@ -171,7 +231,8 @@ impl Weights {
         self.check(&config)?;
         let total = self.bytes();
         progress(0, total);
-        let model = Model::load(config, &mut Reader::new(self, progress))?;
+        let mix = self.mix(&config);
+        let model = Model::load(config, &mut Reader { mix, ..Reader::new(self, progress) })?;
         progress(total, total);
         Ok(model)
     }
@@ -187,13 +248,14 @@ impl Weights {
 /// Reads tensors for the model that is being built.
 pub(super) struct Reader<'a> {
     weights: Weights,
+    mix: Option<Mix>,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
 }
 
 impl<'a> Reader<'a> {
     fn new(weights: Weights, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
-        Self { weights, progress, done: 0 }
+        Self { weights, mix: None, progress, done: 0 }
     }
 
     /// The numbers of a small tensor.
@@ -203,35 +265,76 @@ impl<'a> Reader<'a> {
         self.rows(name, 0..rows)
     }
 
-    /// A matrix `[n, k]`, packed for the kernels piece by piece.
-    pub(super) fn packed(&mut self, name: &str, (n, k): (usize, usize)) -> Result<Packed, LoadError> {
-        let mut packed = Packed::zeros(n, k);
-        let step = Packed::aligned(PIECE / (size_of::<f32>() * k.max(1)));
-        let mut row = 0;
-        while row < n {
-            let end = n.min(row + step);
-            packed.set_rows(row, &self.rows(name, row..end)?);
-            row = end;
+    /// A matrix `[n, k]`, laid out for the kernels piece by piece.
+    pub(super) fn matrix(&mut self, name: &str, (n, k): (usize, usize)) -> Result<Matrix, LoadError> {
+        let (_, entry) = self.weights.find(name)?;
+        let (own, interleaved) = (entry.quant, entry.interleaved);
+        let kind = self.weights.kind(name, k, self.mix);
+        // Pieces are whole panels, and whole heads where these are reordered.
+        let whole = interleaved.map_or(PANEL, |head| head / gcd(head, PANEL) * PANEL);
+        let step = (PIECE / (size_of::<f32>() * k.max(1)) / whole).max(1) * whole;
+        let pieces = (0..n).step_by(step).map(|row| row..n.min(row + step));
+        let Some(kind) = kind else {
+            let mut packed = Packed::zeros(n, k);
+            for rows in pieces {
+                packed.set_rows(rows.start, &self.rows(name, rows)?);
+            }
+            return Ok(Matrix::Floats(packed));
+        };
+        let mut quantised = Quantised::zeros(kind, n, k);
+        for rows in pieces {
+            let first = rows.start;
+            let bytes = match own {
+                Some(_) => self.raw(name, rows)?,
+                None => quantise(kind, &self.rows(name, rows)?, k)?.into(),
+            };
+            quantised.set_rows(first, &bytes);
         }
-        Ok(packed)
+        Ok(Matrix::Quantised(quantised))
     }
 
     /// Some rows of a tensor, in f32.
-    fn rows(&mut self, name: &str, rows: std::ops::Range<usize>) -> Result<Vec<f32>, LoadError> {
-        let (shard, entry) = self.weights.find(name)?;
-        let row = entry.bytes() / entry.shape.first().copied().unwrap_or(1).max(1) as u64;
-        let bytes = shard.read(entry, rows.start as u64 * row..rows.end as u64 * row)?;
+    fn rows(&mut self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, LoadError> {
+        let bytes = self.raw(name, rows)?;
+        let (_, entry) = self.weights.find(name)?;
         let dtype = entry
             .dtype()
             .ok_or_else(|| LoadError::Weights(format!("{name} is {}, not a float", entry.kind)))?;
         let count = bytes.len() / dtype.size_in_bytes();
-        let floats = Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)
+        Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)
             .and_then(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
-            .map_err(|cause| failed(&cause))?;
+            .map_err(|cause| failed(&cause))
+    }
+
+    /// The bytes of some rows of a tensor, in the order that the kernels expect.
+    fn raw(&mut self, name: &str, rows: Range<usize>) -> Result<Cow<'static, [u8]>, LoadError> {
+        let (shard, entry) = self.weights.find(name)?;
+        let row = entry.bytes() / entry.shape.first().copied().unwrap_or(1).max(1) as u64;
+        let bytes = shard.read(entry, rows.start as u64 * row..rows.end as u64 * row)?;
+        let bytes = match entry.interleaved {
+            Some(head) => Cow::Owned(in_halves(&bytes, bytes.len() / rows.len().max(1), head)),
+            None => bytes,
+        };
         self.done += bytes.len() as u64;
         (self.progress)(self.done, self.weights.bytes());
-        Ok(floats)
+        Ok(bytes)
     }
+}
+
+/// Rows of `row` bytes of whole heads in which the two halves' rows alternate,
+/// with the halves one behind the other.
+fn in_halves(bytes: &[u8], row: usize, head: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for head in bytes.chunks((row * head).max(1)) {
+        for side in 0..2 {
+            head.chunks_exact(row.max(1)).skip(side).step_by(2).for_each(|row| out.extend_from_slice(row));
+        }
+    }
+    out
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn failed(cause: &candle_core::Error) -> LoadError {

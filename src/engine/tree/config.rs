@@ -18,7 +18,7 @@ pub const SUPPORTED: &[&str] =
     &["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
 
 /// Far more layers than any model has; what is allocated per layer stays small.
-const MOST_LAYERS: usize = 10_000;
+pub(super) const MOST_LAYERS: usize = 10_000;
 
 /// Why a checkpoint cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,10 @@ pub enum LoadError {
         found: String,
     },
     /// A key has a value that is not supported.
-    #[error("config.json: {key} = {found} is not supported; supported: {supported}")]
+    #[error("{file}: {key} = {found} is not supported; supported: {supported}")]
     Unsupported {
+        /// Where the key stands.
+        file: &'static str,
         /// The key.
         key: String,
         /// Its value.
@@ -60,6 +62,9 @@ pub enum LoadError {
     /// The weights are unreadable, incomplete or of other shapes.
     #[error("weights: {0}")]
     Weights(String),
+    /// A GGUF file is none, is cut off, or holds what is not supported.
+    #[error("the file {0}")]
+    Gguf(String),
 }
 
 /// A family of architectures: what they do beyond the common decoder.

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Output columns that one panel of a packed matrix holds.
-const PANEL: usize = 32;
+pub(super) const PANEL: usize = 32;
 
 /// The instruction set that the kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +65,6 @@ impl Packed {
     #[must_use]
     pub(super) fn zeros(n: usize, k: usize) -> Self {
         Self { n, k, panels: vec![0.0; n.div_ceil(PANEL) * PANEL * k] }
-    }
-
-    /// The largest whole number of panels within `rows` rows, at least one, in
-    /// rows: where a matrix that is packed in pieces may be cut.
-    #[must_use]
-    pub(super) fn aligned(rows: usize) -> usize {
-        (rows / PANEL).max(1) * PANEL
     }
 
     /// Packs whole rows from `first` on, which begins a panel.

@@ -2,12 +2,12 @@
 //!
 //! Libraries' products are not used: their result for a row depends on how many
 //! rows there are (one row takes a different path), which would make a seeded
-//! request depend on its neighbours. Quantised layers are deliberately absent;
-//! the configuration refuses them by name.
+//! request depend on its neighbours. Matrices may be quantised; biases are not.
 
 use super::checkpoint::Reader;
 use super::config::LoadError;
-use super::kernel::{Kernels, Packed};
+use super::kernel::Kernels;
+use super::matrix::Matrix;
 use super::threads::Threads;
 use std::ops::Range;
 
@@ -26,16 +26,18 @@ pub(super) struct Products<'a> {
 
 impl Products<'_> {
     /// `out = x · wᵀ`: `x` is `[rows, k]`, `out` is `[rows, n]`.
-    pub(super) fn product(self, x: &[f32], rows: usize, w: &Packed, out: &mut [f32]) {
+    pub(super) fn product(self, x: &[f32], rows: usize, w: &Matrix, out: &mut [f32]) {
         let threads = self.threads.filter(|_| w.k() * w.n() >= WORTH_SPLITTING);
-        let Some(threads) = threads else { return self.kernels.product(x, rows, w, out) };
+        let Some(threads) = threads else {
+            return self.kernels.outputs_of_panels(x, rows, (w, 0..w.panels()), out);
+        };
         let count = threads.count();
         let mut parts: Vec<(Range<usize>, Vec<f32>)> = (0..count)
             .map(|i| w.panels() * i / count..w.panels() * (i + 1) / count)
             .map(|panels| (panels.clone(), vec![0.0; rows * w.outputs(&panels)]))
             .collect();
         threads.each(&mut parts, |(panels, out)| {
-            self.kernels.product_of_panels(x, rows, (w, panels.clone()), out);
+            self.kernels.outputs_of_panels(x, rows, (w, panels.clone()), out);
         });
         let mut column = 0;
         for (panels, part) in &parts {
@@ -51,7 +53,7 @@ impl Products<'_> {
 /// `y = x · wᵀ + b`.
 #[derive(Debug)]
 pub(super) struct Linear {
-    weight: Packed,
+    weight: Matrix,
     bias: Option<Vec<f32>>,
 }
 
@@ -66,13 +68,13 @@ impl Linear {
         bias: bool,
         reader: &mut Reader<'_>,
     ) -> Result<Self, LoadError> {
-        let weight = reader.packed(&format!("{name}.weight"), (n, k))?;
+        let weight = reader.matrix(&format!("{name}.weight"), (n, k))?;
         let bias = if bias { Some(reader.floats(&format!("{name}.bias"))?) } else { None };
         Ok(Self { weight, bias })
     }
 
     /// The matrix.
-    pub(super) fn weight(&self) -> &Packed {
+    pub(super) fn weight(&self) -> &Matrix {
         &self.weight
     }
 
@@ -93,18 +95,20 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tree::kernel::Packed;
     use crate::engine::tree::kernel::tests::noise;
 
     #[test]
     fn a_product_that_is_split_over_threads_has_the_same_bits() {
         let (k, n) = (256, 1050);
         assert!(k * n >= WORTH_SPLITTING);
-        let (weight, kernels) = (Packed::new(&noise(1, n * k), n, k), Kernels::detect());
+        let (floats, kernels) = (Packed::new(&noise(1, n * k), n, k), Kernels::detect());
+        let weight = Matrix::Floats(Packed::new(&noise(1, n * k), n, k));
         for (rows, count) in [(1, 2), (1, 3), (5, 2), (9, 40)] {
             let x = noise(2, rows * k);
             let (mut whole, mut split) = (vec![0.0; rows * n], vec![f32::NAN; rows * n]);
             let threads = Threads::new(count).expect("threads");
-            kernels.product(&x, rows, &weight, &mut whole);
+            kernels.product(&x, rows, &floats, &mut whole);
             Products { kernels, threads: Some(&threads) }.product(&x, rows, &weight, &mut split);
             assert_eq!(whole, split, "{rows} rows on {count} threads");
         }
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn a_bias_is_added_to_every_row() {
         let (k, n, rows) = (3, 2, 4);
-        let weight = Packed::new(&[1.0, 0.0, 2.0, 0.0, 1.0, -1.0], n, k);
+        let weight = Matrix::Floats(Packed::new(&[1.0, 0.0, 2.0, 0.0, 1.0, -1.0], n, k));
         let linear = Linear { weight, bias: Some(vec![10.0, -20.0]) };
         let x: Vec<f32> = (0..rows * k).map(|i| i as f32).collect();
         let mut out = Vec::new();

@@ -9,16 +9,18 @@
 //! share, and its matrices are split over the threads instead.
 
 pub mod alone;
+mod matrices;
 mod tensors;
 mod tiles;
 
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
-use super::kernel::{Kernels, Packed, rms_norm, rms_norm_heads, rotate};
+use super::kernel::{Kernels, rms_norm, rms_norm_heads, rotate};
 use super::kernel_attention::{Attend, TILE, Tile};
 use super::kernel_kv::{Pass, View};
 use super::kv::BlockId;
 use super::linear::{Linear, Products};
+use super::matrix::Matrix;
 use super::score::Score;
 use super::store::Store;
 use super::threads::Threads;
@@ -39,12 +41,12 @@ pub struct Row<'a> {
     pub logits: bool,
 }
 
-/// A dense decoder with its weights, in f32.
+/// A dense decoder with its weights: matrices in f32 or quantised, the rest in f32.
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,
     kernels: Kernels,
-    embedding: Packed,
+    embedding: Matrix,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     /// `None` where the head is the embedding matrix.
@@ -139,7 +141,7 @@ impl Model {
         let c = &config;
         let (queries, kvs) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         // Packed, so that a tied head needs no second copy.
-        let embedding = reader.packed("model.embed_tokens.weight", (c.vocab, c.hidden))?;
+        let embedding = reader.matrix("model.embed_tokens.weight", (c.vocab, c.hidden))?;
         let mut layers = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
             let name = |part: &str| format!("model.layers.{index}.{part}");

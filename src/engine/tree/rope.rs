@@ -46,6 +46,8 @@ pub enum Scaling {
         /// The context that the model was first trained for, in tokens.
         original: f64,
     },
+    /// Every pair's frequency divided by a factor of its own.
+    Factors(Vec<f32>),
     /// `YaRN` (Peng et al., arXiv 2309.00071).
     Yarn {
         /// The divisor of low frequencies.
@@ -143,7 +145,7 @@ impl Rope {
     #[must_use]
     pub fn context(&self, context: usize) -> usize {
         let stretched = match self.scaling {
-            Scaling::Default | Scaling::Llama3 { .. } => 0.0,
+            Scaling::Default | Scaling::Llama3 { .. } | Scaling::Factors(_) => 0.0,
             Scaling::Linear { factor } => context as f64 * factor,
             Scaling::Yarn { factor, original, .. } => original * factor,
         };
@@ -157,6 +159,9 @@ impl Rope {
         let pairs = 0..dim / 2;
         match self.scaling {
             Scaling::Default => pairs.map(plain).collect(),
+            Scaling::Factors(ref factors) => {
+                pairs.zip(factors).map(|(i, factor)| plain(i) / factor).collect()
+            }
             Scaling::Linear { factor } => pairs.map(|i| plain(i) / factor as f32).collect(),
             Scaling::Llama3 { factor, low, high, original } => {
                 let scaled = |i| {
@@ -200,7 +205,7 @@ impl Rope {
     #[must_use]
     pub fn attention(&self) -> f32 {
         match self.scaling {
-            Scaling::Default | Scaling::Linear { .. } | Scaling::Llama3 { .. } => 1.0,
+            Scaling::Default | Scaling::Linear { .. } | Scaling::Llama3 { .. } | Scaling::Factors(_) => 1.0,
             Scaling::Yarn { attention, .. } => attention as f32,
         }
     }

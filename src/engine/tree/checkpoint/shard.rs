@@ -7,6 +7,7 @@
 //! and says of a file that is cut off neither its name nor what is missing.
 
 use super::super::config::LoadError;
+use super::super::quant::QuantType;
 use crate::engine::rng;
 use candle_core::DType;
 use serde::Deserialize;
@@ -23,7 +24,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A file with tensors.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(in super::super) struct Shard {
     name: String,
     source: Source,
     /// Where the tensors begin.
@@ -42,7 +43,7 @@ enum Source {
 
 /// One tensor, as a header describes it.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Entry {
+pub(in super::super) struct Entry {
     /// The name of its type.
     #[serde(rename = "dtype")]
     pub kind: String,
@@ -50,11 +51,26 @@ pub(super) struct Entry {
     pub shape: Vec<usize>,
     /// Its place behind the header, in bytes: from, to.
     data_offsets: (u64, u64),
+    /// Floats of a head, where its two halves' rows alternate as in GGUF's Llama.
+    #[serde(skip)]
+    pub interleaved: Option<usize>,
+    /// Its block format, where it is quantised.
+    #[serde(skip)]
+    pub quant: Option<QuantType>,
 }
 
 impl Entry {
+    /// A tensor of a GGUF file, whose head was checked.
+    pub(in super::super) fn of_gguf(
+        kind: &str,
+        shape: Vec<usize>,
+        (data_offsets, interleaved): ((u64, u64), Option<usize>),
+    ) -> Self {
+        Self { kind: kind.to_owned(), shape, data_offsets, interleaved, quant: QuantType::parse(kind) }
+    }
+
     /// Its size on disk.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in super::super) fn bytes(&self) -> u64 {
         self.data_offsets.1 - self.data_offsets.0
     }
 
@@ -97,6 +113,15 @@ impl Shard {
     pub(super) fn open(directory: &Path, name: &str) -> Result<Self, LoadError> {
         match File::open(directory.join(name)) {
             Ok(file) => Self::new(name, Source::File(Mutex::new(file))),
+            Err(cause) => Err(LoadError::Weights(format!("{name} cannot be read: {cause}"))),
+        }
+    }
+
+    /// A GGUF file whose tensors begin at `data`; its head was read elsewhere.
+    pub(in super::super) fn gguf(path: &Path, data: u64) -> Result<Self, LoadError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match File::open(path) {
+            Ok(file) => Ok(Self { name, source: Source::File(Mutex::new(file)), data, entries: Vec::new() }),
             Err(cause) => Err(LoadError::Weights(format!("{name} cannot be read: {cause}"))),
         }
     }
@@ -150,9 +175,23 @@ impl Shard {
             let from = place;
             place += (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
             ones = if index < count { place } else { ones };
-            entries.push((name, Entry { kind: "F32".to_owned(), shape, data_offsets: (from, place) }));
+            entries.push((
+                name,
+                Entry {
+                    kind: "F32".to_owned(),
+                    shape,
+                    data_offsets: (from, place),
+                    interleaved: None,
+                    quant: None,
+                },
+            ));
         }
         Self { name: "random weights".to_owned(), source: Source::Noise(ones), data: 0, entries }
+    }
+
+    /// Whether it is a GGUF file.
+    pub(super) fn is_gguf(&self) -> bool {
+        self.name.to_ascii_lowercase().ends_with(".gguf")
     }
 
     /// The file's name.
@@ -166,7 +205,11 @@ impl Shard {
     }
 
     /// Some bytes of a tensor.
-    pub(super) fn read(&self, entry: &Entry, part: Range<u64>) -> Result<Cow<'static, [u8]>, LoadError> {
+    pub(in super::super) fn read(
+        &self,
+        entry: &Entry,
+        part: Range<u64>,
+    ) -> Result<Cow<'static, [u8]>, LoadError> {
         let from = self.data + entry.data_offsets.0;
         self.source
             .read(from + part.start..from + part.end)

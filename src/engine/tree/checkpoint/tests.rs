@@ -79,7 +79,7 @@ fn a_matrix_packed_in_pieces_is_the_matrix_packed_at_once() {
     let weights = open(file(&[("w", "F32", &[n, k], &bytes)])).expect("good");
     let mut pieces = 0;
     let mut count = |_, _| pieces += 1;
-    let packed = Reader::new(weights, &mut count).packed("w", (n, k)).expect("reads");
+    let packed = Reader::new(weights, &mut count).matrix("w", (n, k)).expect("reads");
     assert_eq!(pieces, 3);
     for row in [0, 31, 63, 64, 127, 128, 149] {
         let mut out = Vec::new();

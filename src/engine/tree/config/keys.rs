@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 /// A JSON object with the path that led to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keys<'a> {
+    /// Where the object stands.
+    file: &'static str,
     /// Empty, or the path with a dot behind it.
     path: &'a str,
     map: &'a Map<String, Value>,
@@ -14,7 +16,12 @@ pub(crate) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// The keys of an object. `path` is empty at the top, else it ends in a dot.
     pub(crate) fn new(path: &'a str, map: &'a Map<String, Value>) -> Self {
-        Self { path, map }
+        Self { file: "config.json", path, map }
+    }
+
+    /// The keys of another file than `config.json`.
+    pub(crate) fn of_file(file: &'static str, map: &'a Map<String, Value>) -> Self {
+        Self { file, path: "", map }
     }
 
     /// A value; `null` means absent.
@@ -34,7 +41,7 @@ impl<'a> Keys<'a> {
             Some(Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
         };
-        LoadError::Unsupported { key: format!("{}{key}", self.path), found, supported }
+        LoadError::Unsupported { file: self.file, key: format!("{}{key}", self.path), found, supported }
     }
 
     /// A whole number of at least `least`.

@@ -5,8 +5,9 @@
 //! KV, no scheduling, no sampling. Inputs are noise, and no result is read.
 
 use super::super::BuildError;
-use super::super::kernel::{Kernels, Packed};
+use super::super::kernel::Kernels;
 use super::super::kv::BlockId;
+use super::super::matrix::Matrix;
 use super::super::store::{BLOCK, Store};
 use super::super::threads::Threads;
 use super::{Kernel, Model, Row, Scratch};
@@ -99,7 +100,7 @@ impl Alone {
         }
         let mut store = Store::new(c.layers, c.kv_heads, c.head_dim, blocks as usize);
         store.fill(|i| noise(1, i));
-        let widest = matrices(&model).map(Packed::k).max().unwrap_or(0);
+        let widest = model.matrices().map(Matrix::k).max().unwrap_or(0);
         Ok(Self {
             threads: Threads::new(threads)?,
             store,
@@ -122,7 +123,7 @@ impl Alone {
     #[must_use]
     pub fn shapes(&self) -> Vec<Matrices> {
         let mut counts = BTreeMap::new();
-        for matrix in matrices(&self.model) {
+        for matrix in self.model.matrices() {
             *counts.entry((matrix.k(), matrix.n())).or_insert(0) += 1;
         }
         counts.into_iter().map(|((k, n), count)| Matrices { k, n, count }).collect()
@@ -132,8 +133,8 @@ impl Alone {
     /// shape.
     pub fn products(&mut self, shape: Option<Matrices>, dealing: Dealing) -> Duration {
         let chosen =
-            |matrix: &&Packed| shape.is_none_or(|shape| (shape.k, shape.n) == (matrix.k(), matrix.n()));
-        let chosen: Vec<&Packed> = matrices(&self.model).filter(chosen).collect();
+            |matrix: &&Matrix| shape.is_none_or(|shape| (shape.k, shape.n) == (matrix.k(), matrix.n()));
+        let chosen: Vec<&Matrix> = self.model.matrices().filter(chosen).collect();
         let rows = self.lens.len();
         let threads = match dealing {
             Dealing::Single => 1,
@@ -142,7 +143,7 @@ impl Alone {
         };
         self.outs.resize_with(self.threads.count(), Vec::new);
         let share = |whole: usize, index: usize| whole * index / threads..whole * (index + 1) / threads;
-        let part = |matrix: &Packed, index: usize| -> (usize, Range<usize>) {
+        let part = |matrix: &Matrix, index: usize| -> (usize, Range<usize>) {
             match dealing {
                 Dealing::Outputs => (rows, share(matrix.panels(), index)),
                 Dealing::Single | Dealing::Rows => (share(rows, index).len(), 0..matrix.panels()),
@@ -154,7 +155,7 @@ impl Alone {
                 let (rows, panels) = part(matrix, *index);
                 let size = rows * matrix.outputs(&panels);
                 out.resize(out.len().max(size), 0.0);
-                kernels.product_of_panels(&x[..rows * matrix.k()], rows, (matrix, panels), &mut out[..size]);
+                kernels.outputs_of_panels(&x[..rows * matrix.k()], rows, (matrix, panels), &mut out[..size]);
             }
         };
         let mut outs: Vec<(usize, &mut Vec<f32>)> = self.outs[..threads].iter_mut().enumerate().collect();
@@ -203,14 +204,6 @@ impl Alone {
         };
         4.0 * (c.windows.iter().map(seen).sum::<usize>() * c.heads * c.head_dim) as f64
     }
-}
-
-/// The matrices of a step, in its order.
-fn matrices(model: &Model) -> impl Iterator<Item = &Packed> {
-    let layers = model.layers.iter();
-    let linear = layers.flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
-    let head = model.head.as_ref().map_or(&model.embedding, |head| head.weight());
-    linear.map(|linear| linear.weight()).chain([head])
 }
 
 /// A number in [-1, 1).
