@@ -6,8 +6,7 @@
 //! matrices, and decode speed. A file is cut into windows of equal length, each
 //! read from its start. Without a file the text is a suite's problems through
 //! the chat template, each with the first model's own greedy answer, and only the
-//! answers are predicted: that flatters the model as it is, whose choices they
-//! are, and so never the quantised ones.
+//! answers are predicted: text of the kind that the model writes, whatever it is.
 
 use super::BenchError;
 use super::engine::{self, Rates};
