@@ -91,12 +91,11 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
     }
     let mut first: Option<(Instant, u64)> = None;
     let mut count = 0usize;
-    let mut others = 0usize;
     let rate = loop {
         match inbox.recv().await {
             Some((_, SegmentEvent::Token(_))) if first.is_none() => {
                 first = Some((Instant::now(), metrics.engine_steps.get()));
-                while heard.try_recv().is_ok() {}
+                drain(&mut heard)?;
             }
             Some((_, SegmentEvent::Token(_))) => count += 1,
             Some((_, SegmentEvent::End { .. })) => {
@@ -106,9 +105,18 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
             None => return Err(EngineError::Closed.into()),
         }
     };
+    let others = drain(&mut heard)?;
+    drop((root, background));
+    let steps = first.map_or(0, |(_, steps)| steps - asked);
+    Ok(Lap { rate, others: others as f64 * rate / count.max(1) as f64, steps })
+}
+
+/// How many tokens of the other request have come meanwhile.
+fn drain(heard: &mut mpsc::UnboundedReceiver<(u64, SegmentEvent)>) -> Result<usize, BenchError> {
+    let mut tokens = 0;
     while let Ok((_, event)) = heard.try_recv() {
         match event {
-            SegmentEvent::Token(_) => others += 1,
+            SegmentEvent::Token(_) => tokens += 1,
             // Else the chat would have been alone for a while.
             SegmentEvent::End { .. } => {
                 return Err(BenchError::Broken("the other request ended before the chat".to_owned()));
@@ -116,7 +124,5 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
             SegmentEvent::Failed(error) => return Err(error.into()),
         }
     }
-    drop((root, background));
-    let steps = first.map_or(0, |(_, steps)| steps - asked);
-    Ok(Lap { rate, others: others as f64 * rate / count.max(1) as f64, steps })
+    Ok(tokens)
 }

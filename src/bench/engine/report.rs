@@ -254,7 +254,7 @@ impl Report {
         if !self.llama.is_empty() {
             writeln!(
                 out,
-                "\nllama.cpp  branches  KV            tokens/s     slowest - fastest   ours / its"
+                "\nllama.cpp  branches  KV            tokens/s     slowest - fastest   ours / its  (it has no unlike lengths: C is its B)"
             )?;
         }
         for Peer { name, branches, kv, tokens_per_second: rate, ratio } in &self.llama {

@@ -75,8 +75,8 @@ pub(super) struct Decode {
     pub segment: Segment,
     /// Tokens that may still be added.
     pub left: u32,
-    /// Bytes of the branch's text before the segment sampled any.
-    pub begun: usize,
+    /// What was looked at of the text that the segment samples.
+    pub look: Look,
     /// Where it reports.
     pub report: Report,
 }
@@ -179,14 +179,14 @@ impl BranchState {
         self.text.matcher.find(&segment.stop, &self.text.text)
     }
 
-    /// Whether the text behind byte `from` holds a whole step.
-    pub(super) fn step_ended(&self, separator: &str, from: usize) -> bool {
-        step_ended(self.text.text.get(from..).unwrap_or_default(), separator)
+    /// Whether the text from where `look` began holds a whole step.
+    pub(super) fn step_ended(&self, look: &mut Look, separator: &str) -> bool {
+        look.step_ended(&self.text.text, separator)
     }
 
-    /// Bytes of its text so far.
-    pub(super) fn text_len(&self) -> usize {
-        self.text.text.len()
+    /// A look at what will come behind its text so far.
+    pub(super) fn look(&self) -> Look {
+        Look { at: self.text.text.len(), spoken: false }
     }
 
     /// Ends the running segment and reports it.
@@ -201,18 +201,49 @@ impl BranchState {
     }
 }
 
-/// Whether a text holds a separator behind something else than white space.
-fn step_ended(text: &str, separator: &str) -> bool {
-    let begun = text.len() - text.trim_start().len();
-    !separator.is_empty() && text[begun..].contains(separator)
+/// How far a growing text was searched for the end of a step, so that each token
+/// costs what it adds and not all that was said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Look {
+    /// Bytes in which no separator begins.
+    at: usize,
+    /// Whether something else than white space stands before `at`, or there.
+    spoken: bool,
+}
+
+impl Look {
+    /// Whether a text that has only grown holds a separator behind something
+    /// else than white space.
+    fn step_ended(&mut self, text: &str, separator: &str) -> bool {
+        let Some(new) = text.get(self.at..).filter(|_| !separator.is_empty()) else { return false };
+        if !self.spoken {
+            let begun = new.trim_start();
+            self.at = text.len() - begun.len();
+            self.spoken = !begun.is_empty();
+        }
+        let ended = self.spoken && text[self.at..].contains(separator);
+        if self.spoken && !ended {
+            // The separator's beginning may stand at the end already.
+            self.at = self.at.max(text.floor_char_boundary((text.len() + 1).saturating_sub(separator.len())));
+        }
+        ended
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::step_ended;
+    use super::Look;
 
     #[test]
-    fn a_step_is_a_separator_behind_something() {
+    fn a_step_is_a_separator_behind_something_however_the_text_grows() {
+        let step_ended = |text: &str, separator: &str| {
+            let whole = Look::default().step_ended(text, separator);
+            let mut look = Look::default();
+            let mut ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+            let grown = ends.any(|end| look.step_ended(&text[..end], separator));
+            assert_eq!(whole, grown, "{text:?}");
+            whole
+        };
         for (text, ended) in [
             ("", false),
             ("\n\n", false),
@@ -221,6 +252,8 @@ mod tests {
             ("a\n\n", true),
             ("\n\na\n\nb", true),
             ("a\n\n1", true),
+            ("\n\n\u{e9}\n\u{e9}", false),
+            (" \u{20ac}\n \n\u{20ac}\n\n", true),
         ] {
             assert_eq!(step_ended(text, "\n\n"), ended, "{text:?}");
         }

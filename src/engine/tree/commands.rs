@@ -154,7 +154,7 @@ impl<M: Forward> TreeEngine<M> {
             forest.metrics.engine_injected.inc();
             decode.report.token(token);
         }
-        decode.begun = state.text_len();
+        decode.look = state.look();
         let cut = state.stopped(&decode.segment);
         let full = decode.left == 0 || state.tokens.len() >= request.positions;
         state.job = Some(Job::Decode(decode));

@@ -93,7 +93,7 @@ impl Forest {
         let cut = if eos { None } else { state.stopped(&decode.segment) };
         let full = decode.left == 0 || state.tokens.len() >= positions;
         let step = decode.segment.step.as_deref();
-        let step = step.is_some_and(|separator| state.step_ended(separator, decode.begun));
+        let step = step.is_some_and(|separator| state.step_ended(&mut decode.look, separator));
         state.job = Some(Job::Decode(decode));
         match (eos, cut) {
             (true, _) => self.finish(id, End::Eos),

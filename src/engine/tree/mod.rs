@@ -49,7 +49,7 @@ use super::{BranchId, Caps, Command, End, Engine, EngineError, RequestId};
 use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
-use branch::{BranchState, Decode, Job};
+use branch::{BranchState, Decode, Job, Look};
 use fair::Costs;
 use forward::{Cpu, Forward};
 use kv::Pool;
@@ -228,7 +228,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
             Command::Fork { parent, child, key } => self.fork(parent, child, key),
             Command::Decode { branch, segment, report } => {
                 let left = segment.max_tokens;
-                self.decode(branch, Decode { segment, left, begun: 0, report });
+                self.decode(branch, Decode { segment, left, look: Look::default(), report });
             }
             Command::Append { branch, tokens } => self.append(branch, &tokens),
             Command::Truncate { branch, len } => self.truncate(branch, len),
