@@ -7,7 +7,7 @@
 use super::gguf::GgufFile;
 use super::hub::{self, Hub};
 use super::model::ModelError;
-use crate::config::{BUNDLED, ModelArgs, nearest};
+use crate::config::{BUNDLED, ModelArgs, is_address, nearest};
 use crate::verify::{Kind, RemoteConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,9 +93,11 @@ pub async fn find(args: &ModelArgs, hub: &Hub) -> Result<Found, ModelError> {
     found.prm = match prm {
         None => None,
         Some("judge") => Some(Scorer::Judge),
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+        Some(url) if is_address(url) => {
             let kind = args.prm_format.as_deref().and_then(Kind::parse);
-            Some(Scorer::Remote(RemoteConfig { url: url.to_owned(), model: args.prm_model.clone(), kind }))
+            let authorization = args.prm_authorization.clone();
+            let (url, model) = (url.to_owned(), args.prm_model.clone());
+            Some(Scorer::Remote(RemoteConfig { url, model, kind, authorization }))
         }
         Some(name) => {
             let prm = locate(args, name, "main", hub).await;

@@ -116,7 +116,12 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error)
-                if matches!(**error, ConfigError::Flag { .. } | ConfigError::Both { flag: true, .. }) =>
+                if matches!(
+                    **error,
+                    ConfigError::Flag { .. }
+                        | ConfigError::Both { flag: true, .. }
+                        | ConfigError::Secret { flag: true, .. }
+                ) =>
             {
                 2
             }

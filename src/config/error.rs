@@ -36,6 +36,18 @@ pub enum ConfigError {
         /// Whether they are flags.
         flag: bool,
     },
+    /// A setting that names a variable which holds no secret that can be used.
+    #[error("{place} names the environment variable `{variable}`, {why}")]
+    Secret {
+        /// The setting, with its layer.
+        place: String,
+        /// The variable.
+        variable: String,
+        /// What is wrong with it.
+        why: &'static str,
+        /// Whether the setting is a flag.
+        flag: bool,
+    },
     /// A key that does not exist.
     #[error("{place}: unknown key `{key}`; {hint}")]
     Key {

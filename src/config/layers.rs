@@ -9,6 +9,7 @@ use super::file::File;
 use super::flags::Given;
 use super::settings::{SETTINGS, Setting};
 use super::{EngineArgs, ServeArgs};
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +43,9 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Names the variable with the key of a process reward model elsewhere.
+const PRM_KEY: &str = "prm-api-key-env";
+
 /// Two settings of which one takes the place of the other; the first has a default.
 const EITHER: [&str; 2] = ["kv-mib", "kv-fraction"];
 
@@ -72,6 +76,7 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
+    prm_authorization: Option<HeaderValue>,
     /// What the server's file says about models.
     pub models: Table,
     /// How messages call that file; empty without one.
@@ -106,7 +111,12 @@ impl Settings {
             };
             values.remove(weaker);
         }
-        Ok(Self { values, models: file.models, file: file.label, warnings: environment.warnings() })
+        // It is of use where a server is asked, and is looked for there alone.
+        let remote = values.get("prm").is_some_and(|(prm, _)| prm.as_str().is_some_and(is_address));
+        let named = values.get(PRM_KEY).filter(|_| remote);
+        let prm_authorization = named.map(|named| bearer(named, environment)).transpose()?;
+        let warnings = environment.warnings();
+        Ok(Self { values, prm_authorization, models: file.models, file: file.label, warnings })
     }
 
     /// A setting's value and where it came from; `None` where nobody set it and
@@ -127,6 +137,7 @@ impl Settings {
     pub fn serve(&self) -> ServeArgs {
         let mut args: ServeArgs = self.typed();
         args.engine.model.sections = self.models.clone();
+        args.engine.model.prm_authorization = self.prm_authorization.clone();
         args
     }
 
@@ -151,6 +162,28 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.to_owned(), cause })?;
     File::parse(&path.display().to_string(), &text)
+}
+
+/// Whether a model is named by a server's address.
+#[must_use]
+pub fn is_address(name: &str) -> bool {
+    name.starts_with("http://") || name.starts_with("https://")
+}
+
+/// What the variable that a setting names lets one in with.
+fn bearer((name, origin): &(Value, Origin), environment: &Environment) -> Result<HeaderValue, ConfigError> {
+    let variable = name.as_str().unwrap_or_default();
+    let broken = |why| ConfigError::Secret {
+        place: origin.names(PRM_KEY),
+        variable: variable.to_owned(),
+        why,
+        flag: *origin == Origin::Flag,
+    };
+    let key = environment.get(variable).ok_or_else(|| broken("and there is no such variable"))?;
+    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+        .map_err(|_| broken("which holds characters that no key has"))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 fn one(

@@ -22,6 +22,7 @@ use crate::bench::perplexity::PerplexityOptions;
 use crate::bench::{engine::Options, memory, soak};
 use crate::eval::EvalArgs;
 use clap::{Args, Parser, Subcommand};
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -31,7 +32,7 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use file::model_file;
 pub use flags::{AddressFlags, EngineFlags, Given, ServeFlags};
-pub use layers::{Origin, Settings};
+pub use layers::{Origin, Settings, is_address};
 pub use model::{Mistake, ModelConfig, general};
 pub use nearest::nearest;
 pub use print::{ModelLayers, print};
@@ -160,6 +161,11 @@ pub struct ModelArgs {
     pub prm_format: Option<String>,
     /// What a process reward model on another server is called there.
     pub prm_model: Option<String>,
+    /// The variable that holds that server's API key.
+    pub prm_api_key_env: Option<String>,
+    /// What is said to that server to be let in. Its `Debug` keeps the secret.
+    #[serde(skip)]
+    pub prm_authorization: Option<HeaderValue>,
     /// What the server's file says about models, by their names.
     #[serde(skip)]
     pub sections: Table,

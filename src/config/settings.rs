@@ -244,6 +244,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "What the process reward model is called where --prm is another server",
     },
     Setting {
+        flag: "prm-api-key-env",
+        section: "model",
+        key: "prm_api_key_env",
+        value: "VARIABLE",
+        kind: Kind::Text,
+        default: None,
+        absent: "no key",
+        help: "Variable of the environment that holds the API key of the server that --prm names",
+    },
+    Setting {
         flag: "kv-mib",
         section: "engine",
         key: "kv_mib",

@@ -138,6 +138,24 @@ fn what_is_set_reaches_the_field_of_its_name() {
 }
 
 #[test]
+fn the_key_of_a_verifier_elsewhere_is_read_from_the_variable_that_is_named() {
+    let remote = ["--prm=http://127.0.0.1:9/", "--prm-api-key-env=PRM_KEY"];
+    let made = |flags: &[&str], key: &str| {
+        let environment = Environment::from([("PRM_KEY", key)]);
+        let settings = Settings::resolve(&given(flags), &environment).map_err(|error| error.to_string())?;
+        Ok::<_, String>(settings.engine().model)
+    };
+    let model = made(&remote, "s3cret").expect("valid");
+    assert_eq!(model.prm_authorization.as_ref().map(|header| header.as_bytes()), Some(&b"Bearer s3cret"[..]));
+    assert!(!format!("{model:?}").contains("s3cret"), "nothing shows it");
+    assert_eq!(made(&remote[..1], "s3cret").expect("valid").prm_authorization, None);
+    assert_eq!(made(&["--prm=none", remote[1]], "").expect("it is not read").prm_authorization, None);
+    let place = "--prm-api-key-env names the environment variable `PRM_KEY`, ";
+    assert_eq!(made(&remote, ""), Err(format!("{place}and there is no such variable")));
+    assert_eq!(made(&remote, "a\nb"), Err(format!("{place}which holds characters that no key has")));
+}
+
+#[test]
 fn the_pool_has_one_size_that_of_the_stronger_layer() {
     let size = |given: &Given, environment: &Environment, file: &str| {
         let settings = resolved(given, environment, file).map_err(|error| error.to_string())?;

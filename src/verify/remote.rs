@@ -7,12 +7,13 @@
 //! the order of its documentation (`returned_token_ids: [648, 387]`).
 //!
 //! Deliberately absent: models whose scores `/pooling` does not give by steps
-//! (RLHFlow, Skywork), keys and other ways to log in.
+//! (RLHFlow, Skywork), and ways to log in but a key.
 
 use super::clean::Cleaner;
 use super::config::Kind;
 use super::lease::Transcript;
 use super::{Aggregate, VerifyError, probability};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct RemoteConfig {
     pub model: Option<String>,
     /// How it is read; without it, what its name says.
     pub kind: Option<Kind>,
+    /// What lets one in, where the server asks for it.
+    pub authorization: Option<HeaderValue>,
 }
 
 /// Why another server does not score. Each begins with its address.
@@ -129,6 +132,9 @@ impl Remote {
         if parsed.host_str().is_some_and(is_here) {
             // A proxy that the environment names would look for it elsewhere.
             builder = builder.no_proxy();
+        }
+        if let Some(authorization) = config.authorization {
+            builder = builder.default_headers([(AUTHORIZATION, authorization)].into_iter().collect());
         }
         let http = builder.build().map_err(|error| address(error.to_string()))?;
         let base = format!("{}/", url.trim_end_matches('/').trim_end_matches("/v1"));

@@ -5,6 +5,7 @@ use crate::prompt::Message;
 use crate::verify::{Opening, Verifier};
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::collections::VecDeque;
@@ -16,6 +17,8 @@ use tokio::task::JoinHandle;
 struct Script {
     answers: Arc<Mutex<VecDeque<(u16, String)>>>,
     asked: Arc<Mutex<Vec<Value>>>,
+    /// What was said to be let in, by request.
+    keys: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 struct Played {
@@ -30,7 +33,13 @@ impl Drop for Played {
     }
 }
 
-async fn pooling(State(script): State<Script>, body: String) -> Response {
+fn note_key(script: &Script, headers: &HeaderMap) {
+    let key = headers.get(AUTHORIZATION).map(|value| value.to_str().expect("ASCII").to_owned());
+    script.keys.lock().expect("not poisoned").push(key);
+}
+
+async fn pooling(State(script): State<Script>, headers: HeaderMap, body: String) -> Response {
+    note_key(&script, &headers);
     script.asked.lock().expect("not poisoned").push(serde_json::from_str(&body).expect("JSON"));
     let next = script.answers.lock().expect("not poisoned").pop_front().expect("asked too often");
     (axum::http::StatusCode::from_u16(next.0).expect("a status"), next.1).into_response()
@@ -41,7 +50,13 @@ async fn play(models: Value, answers: &[(u16, Value)]) -> Played {
     *script.answers.lock().expect("not poisoned") =
         answers.iter().map(|(status, body)| (*status, body.to_string())).collect();
     let app = Router::new()
-        .route("/v1/models", get(move || std::future::ready(models.to_string())))
+        .route(
+            "/v1/models",
+            get(move |State(script): State<Script>, headers: HeaderMap| {
+                note_key(&script, &headers);
+                std::future::ready(models.to_string())
+            }),
+        )
         .route("/pooling", post(pooling))
         .with_state(script.clone());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
@@ -62,7 +77,7 @@ fn listed(model: &str) -> Value {
 }
 
 async fn found(played: &Played, kind: Option<Kind>) -> Remote {
-    let config = RemoteConfig { url: played.url.clone(), model: None, kind };
+    let config = RemoteConfig { url: played.url.clone(), model: None, kind, authorization: None };
     Remote::find(config).await.expect("it is listed and known")
 }
 
@@ -161,10 +176,29 @@ async fn strange_answers_are_errors() {
 }
 
 #[tokio::test]
+async fn a_key_is_shown_with_every_request_and_in_no_log() {
+    let model = "Qwen/Qwen2.5-Math-PRM-7B";
+    for key in [None, Some("Bearer s3cret")] {
+        let played = play(listed(model), &[rows(json!([[0.75, 0.25]]))]).await;
+        let authorization = key.map(|key| {
+            let mut header = HeaderValue::from_static(key);
+            header.set_sensitive(true);
+            header
+        });
+        let config = RemoteConfig { url: played.url.clone(), model: None, kind: None, authorization };
+        assert!(!format!("{config:?}").contains("s3cret"));
+        let mut lease = opened(Remote::find(config).await.expect("listed")).await.fork();
+        assert_eq!(scored(&mut lease, "one", true).await, Ok(vec![0.25]));
+        let shown = played.script.keys.lock().expect("not poisoned").clone();
+        assert_eq!(shown, [key.map(str::to_owned), key.map(str::to_owned)]);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_is_told_when_it_is_named() {
     let played = play(listed("somebody/model"), &[]).await;
     let message = |url: &str, kind| {
-        let config = RemoteConfig { url: url.to_owned(), model: None, kind };
+        let config = RemoteConfig { url: url.to_owned(), model: None, kind, authorization: None };
         async { Remote::find(config).await.expect_err("refused").to_string() }
     };
     let unknown = message(&played.url, None).await;
