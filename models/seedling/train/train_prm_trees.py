@@ -116,7 +116,7 @@ def save():
 
 own = [trees.read(row) for f in FILES for row in map(json.loads, open(f)) if row["nodes"]]; fixed = random.Random(9)
 held_out = [trees.pack(tok, t, choose(fixed, t, s, c)) for t, s, c in own[:HELD_OUT:2]]; own = own[HELD_OUT:]; families = [[t for t in own if t[0].p["family"] == f] for f in sorted({t[0].p["family"] for t in own})]; synthetic = [trees.pack(tok, t, range(len(t.steps))) for t in (trees.synthetic(fixed) for _ in range(40))]
-prm = LlamaForCausalLM.from_pretrained(START, dtype=torch.float32, attn_implementation="eager"); prm.train(); first = prm.config.num_hidden_layers - 3
+prm = LlamaForCausalLM.from_pretrained(START, dtype=torch.float32, attn_implementation="sdpa"); prm.train(); first = prm.config.num_hidden_layers - 3
 groups = collections.defaultdict(list)
 for name, w in prm.named_parameters():
     layer = int(name.split(".")[2]) if name.startswith("model.layers.") else None

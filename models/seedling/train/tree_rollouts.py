@@ -4,7 +4,8 @@ import concurrent.futures, json, os, random, sys, threading, time, urllib.reques
 import gen
 
 url, out_path, problems, seed, suites = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
-SEARCHES = [dict(reasoning_effort="high", temperature=.8), dict(reasoning_effort="high", temperature=1.), dict(reasoning_effort="xhigh", temperature=.8)]
+EFFORTS = [dict(reasoning_effort="high", temperature=.8), dict(reasoning_effort="high", temperature=1.), dict(reasoning_effort="xhigh", temperature=.8)]
+SEARCHES = json.loads(os.environ["SEARCHES"]) if "SEARCHES" in os.environ else EFFORTS  # request fields, in turn
 lock = threading.Lock()
 
 
@@ -26,7 +27,8 @@ def nodes(tree):
 
 
 def ask(i, p, f):
-    body = dict(model="seedling", messages=[dict(role="user", content=p["problem"])], seed=seed * 2**20 + i, reasoning=dict(include_tree=True), **SEARCHES[i % len(SEARCHES)])
+    body = dict(model="seedling", messages=[dict(role="user", content=p["problem"])], seed=seed * 2**20 + i, **SEARCHES[i % len(SEARCHES)])
+    body["reasoning"] = dict(body.get("reasoning", {}), include_tree=True)
     with urllib.request.urlopen(urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}), timeout=3600) as answer: tree = json.load(answer)["search"]["tree"]
     with lock: f.write(json.dumps(dict(p=p, nodes=nodes(tree))) + "\n"); f.flush()
 
