@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use budget::{Budget, split};
 pub use effort::{Config, Effort, ModeName, ROW_KEYS, Row};
 pub use mode::{
-    Asks, Auto, Beam, Best, Final, Mcts, Measure, Mode, Over, Rank, Scoring, Select, Steps, Variant,
+    Asks, Auto, Beam, Best, Enough, Final, Mcts, Measure, Mode, Over, Rank, Scoring, Select, Steps, Variant,
     Verifiers, VoteStop, Voting, Weight,
 };
 pub use parameter::{Kind, PARAMETERS, Parameter, Setting, Settings, Spec};

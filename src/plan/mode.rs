@@ -198,8 +198,21 @@ pub struct Mcts {
     pub likelihood: f64,
     /// Simulations under way at once.
     pub in_flight: u32,
+    /// What ends it before its time.
+    pub enough: Option<Enough>,
     /// Bounds of steps.
     pub steps: Steps,
+}
+
+/// When a search has its answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Enough {
+    /// Simulations that have come home.
+    pub after: u32,
+    /// The leading answer's share of the vote's weight.
+    pub share: f64,
+    /// The score of the best trajectory that gives it.
+    pub score: f64,
 }
 
 /// A rule of selection.
@@ -550,6 +563,11 @@ impl Maker<'_> {
         };
         let exponent = settings.number(Parameter::Widening);
         let exploration = settings.number(Parameter::Exploration);
+        let enough = Enough {
+            after: settings.count(Parameter::EnoughAfter),
+            share: settings.number(Parameter::Enough),
+            score: settings.number(Parameter::EnoughScore),
+        };
         Mcts {
             simulations: settings.count(Parameter::Simulations),
             width: settings.count(Parameter::Width),
@@ -565,6 +583,7 @@ impl Maker<'_> {
             choice: self.choice(),
             likelihood: settings.number(Parameter::VoteLikelihood),
             in_flight: settings.count(Parameter::InFlight),
+            enough: (enough.share > 0.0).then_some(enough),
             steps: self.steps(),
         }
     }

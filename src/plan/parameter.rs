@@ -72,6 +72,12 @@ pub enum Parameter {
     Rollouts,
     /// Leaves evaluated at once.
     InFlight,
+    /// How far ahead the leading answer ends a tree search.
+    Enough,
+    /// The score that it needs besides.
+    EnoughScore,
+    /// Simulations before that can be.
+    EnoughAfter,
     /// Chains of the probe.
     Probe,
     /// How sure the probe must be.
@@ -139,7 +145,7 @@ const BEAMS: &[ModeName] = &[Beam, Lookahead, Auto];
 const SCORED: &[ModeName] = &[SelfConsistency, BestOfN, Beam, Lookahead, Mcts, Auto];
 
 /// Every parameter.
-pub const PARAMETERS: [Spec; 32] = [
+pub const PARAMETERS: [Spec; 35] = [
     Spec {
         parameter: Parameter::Branches,
         name: "branches",
@@ -393,6 +399,31 @@ pub const PARAMETERS: [Spec; 32] = [
         modes: &[Mcts],
         default: Some(Setting::Count(8)),
         doc: "Simulations under way at once; an unfinished visit counts as value 0.",
+    },
+    Spec {
+        parameter: Parameter::Enough,
+        name: "enough",
+        kind: Number(0.0, 1.0),
+        modes: &[Mcts],
+        default: Some(Setting::Number(0.0)),
+        doc: "The share of the vote's weight that the leading answer needs for the search to end before its time; \
+              0 lets it go on.",
+    },
+    Spec {
+        parameter: Parameter::EnoughScore,
+        name: "enough_score",
+        kind: Number(0.0, 1.0),
+        modes: &[Mcts],
+        default: Some(Setting::Number(0.5)),
+        doc: "The score that the best trajectory with that answer needs besides.",
+    },
+    Spec {
+        parameter: Parameter::EnoughAfter,
+        name: "enough_after",
+        kind: Count(1, 4096),
+        modes: &[Mcts],
+        default: Some(Setting::Count(8)),
+        doc: "Simulations that must have come home before `enough` can end the search.",
     },
     Spec {
         parameter: Parameter::Probe,

@@ -9,8 +9,8 @@
 
 use super::{Extend, Grown, NodeId, Outcome, Strategy, Until, Work, WorkId, build};
 use crate::plan::{
-    Auto, Beam, Best, Budget, Final, Marker, Mcts, Measure, Mode, ModeName, Over, Rank, Scoring, Select,
-    Steps, Variant, VoteStop, Voting, Weight,
+    Auto, Beam, Best, Budget, Enough, Final, Marker, Mcts, Measure, Mode, ModeName, Over, Rank, Scoring,
+    Select, Steps, Variant, VoteStop, Voting, Weight,
 };
 use crate::token::TokenId;
 use crate::verify::Aggregate;
@@ -112,9 +112,12 @@ pub(super) fn mcts() -> impl proptest::strategy::Strategy<Value = Mcts> {
     ];
     let widening = prop::option::of((0.01..1.0, 0.1..4.0));
     let sizes = (prop_oneof![1u32..6, 1u32..80], 1u32..6, prop_oneof![1 => Just(1u32), 3 => 2u32..20]);
-    let last_word = (last_word(), likelihood());
-    (sizes, select, widening, scoring(), any::<bool>(), last_word, steps()).prop_map(
-        |((simulations, width, in_flight), select, widening, scoring, whole, (choice, likelihood), steps)| {
+    let enough = (1u32..20, 0.1..=1.0, 0.0..=1.0);
+    let enough = enough.prop_map(|(after, share, score)| Enough { after, share, score });
+    let ends = (prop::option::of(enough), last_word(), likelihood());
+    (sizes, select, widening, scoring(), any::<bool>(), ends, steps()).prop_map(
+        |((simulations, width, in_flight), select, widening, scoring, whole, ends, steps)| {
+            let (enough, choice, likelihood) = ends;
             Mcts {
                 likelihood,
                 simulations,
@@ -125,6 +128,7 @@ pub(super) fn mcts() -> impl proptest::strategy::Strategy<Value = Mcts> {
                 whole,
                 choice,
                 in_flight,
+                enough,
                 steps,
             }
         },

@@ -388,21 +388,47 @@ impl Grove {
     /// How much likelier a trajectory is than the likeliest of some, to a power:
     /// what a score is multiplied by where likelihood counts. From 0 to 1.
     pub(super) fn odds(&self, index: Index, among: &[Index], power: f64) -> f64 {
-        let own = |index: Index| self.twigs[index].log_probability();
-        let most = among.iter().map(|index| own(*index)).fold(f64::NEG_INFINITY, f64::max);
-        if power == 0.0 || !most.is_finite() { 1.0 } else { (power * (own(index) - most)).exp().min(1.0) }
+        self.odds_below(index, self.likeliest(among), power)
+    }
+
+    fn likeliest(&self, among: &[Index]) -> f64 {
+        let each = among.iter().map(|index| self.twigs[*index].log_probability());
+        each.fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    fn odds_below(&self, index: Index, most: f64, power: f64) -> f64 {
+        let own = self.twigs[index].log_probability();
+        if power == 0.0 || !most.is_finite() { 1.0 } else { (power * (own - most)).exp().min(1.0) }
+    }
+
+    /// How clearly a vote as that of [`Grove::elect`] is won: the leading
+    /// answer's share of all weight, and the `weight` of the best trajectory that
+    /// gives it. `None` without an answer.
+    pub(super) fn lead(&self, power: f64, weight: impl Fn(&Twig) -> f64) -> Option<(f64, f64)> {
+        let chosen = &self.twigs[self.elect((true, power), &weight)?];
+        let value = chosen.value.as_deref()?;
+        let complete: Vec<Index> = self.all(State::Complete).collect();
+        let most = self.likeliest(&complete);
+        let (mut own, mut all) = (0.0, 0.0);
+        for &index in &complete {
+            let twig = &self.twigs[index];
+            let weight = sane(weight(twig)) * self.odds_below(index, most, power);
+            all += weight;
+            own += if twig.value.as_deref() == Some(value) { weight } else { 0.0 };
+        }
+        Some((if all > 0.0 { own / all } else { 0.0 }, sane(weight(chosen))))
     }
 
     /// The answer among complete trajectories: by a vote in which a trajectory
-    /// weighs `weight` times its likelihood to a power, else the heaviest alone. Without any answer that can be
-    /// compared the heaviest complete one; without any complete one the best
+    /// weighs `weight` times its likelihood to a power, else the heaviest alone.
+    /// Without any answer that can be compared the heaviest complete one; without any complete one the best
     /// text. Equal weights: the likelier, then the first.
     pub(super) fn elect(&self, (vote, power): (bool, f64), weight: impl Fn(&Twig) -> f64) -> Option<Index> {
-        let sane = |weight: f64| if weight.is_nan() { 0.0 } else { weight };
         let complete: Vec<Index> = self.all(State::Complete).collect();
+        let most = self.likeliest(&complete);
         let key = |index: Index| {
             let twig = &self.twigs[index];
-            (sane(weight(twig)) * self.odds(index, &complete, power), twig.likelihood())
+            (sane(weight(twig)) * self.odds_below(index, most, power), twig.likelihood())
         };
         if vote {
             let mut classes: Vec<(&str, f64, Vec<Index>)> = Vec::new();
@@ -467,6 +493,11 @@ pub(super) fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) ->
     let bare = text.is_empty() || text.ends_with(&marker.separator);
     let inject = if bare { &marker.inject_after_separator } else { &marker.inject };
     if inject.len() < max_tokens as usize { inject.clone() } else { Vec::new() }
+}
+
+/// A weight that is no number counts for nothing.
+fn sane(weight: f64) -> f64 {
+    if weight.is_nan() { 0.0 } else { weight }
 }
 
 /// The first of those with the greatest key; NaN is below every number.

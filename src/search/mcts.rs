@@ -14,7 +14,8 @@
 //! counts against the node's width, so that a node whose steps are always the
 //! same closes. A complete trajectory that is selected again costs no tokens. A
 //! subtree in which nothing is left to expand is closed and not selected; the
-//! search ends when the root is.
+//! search ends when the root is, or as soon as one answer is far enough ahead
+//! ([`Enough`](crate::plan::Enough)).
 //!
 //! Length: one state machine: its four phases share every table.
 
@@ -289,6 +290,27 @@ impl TreeSearch {
         self.nodes.revalue(leading.as_deref());
     }
 
+    /// Ends the search where it stands. What is in flight is given up with it.
+    fn stop(&mut self) {
+        self.phase = Phase::Done;
+        for (_, simulation) in std::mem::take(&mut self.under_way) {
+            self.nodes.abandon(simulation.at);
+        }
+        self.rollouts.clear();
+        self.abandon_standing();
+    }
+
+    /// What stands on a node, or waits for rollouts, comes to nothing.
+    fn abandon_standing(&mut self) {
+        while let Some(simulation) = self.waiting.pop_front() {
+            self.give_up(simulation.at);
+        }
+        self.rolls.clear();
+        for (place, visits) in std::mem::take(&mut self.valuing) {
+            (0..visits).for_each(|_| self.give_up(place));
+        }
+    }
+
     /// Goes on with simulations that stand on a node, and with rollouts, while
     /// there is room.
     fn go_on(&mut self, room: usize) -> Vec<Work> {
@@ -344,15 +366,7 @@ impl TreeSearch {
     /// What to do when nothing is in flight and nothing can be begun.
     fn wind_up(&mut self) -> Vec<Work> {
         self.phase = Phase::Finishing;
-        // What stands on a node, or waits for rollouts that never began, comes
-        // to nothing.
-        while let Some(simulation) = self.waiting.pop_front() {
-            self.give_up(simulation.at);
-        }
-        self.rolls.clear();
-        for (place, visits) in std::mem::take(&mut self.valuing) {
-            (0..visits).for_each(|_| self.give_up(place));
-        }
+        self.abandon_standing();
         let scoring = self.mcts.scoring;
         self.grove.finish(|twig| match scoring {
             Scoring::Verifier(aggregate) => {
@@ -381,6 +395,16 @@ impl TreeSearch {
         let work = self.grove.retire(index);
         self.close(place);
         work
+    }
+
+    /// Whether one answer is so far ahead that the rest can be saved.
+    fn has_enough(&self) -> bool {
+        let Some(enough) = self.mcts.enough.filter(|enough| self.nodes.get(ROOT).visits >= enough.after)
+        else {
+            return false;
+        };
+        let lead = self.grove.lead(self.mcts.likelihood, |twig| self.score(twig));
+        lead.is_some_and(|(share, score)| share >= enough.share && score >= enough.score)
     }
 
     fn chosen(&self) -> Option<Index> {
@@ -470,6 +494,9 @@ impl Strategy for TreeSearch {
             self.rolled(place);
         } else if let Some(simulation) = self.under_way.remove(&index) {
             self.landed(index, simulation);
+        }
+        if self.phase == Phase::Searching && self.has_enough() {
+            self.stop();
         }
     }
 

@@ -13,7 +13,7 @@ const EFFORTS: [(&str, &str, bool); 7] = [
     ("medium", "self_consistency", true),
     ("high", "beam", true),
     ("xhigh", "mcts", true),
-    ("max", "auto", true),
+    ("max", "mcts", true),
 ];
 
 fn puzzle(fields: Value) -> Value {

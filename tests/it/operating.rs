@@ -329,7 +329,7 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
         assert!(finished.iter().all(|line| line.contains("mine-7")), "{log}");
         let mode_and_end =
             |mode: &str, end: &str| finished.iter().any(|line| line.contains(mode) && line.contains(end));
-        for (mode, end) in [("cot", "completed"), ("self_consistency", "completed"), ("auto", "client_left")]
+        for (mode, end) in [("cot", "completed"), ("self_consistency", "completed"), ("mcts", "client_left")]
         {
             assert!(mode_and_end(mode, end), "{mode} {end}: {finished:?}");
         }

@@ -107,6 +107,9 @@ fn every_setting_reaches_its_mode() {
         (Parameter::Value, Choice("step")),
         (Parameter::Final, Choice("visits")),
         (Parameter::InFlight, Count(1)),
+        (Parameter::Enough, Number(0.9)),
+        (Parameter::EnoughScore, Number(0.7)),
+        (Parameter::EnoughAfter, Count(6)),
     ];
     let expected = Mcts {
         likelihood: 0.0,
@@ -118,6 +121,7 @@ fn every_setting_reaches_its_mode() {
         whole: false,
         choice: Final::Visits,
         in_flight: 1,
+        enough: Some(Enough { after: 6, share: 0.9, score: 0.7 }),
         steps: Steps { most: 40, tokens: 256, repeats: 0 },
     };
     assert_eq!(of(ModeName::Mcts, &tree), Mode::Mcts(expected));

@@ -149,6 +149,7 @@ fn trees(simulations: u32) -> Mode {
         whole: true,
         choice: Final::Vote,
         in_flight: 8,
+        enough: None,
         steps: STEPS,
     })
 }

@@ -4,7 +4,7 @@ use super::super::chain::tests::extend;
 use super::super::conformance::{Driver, budget, fates, mcts, room};
 use super::super::{Grown, NodeId, Strategy};
 use super::*;
-use crate::plan::Steps;
+use crate::plan::{Enough, Steps};
 use crate::verify::Aggregate;
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn settings() -> Mcts {
         whole: false,
         choice: Final::Vote,
         in_flight: 1,
+        enough: None,
         steps: Steps { most: 8, tokens: 50, repeats: 0 },
     }
 }
@@ -214,6 +215,45 @@ fn the_answer_is_chosen_as_the_settings_say() {
         tree.answer().map(|answer| answer.node.0)
     };
     assert_eq!([Final::Vote, Final::Best, Final::Value, Final::Visits].map(chosen), [1, 2, 2, 1].map(Some));
+}
+
+#[test]
+fn a_search_ends_early_once_one_answer_is_far_enough_ahead() {
+    let after = |enough: Option<Enough>, told: &[Outcome]| {
+        let mut tree = search(Mcts { width: 8, whole: true, enough, ..settings() });
+        for (id, outcome) in told.iter().enumerate() {
+            assert!(!tree.is_done(), "before outcome {id}");
+            asked(&mut tree);
+            tree.tell(id as WorkId, outcome.clone());
+        }
+        let open = !asked(&mut tree).is_empty();
+        assert_eq!(open, !tree.is_done());
+        (tree.is_done(), tree.answer().map(|answer| answer.node.0))
+    };
+    let enough = |after, share, score| Some(Enough { after, share, score });
+    // 4 has 1.7 of 2.0 and a best score of 0.9.
+    let told = [end(1, 0.8, "4"), end(2, 0.3, "5"), end(3, 0.9, "4")];
+    assert_eq!(after(enough(3, 0.85, 0.9), &told), (true, Some(3)));
+    for (more, why) in [
+        (enough(4, 0.85, 0.9), "fewer simulations than that have come home"),
+        (enough(3, 0.86, 0.9), "its share is smaller"),
+        (enough(3, 0.85, 0.91), "its score is lower"),
+        (None, "nobody asked for it"),
+    ] {
+        assert_eq!(after(more, &told), (false, Some(3)), "{why}");
+    }
+    // As soon as it can be: the first two are 0.8 of 1.1.
+    assert_eq!(after(enough(2, 0.7, 0.8), &told[..2]), (true, Some(1)));
+    // Trajectories without an answer have a share as well.
+    let silent = Grown {
+        text: "so".to_owned(),
+        complete: true,
+        scores: Some(vec![0.8]),
+        tokens: 2,
+        ids: vec![9],
+        ..Grown::default()
+    };
+    assert_eq!(after(enough(2, 0.6, 0.8), &[end(1, 0.8, "4"), Outcome::Grown(silent)]).0, false);
 }
 
 #[test]
