@@ -95,9 +95,8 @@ pub async fn find(args: &ModelArgs, hub: &Hub) -> Result<Found, ModelError> {
         Some("judge") => Some(Scorer::Judge),
         Some(url) if is_address(url) => {
             let kind = args.prm_format.as_deref().and_then(Kind::parse);
-            let authorization = args.prm_authorization.clone();
-            let (url, model) = (url.to_owned(), args.prm_model.clone());
-            Some(Scorer::Remote(RemoteConfig { url, model, kind, authorization }))
+            let (url, model, key) = (url.to_owned(), args.prm_model.clone(), args.prm_api_key.clone());
+            Some(Scorer::Remote(RemoteConfig { url, model, kind, key }))
         }
         Some(name) => {
             let prm = locate(args, name, "main", hub).await;

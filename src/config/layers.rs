@@ -9,7 +9,7 @@ use super::file::File;
 use super::flags::Given;
 use super::settings::{SETTINGS, Setting};
 use super::{EngineArgs, ServeArgs};
-use reqwest::header::HeaderValue;
+use crate::verify::ApiKey;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +76,7 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
-    prm_authorization: Option<HeaderValue>,
+    prm_api_key: Option<ApiKey>,
     /// What the server's file says about models.
     pub models: Table,
     /// How messages call that file; empty without one.
@@ -114,9 +114,9 @@ impl Settings {
         // It is of use where a server is asked, and is looked for there alone.
         let remote = values.get("prm").is_some_and(|(prm, _)| prm.as_str().is_some_and(is_address));
         let named = values.get(PRM_KEY).filter(|_| remote);
-        let prm_authorization = named.map(|named| bearer(named, environment)).transpose()?;
+        let prm_api_key = named.map(|named| key(named, environment)).transpose()?;
         let warnings = environment.warnings();
-        Ok(Self { values, prm_authorization, models: file.models, file: file.label, warnings })
+        Ok(Self { values, prm_api_key, models: file.models, file: file.label, warnings })
     }
 
     /// A setting's value and where it came from; `None` where nobody set it and
@@ -137,7 +137,7 @@ impl Settings {
     pub fn serve(&self) -> ServeArgs {
         let mut args: ServeArgs = self.typed();
         args.engine.model.sections = self.models.clone();
-        args.engine.model.prm_authorization = self.prm_authorization.clone();
+        args.engine.model.prm_api_key = self.prm_api_key.clone();
         args
     }
 
@@ -170,8 +170,8 @@ pub fn is_address(name: &str) -> bool {
     name.starts_with("http://") || name.starts_with("https://")
 }
 
-/// What the variable that a setting names lets one in with.
-fn bearer((name, origin): &(Value, Origin), environment: &Environment) -> Result<HeaderValue, ConfigError> {
+/// The key in the variable that a setting names.
+fn key((name, origin): &(Value, Origin), environment: &Environment) -> Result<ApiKey, ConfigError> {
     let variable = name.as_str().unwrap_or_default();
     let broken = |why| ConfigError::Secret {
         place: origin.names(PRM_KEY),
@@ -180,10 +180,7 @@ fn bearer((name, origin): &(Value, Origin), environment: &Environment) -> Result
         flag: *origin == Origin::Flag,
     };
     let key = environment.get(variable).ok_or_else(|| broken("and there is no such variable"))?;
-    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
-        .map_err(|_| broken("which holds characters that no key has"))?;
-    header.set_sensitive(true);
-    Ok(header)
+    ApiKey::new(key).ok_or_else(|| broken("which holds characters that no key has"))
 }
 
 fn one(

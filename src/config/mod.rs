@@ -21,8 +21,8 @@ mod settings;
 use crate::bench::perplexity::PerplexityOptions;
 use crate::bench::{engine::Options, memory, soak};
 use crate::eval::EvalArgs;
+use crate::verify::ApiKey;
 use clap::{Args, Parser, Subcommand};
-use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -163,9 +163,9 @@ pub struct ModelArgs {
     pub prm_model: Option<String>,
     /// The variable that holds that server's API key.
     pub prm_api_key_env: Option<String>,
-    /// What is said to that server to be let in. Its `Debug` keeps the secret.
+    /// The key that it holds.
     #[serde(skip)]
-    pub prm_authorization: Option<HeaderValue>,
+    pub prm_api_key: Option<ApiKey>,
     /// What the server's file says about models, by their names.
     #[serde(skip)]
     pub sections: Table,

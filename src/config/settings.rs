@@ -5,6 +5,8 @@
 //! and the suggestions for misspelt names are all derived from this one table,
 //! so that none of them can lag behind. A setting's variable is `ESPALIER_` and
 //! the flag in capitals; its key is `section.key`.
+//!
+//! Length: the table of all settings, with their help.
 
 use crate::engine::tree::quant::Quantize;
 use crate::verify::Kind as Format;

@@ -146,10 +146,11 @@ fn the_key_of_a_verifier_elsewhere_is_read_from_the_variable_that_is_named() {
         Ok::<_, String>(settings.engine().model)
     };
     let model = made(&remote, "s3cret").expect("valid");
-    assert_eq!(model.prm_authorization.as_ref().map(|header| header.as_bytes()), Some(&b"Bearer s3cret"[..]));
+    assert_eq!(model.prm_api_key, crate::verify::ApiKey::new("s3cret"));
+    assert!(model.prm_api_key.is_some());
     assert!(!format!("{model:?}").contains("s3cret"), "nothing shows it");
-    assert_eq!(made(&remote[..1], "s3cret").expect("valid").prm_authorization, None);
-    assert_eq!(made(&["--prm=none", remote[1]], "").expect("it is not read").prm_authorization, None);
+    assert_eq!(made(&remote[..1], "s3cret").expect("valid").prm_api_key, None);
+    assert_eq!(made(&["--prm=none", remote[1]], "").expect("it is not read").prm_api_key, None);
     let place = "--prm-api-key-env names the environment variable `PRM_KEY`, ";
     assert_eq!(made(&remote, ""), Err(format!("{place}and there is no such variable")));
     assert_eq!(made(&remote, "a\nb"), Err(format!("{place}which holds characters that no key has")));

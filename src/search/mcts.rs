@@ -290,16 +290,6 @@ impl TreeSearch {
         self.nodes.revalue(leading.as_deref());
     }
 
-    /// Ends the search where it stands. What is in flight is given up with it.
-    fn stop(&mut self) {
-        self.phase = Phase::Done;
-        for (_, simulation) in std::mem::take(&mut self.under_way) {
-            self.nodes.abandon(simulation.at);
-        }
-        self.rollouts.clear();
-        self.abandon_standing();
-    }
-
     /// What stands on a node, or waits for rollouts, comes to nothing.
     fn abandon_standing(&mut self) {
         while let Some(simulation) = self.waiting.pop_front() {
@@ -495,8 +485,12 @@ impl Strategy for TreeSearch {
         } else if let Some(simulation) = self.under_way.remove(&index) {
             self.landed(index, simulation);
         }
-        if self.phase == Phase::Searching && self.has_enough() {
-            self.stop();
+        // What is in flight comes to the end of its step, so that usage does not
+        // depend on how fast siblings are.
+        let enough = self.phase == Phase::Searching && self.has_enough();
+        if enough || self.phase == Phase::Finishing {
+            self.phase = Phase::Finishing;
+            self.abandon_standing();
         }
     }
 

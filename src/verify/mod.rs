@@ -30,7 +30,7 @@ pub use config::{Kind, PrmConfig};
 pub use format::{Format, FormatError, FormatParts};
 pub use judge::{Judge, JudgeConfig};
 pub use lease::{Lease, Reading};
-pub use remote::{Remote, RemoteConfig, RemoteError};
+pub use remote::{ApiKey, Remote, RemoteConfig, RemoteError};
 
 /// Scores steps. Clones are the same verifier.
 #[derive(Debug, Clone)]

@@ -43,7 +43,21 @@ pub struct RemoteConfig {
     /// How it is read; without it, what its name says.
     pub kind: Option<Kind>,
     /// What lets one in, where the server asks for it.
-    pub authorization: Option<HeaderValue>,
+    pub key: Option<ApiKey>,
+}
+
+/// What a server asks for to let one in, as a header. Its `Debug` keeps the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey(HeaderValue);
+
+impl ApiKey {
+    /// A key; `None` where it holds characters that no header can.
+    #[must_use]
+    pub fn new(key: &str) -> Option<Self> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", key.trim())).ok()?;
+        header.set_sensitive(true);
+        Some(Self(header))
+    }
 }
 
 /// Why another server does not score. Each begins with its address.
@@ -133,8 +147,8 @@ impl Remote {
             // A proxy that the environment names would look for it elsewhere.
             builder = builder.no_proxy();
         }
-        if let Some(authorization) = config.authorization {
-            builder = builder.default_headers([(AUTHORIZATION, authorization)].into_iter().collect());
+        if let Some(ApiKey(header)) = config.key {
+            builder = builder.default_headers([(AUTHORIZATION, header)].into_iter().collect());
         }
         let http = builder.build().map_err(|error| address(error.to_string()))?;
         let base = format!("{}/", url.trim_end_matches('/').trim_end_matches("/v1"));

@@ -253,7 +253,21 @@ fn a_search_ends_early_once_one_answer_is_far_enough_ahead() {
         ids: vec![9],
         ..Grown::default()
     };
-    assert_eq!(after(enough(2, 0.6, 0.8), &[end(1, 0.8, "4"), Outcome::Grown(silent)]).0, false);
+    assert!(!after(enough(2, 0.6, 0.8), &[end(1, 0.8, "4"), Outcome::Grown(silent)]).0);
+}
+
+#[test]
+fn an_early_end_waits_for_the_steps_in_flight_and_begins_no_others() {
+    let enough = Some(Enough { after: 1, share: 0.5, score: 0.5 });
+    let mut tree = search(Mcts { in_flight: 3, width: 5, whole: true, enough, ..settings() });
+    assert_eq!(asked(&mut tree).len(), 3);
+    tree.tell(1, end(1, 0.8, "4"));
+    assert!(asked(&mut tree).is_empty() && !tree.is_done(), "two steps are in flight");
+    tree.tell(0, step(2, 0.9));
+    tree.tell(2, end(1, 0.8, "4"));
+    assert!(asked(&mut tree).is_empty() && tree.is_done(), "the held step is given up, not gone on with");
+    assert_eq!(tree.candidates().len(), 1, "equal trajectories are one still");
+    assert_eq!(tree.nodes.get(ROOT).pending, 0);
 }
 
 #[test]
