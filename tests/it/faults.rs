@@ -150,7 +150,7 @@ async fn a_deadline_gives_the_best_that_there_is() {
     // A vote in which some have spoken: their answer, and it is complete.
     let server = slow(|key| if key.is_multiple_of(2) { words(THOUGHT_AND_ANSWER) } else { endless() }).await;
     let mut reasoning = wide();
-    reasoning["budget"] = json!({"seconds": 1.0});
+    reasoning["budget"] = json!({"seconds": 3.0});
     let body = server.chat(json!({"reasoning": reasoning})).await;
     assert_eq!(body["search"]["stop_reason"], "deadline");
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
