@@ -473,6 +473,7 @@ impl Strategy for TreeSearch {
 
     fn tell(&mut self, id: WorkId, outcome: Outcome) {
         let Some(index) = self.grove.land(id, outcome) else { return };
+        let visits = self.nodes.get(ROOT).visits;
         if let Some(place) = self.rollouts.remove(&index) {
             let twig = self.grove.twig(index);
             if twig.state == State::Complete {
@@ -487,7 +488,8 @@ impl Strategy for TreeSearch {
         }
         // What is in flight comes to the end of its step, so that usage does not
         // depend on how fast siblings are.
-        let enough = self.phase == Phase::Searching && self.has_enough();
+        let home = self.nodes.get(ROOT).visits > visits;
+        let enough = self.phase == Phase::Searching && home && self.has_enough();
         if enough || self.phase == Phase::Finishing {
             self.phase = Phase::Finishing;
             self.abandon_standing();
