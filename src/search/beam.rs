@@ -145,19 +145,24 @@ impl BeamSearch {
         self.orders = orders.into();
     }
 
-    /// Orders the candidates that were put off, of parents whose first ones are
-    /// not all the same.
-    fn order_later(&mut self) {
-        let later = std::mem::take(&mut self.later);
-        for order in later {
-            let mut said = (self.level.iter())
-                .map(|slot| self.grove.twig(slot.index))
-                .filter(|twig| twig.parent == order.parent)
-                .map(|twig| &twig.ids);
-            let first = said.next();
-            if first.is_some() && said.any(|ids| Some(ids) != first) {
-                self.orders.push_back(order);
-            }
+    /// Once the last of a parent's first candidates is in, orders those that were
+    /// put off, unless the first ones are all the same. Other parents are not
+    /// waited for.
+    fn order_later(&mut self, parent: Option<Index>) {
+        let awaited = |index: &Index| self.grove.twig(*index).parent == parent;
+        if self.roles.keys().any(awaited) || self.orders.iter().any(|order| order.parent == parent) {
+            return;
+        }
+        let mut said = (self.level.iter())
+            .map(|slot| self.grove.twig(slot.index))
+            .filter(|twig| twig.parent == parent)
+            .map(|twig| &twig.ids);
+        let first = said.next();
+        let differ = said.any(|ids| Some(ids) != first);
+        let own = self.later.extract_if(.., |order| order.parent == parent);
+        let own: Vec<Order> = own.collect();
+        if differ && !self.grove.is_mute() {
+            self.orders.extend(own);
         }
     }
 
@@ -407,6 +412,7 @@ impl Strategy for BeamSearch {
             }
             // What could not be begun will not be: its room is taken for good.
             self.orders.clear();
+            self.later.clear();
             let works = match self.phase {
                 Phase::Fresh => {
                     self.phase = Phase::Searching;
@@ -418,10 +424,6 @@ impl Strategy for BeamSearch {
                     } else {
                         Vec::new()
                     }
-                }
-                Phase::Searching if !self.later.is_empty() && !self.grove.is_mute() => {
-                    self.order_later();
-                    Vec::new()
                 }
                 Phase::Searching => self.select(),
                 Phase::Finishing => {
@@ -446,6 +448,7 @@ impl Strategy for BeamSearch {
             None => return,
             Some(Role::Candidate(group)) => {
                 self.level.push(Slot { index, group, ahead: Vec::new(), completions: Vec::new() });
+                self.order_later(self.grove.twig(index).parent);
                 self.level.len() - 1
             }
             Some(Role::Ahead(place)) => {

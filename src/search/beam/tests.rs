@@ -222,6 +222,29 @@ fn at_the_last_step_a_beam_is_brought_to_its_end_at_once() {
 }
 
 #[test]
+fn a_parent_whose_first_candidates_differ_gets_the_others_without_waiting_for_its_siblings() {
+    let steps = Steps { repeats: 1, ..settings().steps };
+    let mut search = search(Beam { expansion: 4, steps, ..settings() });
+    let (works, _) = asked(&mut search);
+    assert_eq!(works.len(), 8, "the prompt is asked for all at once");
+    let poor = || step(9, 0.1);
+    let first = [step(1, 0.9), step(2, 0.8), poor(), poor(), poor(), poor(), poor(), poor()];
+    let (works, _) = level(&mut search, &works, &first);
+    assert_eq!(forks(&works), [(9, 1), (10, 1), (11, 2), (12, 2)], "two of each");
+    search.tell(works[0].id, Outcome::Grown(step(3, 0.7)));
+    assert!(asked(&mut search).0.is_empty(), "one says nothing yet");
+    search.tell(works[1].id, Outcome::Grown(step(4, 0.7)));
+    let (more, _) = asked(&mut search);
+    assert_eq!(forks(&more), [(13, 1), (14, 1)], "while its sibling's are under way");
+    search.tell(works[2].id, Outcome::Grown(step(5, 0.6)));
+    search.tell(works[3].id, Outcome::Grown(step(5, 0.6)));
+    assert!(asked(&mut search).0.is_empty(), "equal ones get no more");
+    let (works, retired) = level(&mut search, &more, &[step(3, 0.7), step(6, 0.5)]);
+    assert_eq!(retired, [1, 2, 11, 12, 13, 14], "all but the two best of the level");
+    assert_eq!(forks(&works), [(15, 9), (16, 9), (17, 10), (18, 10)]);
+}
+
+#[test]
 fn a_budget_that_ends_the_search_completes_the_best_prefix_within_the_reserve() {
     let budget = Budget { tokens: 60, reserve: 20, branches: 100, branch_tokens: 500, verifier_tokens: None };
     let mut search = BeamSearch::new(settings(), budget, Some(marker()));
