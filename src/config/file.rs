@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::model::{ModelConfig, general};
 use super::nearest::nearest;
 use super::settings::SETTINGS;
-use crate::plan::{PARAMETERS, ROW_KEYS};
+use crate::plan::{ModeName, PARAMETERS, TERM_KEYS};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -23,11 +23,16 @@ pub(super) const JUDGE: &[&str] =
     &["prompt", "system", "verdict", "good", "bad", "after", "step_separator", "aggregate"];
 
 /// Keys of `models."name".plan`.
-pub(super) const PLAN: &[&str] = &["default_effort", "branch_tokens", "efforts"];
+pub(super) const PLAN: &[&str] = &["default_effort", "branch_tokens", "efforts", "modes"];
+
+/// Keys of `models."name".plan.modes."mode"`.
+fn terms() -> impl Iterator<Item = &'static str> {
+    TERM_KEYS.into_iter().chain(PARAMETERS.iter().map(|spec| spec.name))
+}
 
 /// Keys of a row of `models."name".plan.efforts`.
 pub(super) fn row() -> Vec<&'static str> {
-    ROW_KEYS.into_iter().chain(PARAMETERS.iter().map(|spec| spec.name)).collect()
+    ["mode"].into_iter().chain(terms()).collect()
 }
 
 /// The section of the server's file that holds models' settings.
@@ -60,6 +65,11 @@ fn level(path: &[&str]) -> Level {
             Level::Keys(crate::plan::Effort::ALL.iter().map(|effort| effort.name()).collect())
         }
         [MODELS, _, "plan", "efforts", _] => Level::Keys(row()),
+        [MODELS, _, "plan", "modes"] => {
+            let own = ModeName::ALL.into_iter().filter(|mode| mode.is_own());
+            Level::Keys(own.map(ModeName::name).collect())
+        }
+        [MODELS, _, "plan", "modes", _] => Level::Keys(terms().collect()),
         [section] => {
             let own = SETTINGS.iter().filter(|setting| setting.section == *section);
             Level::Keys(own.map(|setting| setting.key).collect())

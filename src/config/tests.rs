@@ -258,6 +258,14 @@ fn unknown_keys_are_refused_with_the_nearest_known_one_and_their_line() {
             "`branches`?",
         ),
         ("[models.m.plan.efforts.hihg]\nbudget = 2", 1, "models.m.plan.efforts.hihg", "did you mean `high`?"),
+        ("[models.m.plan.modes.mtcs]\nbudget = 2", 1, "models.m.plan.modes.mtcs", "did you mean `mcts`?"),
+        ("[models.m.plan.modes]\npro.budget = 2", 2, "models.m.plan.modes.pro", "auto"),
+        (
+            "[models.m.plan.modes.auto]\nmode = \"auto\"",
+            2,
+            "models.m.plan.modes.auto.mode",
+            "probe_confidence",
+        ),
     ] {
         let error = refused(file);
         assert!(error.starts_with(&format!("serve.toml, line {line}: unknown key `{key}`; ")), "{error}");
@@ -283,6 +291,11 @@ fn files_that_are_broken_name_the_line() {
             "[models.m.plan.efforts.low]\nbranches = 0",
             2,
             "low: branches is 0 and must be a whole number from 1 to 256",
+        ),
+        (
+            "[models.m.plan.modes.auto]\nbudget = 9\nprobe = 0",
+            3,
+            "modes.auto: probe is 0 and must be a whole number from 1 to 64",
         ),
     ] {
         let error = refused(file);
@@ -335,9 +348,9 @@ fn a_models_settings_are_layered_key_by_key() {
     assert_eq!(config.prompt.answer_marker.as_deref(), Some("So:"));
     assert_eq!(config.prompt.step_separator, "|");
     let low = config.plan.row(crate::plan::Effort::Low);
-    assert_eq!((low.mode.name(), low.budget), ("direct", 99));
+    assert_eq!((low.mode.name(), low.terms.budget), ("direct", 99));
     let medium = config.plan.row(crate::plan::Effort::Medium);
-    assert_eq!(medium.settings.count(crate::plan::Parameter::Branches), 16, "general");
+    assert_eq!(medium.terms.settings.count(crate::plan::Parameter::Branches), 16, "general");
 
     let thinking = general("x </think> y");
     let config = ModelConfig::layered(&[&thinking]).expect("valid");

@@ -65,7 +65,7 @@ impl fmt::Display for Effort {
 }
 
 /// Values of `reasoning.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeName {
     /// Whatever the effort's row says.
@@ -141,17 +141,24 @@ impl ModeName {
 pub struct Row {
     /// A mode of its own: neither `standard` nor `pro`.
     pub mode: ModeName,
+    /// What it runs with.
+    pub terms: Terms,
+}
+
+/// What a mode runs with.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Fields")]
+pub struct Terms {
     /// Temperature where the request names none; the model's own if absent.
     pub temperature: Option<f32>,
     /// Tokens per choice where the request sets no bound.
     pub budget: u32,
-    /// Parameters; those of other modes wait for requests that name such a mode
-    /// at this effort.
+    /// Parameters; those that the mode does not have are not read.
     pub settings: Settings,
 }
 
-/// Keys of a row that are no parameters of modes.
-pub const ROW_KEYS: [&str; 3] = ["mode", "temperature", "budget"];
+/// Keys of [`Terms`] that are no parameters of modes.
+pub const TERM_KEYS: [&str; 2] = ["temperature", "budget"];
 
 /// A row as a file holds it.
 type Fields = BTreeMap<String, Plain>;
@@ -208,8 +215,7 @@ impl TryFrom<Fields> for Row {
     type Error = String;
 
     fn try_from(mut fields: Fields) -> Result<Self, String> {
-        let mut taken = |key: &str| fields.remove(key);
-        let mode = match taken("mode") {
+        let mode = match fields.remove("mode") {
             Some(Plain::Word(word)) => {
                 let own = ModeName::ALL.into_iter().filter(|mode| mode.is_own());
                 ModeName::parse(&word).filter(|mode| mode.is_own()).ok_or_else(|| {
@@ -220,6 +226,15 @@ impl TryFrom<Fields> for Row {
             Some(other) => return Err(format!("mode is {other} and must be the name of a mode")),
             None => return Err("it names no mode".to_owned()),
         };
+        Ok(Row { mode, terms: Terms::try_from(fields)? })
+    }
+}
+
+impl TryFrom<Fields> for Terms {
+    type Error = String;
+
+    fn try_from(mut fields: Fields) -> Result<Self, String> {
+        let mut taken = |key: &str| fields.remove(key);
         let temperature = match taken("temperature") {
             None => None,
             Some(value) => Some(
@@ -244,7 +259,7 @@ impl TryFrom<Fields> for Row {
                 setting.ok_or_else(|| format!("{key} is {value} and must be {}", spec.kind))?,
             );
         }
-        Ok(Row { mode, temperature, budget, settings })
+        Ok(Terms { temperature, budget, settings })
     }
 }
 
@@ -259,6 +274,10 @@ pub struct Config {
     pub branch_tokens: u32,
     /// The table.
     pub efforts: Efforts,
+    /// What a mode by name runs with where the effort's row has another mode.
+    /// Without it, what its weakest row in the table says.
+    #[serde(default)]
+    pub modes: BTreeMap<ModeName, Terms>,
 }
 
 /// A row for every effort.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use budget::{Budget, split};
-pub use effort::{Config, Effort, ModeName, ROW_KEYS, Row};
+pub use effort::{Config, Effort, ModeName, Row, TERM_KEYS, Terms};
 pub use mode::{
     Asks, Auto, Beam, Best, Enough, Final, Mcts, Measure, Mode, Over, Rank, Scoring, Select, Steps, Variant,
     Verifiers, VoteStop, Voting, Weight,

@@ -2,7 +2,7 @@
 //! limits.
 
 use super::{
-    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Setting, Settings,
+    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Setting, Settings, Terms,
     Verifiers, split,
 };
 use crate::engine::{Caps, Sampling};
@@ -72,7 +72,8 @@ impl Planner {
     pub fn plan(&self, params: &Params, drawn_seed: u64) -> Result<Plan, PlanError> {
         let effort = params.effort.unwrap_or(self.parts.config.default_effort);
         let row = self.row(effort, params.mode);
-        let temperature = params.temperature.or(row.temperature).unwrap_or(self.parts.defaults.temperature);
+        let temperature =
+            params.temperature.or(row.terms.temperature).unwrap_or(self.parts.defaults.temperature);
         let sampling = self.sampling(params, temperature)?;
         let prompt = self.prompt(params, &row)?;
         let context = self.parts.caps.context;
@@ -176,31 +177,33 @@ impl Planner {
             None | Some(ModeName::Standard) => own.clone(),
             Some(ModeName::Pro) => config.row(Effort::Max).clone(),
             Some(mode) if own.mode == mode => own.clone(),
-            // A mode by name: its weakest row, with the effort's budget.
+            // A mode by name: its own terms, else its weakest row's, with the
+            // effort's budget where that is larger.
             Some(mode) => {
-                let listed =
-                    Effort::ALL.into_iter().map(|effort| config.row(effort)).find(|row| row.mode == mode);
-                match listed {
-                    Some(row) => Row { budget: own.budget.max(row.budget), ..row.clone() },
-                    None => self.unlisted(mode, own.budget),
-                }
+                let weakest = || Effort::ALL.into_iter().map(|effort| config.row(effort));
+                let listed = || weakest().find(|row| row.mode == mode).map(|row| &row.terms);
+                let terms = match config.modes.get(&mode).or_else(listed) {
+                    Some(terms) => Terms { budget: own.terms.budget.max(terms.budget), ..terms.clone() },
+                    None => self.unlisted(mode, own.terms.budget),
+                };
+                Row { mode, terms }
             }
         }
     }
 
-    /// A row for a mode that the table does not have: the settings of its
-    /// relatives, and a budget in which it can do what it does by default.
-    fn unlisted(&self, mode: ModeName, budget: u32) -> Row {
+    /// Terms of a mode of which the configuration says nothing: its default
+    /// parameters, the temperature of its relatives, and a budget in which it can do
+    /// what it does.
+    fn unlisted(&self, mode: ModeName, budget: u32) -> Terms {
         let config = &self.parts.config;
         let searching = !matches!(mode, ModeName::Direct | ModeName::Cot);
         let rows = || Effort::ALL.into_iter().map(|effort| config.row(effort));
         let related = |row: &&Row| !matches!(row.mode, ModeName::Direct | ModeName::Cot);
         let relative = rows().find(related).filter(|_| searching);
-        Row {
-            mode,
-            temperature: relative.and_then(|row| row.temperature),
+        Terms {
+            temperature: relative.and_then(|row| row.terms.temperature),
             budget: if searching {
-                rows().map(|row| row.budget).max().unwrap_or(budget).max(budget)
+                rows().map(|row| row.terms.budget).max().unwrap_or(budget).max(budget)
             } else {
                 budget
             },
@@ -236,7 +239,7 @@ impl Planner {
         let bound = |share: Option<u32>| match (share, own) {
             (Some(share), Some(own)) => share.min(own),
             (Some(bound), None) | (None, Some(bound)) => bound,
-            (None, None) => row.budget,
+            (None, None) => row.terms.budget,
         };
         Ok(shares.into_iter().map(bound).collect())
     }
@@ -313,7 +316,7 @@ fn settings(params: &Params, row: &Row, notes: &mut Vec<String>) -> Result<Setti
         }
         notes.push(format!("{parameter} is no parameter of {mode}, the mode of this effort"));
     }
-    Ok(row.settings.overlaid(&params.settings))
+    Ok(row.terms.settings.overlaid(&params.settings))
 }
 
 /// A deadline, the longest where it lies further away than that.

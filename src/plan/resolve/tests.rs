@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::Priority;
 use crate::plan::{
-    Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting, Steps,
-    Variant, VoteStop, Voting, Weight,
+    Auto, Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting,
+    Steps, Variant, VoteStop, Voting, Weight,
 };
 use crate::prompt::{Message, TemplateTokens};
 use crate::verify::Aggregate;
@@ -200,6 +200,30 @@ fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
     assert_eq!(named(Some(Effort::High), ModeName::Direct).mode, Mode::Direct);
     assert_eq!(named(Some(Effort::None), ModeName::Pro).mode, trees(2_048));
     assert_eq!(named(Some(Effort::Medium), ModeName::Standard).mode, votes(16));
+}
+
+#[test]
+fn a_mode_by_name_runs_with_its_own_terms_where_the_effort_has_another_mode() {
+    let own = "\n[modes]\nmcts = { width = 9, simulations = 33, temperature = 0.6, budget = 100000 }\n\
+               auto = { probe = 3, variant = \"dvts\", budget = 7 }";
+    let plan_config = toml::from_str(&format!("{TABLE}{own}")).expect("a valid table");
+    let planner = planner_of(Settings { plan: plan_config, ..settings() }, caps(2_048, 1 << 16));
+    let named = |effort, mode| {
+        planner.plan(&Params { effort, mode: Some(mode), ..params() }, 77).expect("it can be planned")
+    };
+    let tree = named(Some(Effort::High), ModeName::Mcts);
+    assert_eq!((tree.settings.count(Parameter::Width), tokens(&tree)), (9, vec![100_000]));
+    assert_eq!((tree.settings.count(Parameter::Simulations), tree.sampling.temperature), (33, 0.6));
+    assert_eq!(named(Some(Effort::Xhigh), ModeName::Mcts).mode, trees(512), "the effort's own row");
+    let auto = named(None, ModeName::Auto);
+    let Mode::Auto(Auto { probe: 3, beam, .. }) = auto.mode else { panic!("{:?}", auto.mode) };
+    assert_eq!(beam.variant, Variant::Diverse);
+    assert_eq!(
+        (tokens(&auto), auto.sampling.temperature),
+        (vec![8_192], 1.0),
+        "the effort's budget is larger"
+    );
+    assert_eq!(named(None, ModeName::Beam).mode, beams(8, 4), "without terms, its weakest row");
 }
 
 #[test]
