@@ -110,6 +110,19 @@ impl Lease {
         Lease { verifier, state, read: self.read, scores, opening: self.opening }
     }
 
+    /// The same, if this one still stands where it had read so many bytes, and not
+    /// further on.
+    #[must_use]
+    pub fn fork_at(&self, read: usize) -> Option<Lease> {
+        (self.read == read).then(|| self.fork())
+    }
+
+    /// Bytes of the trajectory's text that were read.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.read
+    }
+
     /// What is new in `text`, the whole text of the trajectory so far: steps
     /// that ended and were not scored, and, where the trajectory has `ended`,
     /// what follows the last separator. `None` where there is nothing new.

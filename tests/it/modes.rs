@@ -18,6 +18,7 @@ use espalier::search::run::{Delivery, Runner};
 use espalier::verify::Verifier;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -202,6 +203,39 @@ async fn a_verifier_s_part_of_the_budget_is_never_exceeded() {
         }
     }
     assert!(ended > 20, "{ended}");
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn samples_that_say_the_same_are_scored_once() {
+    let server = serve().await;
+    for (name, reasoning) in [
+        ("best", json!({"mode": "best_of_n", "branches": 12})),
+        ("beam", json!({"mode": "beam", "width": 4, "expansion": 4})),
+        ("mcts", json!({"mode": "mcts", "simulations": 24, "width": 4})),
+    ] {
+        let mut request = asked(&reasoning, 5);
+        request["messages"][0]["content"] = json!(PROBLEM);
+        let body = server.chat(request).await;
+        let tree = body["search"]["tree"].as_array().expect("a tree");
+        let scores = |id: u64| {
+            let node = tree.iter().find(|node| node["id"] == id);
+            node.and_then(|node| node["scores"].as_array()).cloned().unwrap_or_default()
+        };
+        let (mut said, mut steps, mut equal) = (HashMap::new(), 0, 0);
+        for node in tree.iter().filter(|node| node["scores"].is_array()) {
+            let (own, parent) = (scores(number(&node["id"])), number(&node["parent"]));
+            match said.insert((parent, node["text"].to_string()), own.clone()) {
+                None => steps += own.len() - scores(parent).len(),
+                Some(others) => {
+                    equal += 1;
+                    assert_eq!(others, own, "{name}: {node}");
+                }
+            }
+        }
+        assert!(equal > 0, "{name}: all samples differ");
+        assert_eq!(number(&body["search"]["spent"]["verified_steps"]), steps as u64, "{name}");
+    }
     server.idle().await;
 }
 

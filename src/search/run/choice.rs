@@ -18,7 +18,7 @@ use crate::search::{Grown, NodeId, Outcome, Strategy, WorkId, build};
 use crate::verify::{Lease as Judgement, VerifyError};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use grow::Lease;
-use judge::{Judge, Missing};
+use judge::{Judge, Missing, Passage};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -32,8 +32,8 @@ use watch::Watch;
 enum Aside {
     /// A branch can be forked, or never will be.
     Settled(NodeId, Result<(), EngineError>),
-    /// The verifier has done with a piece of work.
-    Scored(WorkId, Result<Vec<f64>, VerifyError>),
+    /// The verifier has done with a piece of work, and with all that says the same.
+    Scored(WorkId, Option<Passage>, Result<Vec<f64>, VerifyError>),
 }
 
 type Asides = FuturesUnordered<Pin<Box<dyn Future<Output = Aside> + Send>>>;
@@ -147,7 +147,7 @@ impl Choice {
                 }
                 Some(news) = self.aside.next() => match news {
                     Aside::Settled(node, result) => self.settled(node, &result, root, &events),
-                    Aside::Scored(work, result) => self.scored(work, result),
+                    Aside::Scored(work, passage, result) => self.scored(work, passage, result),
                 },
                 event = inbox.recv() => {
                     if let Some((work, happened)) = event {

@@ -3,12 +3,14 @@
 //!
 //! Where that part is bounded, a trajectory is sent to the verifier only once
 //! its outcome is the next to be told, so that which ones are scored depends on
-//! logical time alone; else at once, while others are still decoded.
+//! logical time alone; else at once, while others are still decoded. Trajectories
+//! whose tokens are the same are scored once.
 
-use super::super::flight::Scoring;
+use super::super::flight::{Landing, Scoring};
 use super::{Aside, Choice};
 use crate::engine::End;
 use crate::search::{NodeId, WorkId};
+use crate::token::TokenId;
 use crate::verify::{Lease, VerifyError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +21,40 @@ pub(super) struct Judge {
     /// Stands before the first step; none without a verifier.
     root: Option<Arc<Lease>>,
     leases: HashMap<NodeId, Lease>,
+    /// What was sent to it.
+    said: HashMap<Passage, Said>,
     /// Tokens put through the verifier.
     pub(super) tokens: u32,
     /// Steps that it scored.
     pub(super) steps: u32,
     /// Why there are scores missing.
     pub(super) missing: Option<Missing>,
+}
+
+/// What a trajectory says behind what the verifier had read of it. Samples often
+/// say the same, and what says the same is scored once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Passage {
+    /// The branch up to whose end it was read.
+    from: NodeId,
+    /// Tokens since.
+    ids: Vec<TokenId>,
+    ended: bool,
+}
+
+/// What is known of a passage.
+#[derive(Debug)]
+enum Said {
+    /// The verifier is at it; these wait for it too.
+    Out(Vec<WorkId>),
+    Scored {
+        /// The branch that was scored.
+        by: NodeId,
+        /// Bytes of its text that were read.
+        read: usize,
+        /// Scores of all of its steps.
+        scores: Vec<f64>,
+    },
 }
 
 /// Why a trajectory has no scores.
@@ -51,6 +81,17 @@ impl Judge {
         }
     }
 
+    /// Puts a branch beside the one that was scored in its place, if it may go on
+    /// and that one has not gone on since.
+    fn follow(&mut self, node: NodeId, (by, read): (NodeId, usize), ended: bool) {
+        if !ended
+            && node != by
+            && let Some(lease) = self.leases.get(&by).and_then(|lease| lease.fork_at(read))
+        {
+            self.leases.insert(node, lease);
+        }
+    }
+
     pub(super) fn release(&mut self, node: NodeId) {
         drop(self.leases.remove(&node));
     }
@@ -61,22 +102,40 @@ impl Choice {
     pub(super) fn send_to_verifier(&mut self, key: (u64, WorkId)) {
         let Some(landing) = self.landed.get(&key) else { return };
         let (node, work) = (landing.node, key.1);
-        // A step that was cut at its cap is scored as it stands.
-        let ended = !matches!(landing.end, Ok(End::Step));
-        let scoring = self.score(node, work, ended);
+        let scoring = match landing.end {
+            Ok(End::Step) => self.score(node, work, (false, true)),
+            // One that was cut may go on from here, so it is read on its own.
+            Ok(End::Length) => self.score(node, work, (true, false)),
+            _ => self.score(node, work, (true, true)),
+        };
         if let Some(landing) = self.landed.get_mut(&key) {
             landing.scoring = scoring;
         }
     }
 
-    fn score(&mut self, node: NodeId, work: WorkId, ended: bool) -> Scoring {
+    /// Has a trajectory scored. Where it has `ended`, what follows its last
+    /// separator is a step too; `shared` says whether one that says the same may
+    /// be scored in its place.
+    fn score(&mut self, node: NodeId, work: WorkId, (ended, shared): (bool, bool)) -> Scoring {
         if self.judge.missing.is_some() {
             return Scoring::Failed;
         }
         let text = self.tree.trajectory(node);
+        let mut passage = None;
         if !self.judge.leases.contains_key(&node) {
-            let nearest = self.tree.ancestors(node).find_map(|id| self.judge.leases.get(&id));
-            let Some(lease) = nearest.or(self.judge.root.as_deref()).map(Lease::fork) else {
+            let nearest = self.tree.ancestors(node).find(|id| self.judge.leases.contains_key(id));
+            if shared {
+                let from = nearest.unwrap_or(NodeId::ROOT);
+                let known = if from == NodeId::ROOT { 0 } else { self.tree.length(from) };
+                let ids = text.tokens[known..].iter().map(|token| token.id).collect();
+                let said = Passage { from, ids, ended };
+                if let Some(scoring) = self.said_before(&said, node, work) {
+                    return scoring;
+                }
+                passage = Some(said);
+            }
+            let lease = nearest.and_then(|id| self.judge.leases.get(&id));
+            let Some(lease) = lease.or(self.judge.root.as_deref()).map(Lease::fork) else {
                 return Scoring::Failed;
             };
             self.judge.leases.insert(node, lease);
@@ -94,26 +153,77 @@ impl Choice {
         self.judge.tokens = tokens;
         self.judge.steps += u32::try_from(reading.steps()).unwrap_or(u32::MAX);
         let scores = lease.score(reading);
-        self.aside.push(Box::pin(async move { Aside::Scored(work, scores.await) }));
+        if let Some(passage) = &passage {
+            self.judge.said.insert(passage.clone(), Said::Out(Vec::new()));
+        }
+        self.aside.push(Box::pin(async move { Aside::Scored(work, passage, scores.await) }));
         Scoring::Out
     }
 
-    /// Takes what the verifier says of a landing.
-    pub(super) fn scored(&mut self, work: WorkId, result: Result<Vec<f64>, VerifyError>) {
-        let Some((_, landing)) = self.landed.iter_mut().find(|((_, id), _)| *id == work) else { return };
-        let node = landing.node;
-        landing.scoring = match (result, self.judge.leases.get_mut(&node)) {
-            (Ok(scores), Some(lease)) => {
-                lease.take(&scores);
-                self.tree.node_mut(node).scores = lease.scores().to_vec();
-                Scoring::Done
+    /// What becomes of a trajectory of which another has said the same before.
+    fn said_before(&mut self, passage: &Passage, node: NodeId, work: WorkId) -> Option<Scoring> {
+        match self.judge.said.get_mut(passage)? {
+            Said::Out(waiting) => {
+                waiting.push(work);
+                Some(Scoring::Out)
             }
-            (Err(error), _) => {
+            Said::Scored { by, read, scores } => {
+                let (by, read) = (*by, *read);
+                self.tree.node_mut(node).scores.clone_from(scores);
+                self.judge.follow(node, (by, read), passage.ended);
+                Some(Scoring::Done)
+            }
+        }
+    }
+
+    /// Takes what the verifier says of a landing, and of those that wait for it.
+    pub(super) fn scored(
+        &mut self,
+        work: WorkId,
+        passage: Option<Passage>,
+        result: Result<Vec<f64>, VerifyError>,
+    ) {
+        let waiting = match passage.as_ref().and_then(|passage| self.judge.said.remove(passage)) {
+            Some(Said::Out(waiting)) => waiting,
+            Some(Said::Scored { .. }) | None => Vec::new(),
+        };
+        let known = match result {
+            Ok(scores) => self.node_of(work).and_then(|by| {
+                let lease = self.judge.leases.get_mut(&by)?;
+                lease.take(&scores);
+                Some((by, lease.position(), lease.scores().to_vec()))
+            }),
+            Err(error) => {
                 tracing::warn!(%error, "the verifier gave no score");
                 self.judge.missing = Some(Missing::Fault(error));
-                Scoring::Failed
+                None
             }
-            (Ok(_), None) => Scoring::Failed,
         };
+        for work in [work].into_iter().chain(waiting) {
+            let Some(node) = self.node_of(work) else { continue };
+            let scoring = match &known {
+                Some((by, read, scores)) => {
+                    self.tree.node_mut(node).scores.clone_from(scores);
+                    let ended = passage.as_ref().is_none_or(|passage| passage.ended);
+                    self.judge.follow(node, (*by, *read), ended);
+                    Scoring::Done
+                }
+                None => Scoring::Failed,
+            };
+            if let Some(landing) = self.landing_of(work) {
+                landing.scoring = scoring;
+            }
+        }
+        if let (Some(passage), Some((by, read, scores))) = (passage, known) {
+            self.judge.said.insert(passage, Said::Scored { by, read, scores });
+        }
+    }
+
+    fn landing_of(&mut self, work: WorkId) -> Option<&mut Landing> {
+        self.landed.iter_mut().find(|((_, id), _)| *id == work).map(|(_, landing)| landing)
+    }
+
+    fn node_of(&mut self, work: WorkId) -> Option<NodeId> {
+        self.landing_of(work).map(|landing| landing.node)
     }
 }
