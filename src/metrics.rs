@@ -102,6 +102,8 @@ pub struct Metrics {
     pub engine_computed: IntCounter,
     /// Positions computed once more because their logits were needed again.
     pub engine_recomputed: IntCounter,
+    /// Positions copied from a branch that held the same tokens.
+    pub engine_copied: IntCounter,
     /// Positions of prompts that were looked up in the prefix index.
     pub engine_looked_up: IntCounter,
     /// Positions whose KV was found in the prefix index.
@@ -311,6 +313,11 @@ impl Metrics {
                 r,
                 "espalier_engine_recomputed_positions_total",
                 "Positions computed once more because their logits were needed again.",
+            )?,
+            engine_copied: counter(
+                r,
+                "espalier_engine_copied_positions_total",
+                "Positions whose KV another branch of the request computed in the same step.",
             )?,
             engine_looked_up: counter(
                 r,

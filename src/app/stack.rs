@@ -185,5 +185,6 @@ pub fn tree_config(args: &EngineArgs) -> tree::Config {
         step_positions: args.step_positions.get(),
         queue: QUEUE,
         grouped: true,
+        twins: true,
     }
 }

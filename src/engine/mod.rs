@@ -141,6 +141,9 @@ pub struct RequestCounts {
     /// Positions computed once more, because their logits were needed again or
     /// their branch had been preempted.
     pub recomputed: u64,
+    /// Positions whose KV was copied from another branch of the request, which
+    /// held the same tokens and computed it in the same step.
+    pub copied: u64,
     /// Positions taken from the prefix index, where another request, or another
     /// branch of this one, had computed them.
     pub reused: u64,

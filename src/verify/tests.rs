@@ -39,7 +39,8 @@ fn rig(positions: usize, step_positions: usize) -> Rig {
     let shape = ModelConfig::from_json(&read("config.json")).expect("a configuration");
     let model = Weights::open(&directory).expect("opens").load(shape, &mut |_, _| {}).expect("loads");
     let kv_bytes = TreeEngine::block_bytes(&model) * positions.div_ceil(TreeEngine::BLOCK);
-    let settings = tree::Config { kv_bytes, threads: 1, step_positions, queue: 8, grouped: true };
+    let settings =
+        tree::Config { kv_bytes, threads: 1, step_positions, queue: 8, grouped: true, twins: true };
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let engine = TreeEngine::new(model, Vec::new(), tokenizer, metrics, &settings).expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");

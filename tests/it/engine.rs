@@ -54,7 +54,8 @@ pub(crate) fn rig_over(
     (step_positions, kv_bytes): (usize, usize),
 ) -> Rig {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
-    let settings = tree::Config { kv_bytes, threads: 2, step_positions, queue: 64, grouped: true };
+    let settings =
+        tree::Config { kv_bytes, threads: 2, step_positions, queue: 64, grouped: true, twins: true };
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
         .expect("builds");
     let vocab = engine.caps().vocab;
@@ -237,7 +238,7 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
         // The last token of each segment is known but not computed.
         let unique = at + n - 3;
         let counts = root.counts().await.expect("counts");
-        assert_eq!(counts.computed as usize, unique);
+        assert_eq!((counts.computed + counts.copied) as usize, unique);
         assert_eq!((counts.recomputed, counts.sampled as usize, counts.branches), (0, n, 3));
         // A fork of an inner node: its settle computes the one token that is
         // pending, its own later segments nothing twice.
@@ -245,7 +246,7 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
         let inner = forks[0].fork(9);
         let (more, _) = decode(&inner, segment(5, 1.0)).await;
         let counts = root.counts().await.expect("counts");
-        assert_eq!(counts.computed as usize, unique + 1 + more.len() - 1);
+        assert_eq!((counts.computed + counts.copied) as usize, unique + 1 + more.len() - 1);
         assert_eq!(counts.recomputed, 0);
         // Cutting back to a computed position needs its logits once more.
         let back = forks[0].fork(10);

@@ -304,8 +304,14 @@ async fn rig() -> Rig {
     let loaded = found.check().expect("fits").load(&mut |_, _| {}).expect("loads");
     let tokenizer = Arc::new(loaded.tokenizer);
     let [policy, prm] = [(); 2].map(|()| Arc::new(Metrics::new().expect("unique names")));
-    let settings =
-        || tree::Config { kv_bytes: 64 << 20, threads: 1, step_positions: 256, queue: 8, grouped: true };
+    let settings = || tree::Config {
+        kv_bytes: 64 << 20,
+        threads: 1,
+        step_positions: 256,
+        queue: 8,
+        grouped: true,
+        twins: true,
+    };
     let engine =
         TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(&policy), &settings())
             .expect("builds");
@@ -374,7 +380,7 @@ async fn a_verifier_computes_the_tokens_that_are_reported_and_no_others() {
             // that is part of what was put through.
             let count = || {
                 let computed = rig.prm.engine_computed.get() - rig.prm.engine_recomputed.get();
-                computed + rig.prm.engine_reused.get()
+                computed + rig.prm.engine_copied.get() + rig.prm.engine_reused.get()
             };
             let before = count();
             let done = finished(&rig, name, settings.clone(), problem).await;

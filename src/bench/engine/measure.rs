@@ -172,8 +172,13 @@ impl Stage {
     pub(super) fn new(subject: &Subject, blocks: usize, grouped: bool) -> Result<Self, BenchError> {
         let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
         let needed = blocks * TreeEngine::block_bytes(&subject.model);
-        let config =
-            Config { grouped, kv_bytes: subject.config.kv_bytes.max(needed), ..subject.config.clone() };
+        // Every branch is computed, though some say the same: a workload is its rows.
+        let config = Config {
+            grouped,
+            twins: false,
+            kv_bytes: subject.config.kv_bytes.max(needed),
+            ..subject.config.clone()
+        };
         let tokenizer = Arc::clone(&subject.tokenizer);
         // No token ends a branch, so that every run decodes the same number.
         let engine = TreeEngine::new(

@@ -392,7 +392,7 @@ impl Life<'_> {
         }
         let same = counts.sampled + counts.injected == self.heard
             && counts.branches == self.forks
-            && (!self.exact || counts.computed + counts.reused == self.unique);
+            && (!self.exact || counts.computed + counts.copied + counts.reused == self.unique);
         if !same {
             let (heard, forks, unique) = (self.heard, self.forks, self.unique);
             let text = format!("heard {heard}, forked {forks}, needed {unique}, and the engine: {counts:?}");

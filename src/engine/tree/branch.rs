@@ -3,6 +3,7 @@
 
 use super::kv::Table;
 use super::prefix::NodeId;
+use super::twins::History;
 use crate::engine::{End, EngineError, Reply, Report, RequestId, Segment, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
 use crate::token::TokenId;
@@ -16,7 +17,7 @@ pub(super) struct BranchState {
     /// Key of its random numbers.
     pub key: u64,
     /// Every token, prompt included.
-    pub tokens: Vec<TokenId>,
+    pub tokens: History,
     /// How many of them are the prompt.
     pub prompt: usize,
     /// Blocks of the positions computed so far.
@@ -105,7 +106,7 @@ impl BranchState {
         Self {
             request,
             key: 0,
-            tokens: prompt.to_vec(),
+            tokens: prompt.into(),
             prompt: prompt.len(),
             table: Table::default(),
             node,

@@ -186,7 +186,7 @@ impl<M: Forward> TreeEngine<M> {
         } else if tokens.iter().any(|&token| token as usize >= vocab) {
             state.fault = Some(EngineError::Misuse("a token lies outside the vocabulary"));
         } else if !tokens.is_empty() {
-            state.tokens.extend_from_slice(tokens);
+            state.tokens.extend(tokens);
             state.logits = None;
         }
     }

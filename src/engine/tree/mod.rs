@@ -44,6 +44,7 @@ mod schedule;
 mod score;
 mod store;
 pub mod threads;
+mod twins;
 
 use super::{BranchId, Caps, Command, End, Engine, EngineError, RequestId};
 use crate::metrics::Metrics;
@@ -78,6 +79,9 @@ pub struct Config {
     /// Whether rows that share blocks attend to them together; `false` only
     /// serves to compare. What branches say is the same.
     pub grouped: bool,
+    /// Whether branches of a request that hold the same tokens are computed as
+    /// one; `false` only serves to compare. What they say is the same.
+    pub twins: bool,
 }
 
 /// Why an engine cannot be built.
@@ -103,6 +107,7 @@ pub struct TreeEngine<M = Cpu> {
     tokenizer: Arc<Tokenizer>,
     threads: Arc<Threads>,
     step_positions: usize,
+    twins: bool,
     most_waiting: usize,
     costs: Costs,
     /// Seconds since some moment; what steps take is measured by it.
@@ -184,6 +189,7 @@ impl<M: Forward> TreeEngine<M> {
             draws: (0..threads.count()).map(|_| sample::Scratch::default()).collect(),
             threads,
             step_positions: config.step_positions.max(1),
+            twins: config.twins,
             most_waiting: config.queue,
             costs: Costs::default(),
             clock: Box::new(move || start.elapsed().as_secs_f64()),

@@ -5,21 +5,31 @@ use super::draws::Dice;
 use super::fair::{self, Claim};
 use super::forward::Forward;
 use super::model::Row;
-use super::store::Store;
+use super::store::{BLOCK, Store};
 use super::{Forest, TreeEngine};
 use crate::engine::{EngineError, RequestId};
 use crate::token::TokenId;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A branch's share of a step: `rows` pending positions from `start` on.
 #[derive(Debug, Clone, Copy)]
-struct Share {
-    request: RequestId,
-    branch: u64,
-    start: usize,
-    rows: usize,
+pub(super) struct Share {
+    pub(super) request: RequestId,
+    pub(super) branch: u64,
+    pub(super) start: usize,
+    pub(super) rows: usize,
+    /// The branch that computes it, of the same request: this one, or a twin that
+    /// comes before it in the step.
+    pub(super) twin: u64,
+}
+
+impl Share {
+    /// Rows that the forward pass computes for it.
+    fn computed(&self) -> usize {
+        if self.twin == self.branch { self.rows } else { 0 }
+    }
 }
 
 impl<M: Forward> TreeEngine<M> {
@@ -28,14 +38,17 @@ impl<M: Forward> TreeEngine<M> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         self.forest.serve_kept_logits(&mut dice, &self.eos);
-        let shares = self.forest.schedule(self.step_positions, self.costs.overhead(), &mut self.store);
+        let mut shares = self.forest.schedule(self.step_positions, self.costs.overhead(), &mut self.store);
         if shares.is_empty() {
             return Ok(());
+        }
+        if self.twins {
+            self.forest.pair(&mut shares);
         }
         let begun = (self.clock)();
         let outcome = self.compute(&shares);
         let seconds = (self.clock)() - begun;
-        let rows: usize = shares.iter().map(|share| share.rows).sum();
+        let rows: usize = shares.iter().map(Share::computed).sum();
         let metrics = &self.forest.metrics;
         metrics.engine_steps.inc();
         metrics.engine_step_seconds.observe(seconds);
@@ -77,7 +90,9 @@ impl<M: Forward> TreeEngine<M> {
         // writes first.
         let threads = &self.threads;
         catch_unwind(AssertUnwindSafe(|| model.run(&rows, store, threads)))
-            .unwrap_or_else(|_| Err("the forward pass panicked".to_owned()))
+            .unwrap_or_else(|_| Err("the forward pass panicked".to_owned()))?;
+        self.forest.copy_to_twins(shares, &mut self.store);
+        Ok(())
     }
 
     /// Counts a pass's positions and hands every branch its logits.
@@ -85,12 +100,17 @@ impl<M: Forward> TreeEngine<M> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         let logits: Vec<&[f32]> = self.model.logits().collect();
-        // The logits of each share, in their order.
+        // The logits of each share, in their order; a twin has those of the other.
         let mut rest = logits.as_slice();
+        let mut known: HashMap<u64, &[&[f32]]> = HashMap::new();
         let wanted: Vec<&[&[f32]]> = (shares.iter())
             .map(|share| {
+                if let Some(twin) = known.get(&share.twin) {
+                    return *twin;
+                }
                 let (own, others) = rest.split_at(self.forest.rows_wanted(share).min(rest.len()));
                 rest = others;
+                known.insert(share.branch, own);
                 own
             })
             .collect();
@@ -214,7 +234,7 @@ impl Forest {
                 if let Some((start, rows)) = self.extend(branch, pending.min(room), store) {
                     room -= rows;
                     served.insert(branch);
-                    shares.push(Share { request: id, branch, start, rows });
+                    shares.push(Share { request: id, branch, start, rows, twin: branch });
                 }
             }
         }
@@ -256,8 +276,8 @@ impl Forest {
     }
 
     fn rows(&self, shares: &[Share]) -> Vec<Row<'_>> {
-        let mut rows = Vec::with_capacity(shares.iter().map(|share| share.rows).sum());
-        for share in shares {
+        let mut rows = Vec::with_capacity(shares.iter().map(Share::computed).sum());
+        for share in shares.iter().filter(|share| share.computed() > 0) {
             let Some(state) = self.branches.get(&share.branch) else { continue };
             for position in share.start..share.start + share.rows {
                 rows.push(Row {
@@ -269,6 +289,19 @@ impl Forest {
             }
         }
         rows
+    }
+
+    /// Gives twins the KV that was computed for them elsewhere.
+    fn copy_to_twins(&self, shares: &[Share], store: &mut Store) {
+        for share in shares.iter().filter(|share| share.computed() == 0) {
+            let block = |branch: u64| {
+                let blocks = self.branches.get(&branch)?.table.blocks();
+                blocks.get(share.start / BLOCK).copied()
+            };
+            if let (Some(from), Some(to)) = (block(share.twin), block(share.branch)) {
+                store.copy_position((from, share.start % BLOCK), (to, share.start % BLOCK));
+            }
+        }
     }
 
     /// How many rows of logits a share has asked for.
@@ -285,12 +318,17 @@ impl Forest {
         let end = share.start + share.rows;
         let again = state.computed_before.clamp(share.start, end) - share.start;
         state.computed_before = state.computed_before.max(end);
-        if let Some(request) = self.requests.get_mut(&state.request) {
-            request.counts.computed += (share.rows - again) as u64;
+        let Some(request) = self.requests.get_mut(&state.request) else { return };
+        let fresh = (share.rows - again) as u64;
+        if share.computed() > 0 {
+            request.counts.computed += fresh;
             request.counts.recomputed += again as u64;
+            self.metrics.engine_computed.inc_by(fresh);
+            self.metrics.engine_recomputed.inc_by(again as u64);
+        } else {
+            request.counts.copied += fresh;
+            self.metrics.engine_copied.inc_by(fresh);
         }
-        self.metrics.engine_computed.inc_by((share.rows - again) as u64);
-        self.metrics.engine_recomputed.inc_by(again as u64);
         let done = state.pending() == 0;
         match &mut state.job {
             Some(Job::Logits { ids, rows, .. }) => {

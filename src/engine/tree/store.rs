@@ -88,6 +88,22 @@ impl Store {
         }
     }
 
+    /// Copies one position, a block and an offset in it, to another, in every layer.
+    pub(super) fn copy_position(&mut self, from: (BlockId, usize), to: (BlockId, usize)) {
+        let (heads, dim) = (self.kv_heads, self.head_dim);
+        for layer in &mut self.layers {
+            for head in 0..heads {
+                let base = |block: BlockId| (block as usize * heads + head) * dim * BLOCK;
+                let (source, target) = (base(from.0), base(to.0));
+                for i in 0..dim {
+                    layer.keys[target + i * BLOCK + to.1] = layer.keys[source + i * BLOCK + from.1];
+                }
+                let values = source + from.1 * dim..source + (from.1 + 1) * dim;
+                layer.values.copy_within(values, target + to.1 * dim);
+            }
+        }
+    }
+
     /// Carries out a copy-on-write. The whole block is copied: positions past
     /// the shared ones are never read before they are written.
     pub fn copy(&mut self, copy: BlockCopy) {

@@ -135,6 +135,7 @@ pub(super) fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Ri
         step_positions,
         queue: 100,
         grouped: true,
+        twins: true,
     };
     let engine =
         TreeEngine::over(model, Vec::new(), bundled(), Arc::clone(&metrics), &config).expect("builds");
@@ -185,7 +186,12 @@ impl Rig {
     }
 
     pub(super) fn fork(&mut self, parent: u64, child: u64) {
-        self.engine.apply(Command::Fork { parent, child, key: child });
+        self.fork_with(parent, child, child);
+    }
+
+    /// A fork that draws like every other one with its key.
+    fn fork_with(&mut self, parent: u64, child: u64, key: u64) {
+        self.engine.apply(Command::Fork { parent, child, key });
     }
 
     /// Work goes by the number of its branch.
@@ -276,7 +282,8 @@ fn a_pool_of_the_smallest_legal_size_finishes_every_request_whatever_its_width()
         let counts = rig.counts(root);
         assert_eq!(counts.sampled, 8 * each as u64);
         assert!(counts.recomputed > 0);
-        assert_eq!(counts.computed + counts.reused, (length + 8 * (each - 1)) as u64);
+        let known = counts.computed + counts.copied + counts.reused;
+        assert_eq!(known, (length + 8 * (each - 1)) as u64);
         for id in root..root + 9 {
             rig.free(id);
         }
@@ -431,7 +438,7 @@ fn rows_that_are_taken_back_before_they_run_are_not_counted() {
     rig.run();
     let counts = rig.counts(1);
     assert!(counts.preempted > 0);
-    assert_eq!(counts.computed + counts.reused, 16 + (40 - 1) + (60 + 5 - 1));
+    assert_eq!(counts.computed + counts.copied + counts.reused, 16 + (40 - 1) + (60 + 5 - 1));
 }
 
 #[test]
@@ -449,6 +456,43 @@ fn one_more_than_may_wait_is_refused() {
     rig.free(2);
     let _place = rig.open(5, Open::new(prompt(1, 40), 60, 1));
     assert_eq!(rig.engine.waiting.len(), 2);
+}
+
+#[test]
+fn of_branches_that_hold_the_same_tokens_one_is_computed() {
+    let mut rig = rig(200);
+    let start = prompt(3, 20);
+    rig.settled(1, Open::new(Arc::clone(&start), 200, 8));
+    for (child, key) in [(2, 7), (3, 7), (4, 7), (5, 8)] {
+        rig.fork_with(1, child, key);
+        rig.decode(child, 30);
+    }
+    // Another tenant's pace is its own affair.
+    rig.settled(10, Open { salt: Some("other".into()), ..Open::new(Arc::clone(&start), 200, 2) });
+    rig.fork_with(10, 11, 7);
+    rig.decode(11, 30);
+    rig.run();
+    for (child, key) in [(2, 7), (3, 7), (4, 7), (5, 8), (11, 7)] {
+        assert_eq!(rig.heard[&child].0, said(&start, key, 30), "branch {child}");
+    }
+    // The branch with key 8 goes along as far as it says the same.
+    let (seven, eight) = (said(&start, 7, 30), said(&start, 8, 30));
+    let along = seven.iter().zip(&eight).take_while(|(a, b)| a == b).count() as u64;
+    let counts = rig.counts(1);
+    assert_eq!((counts.computed, counts.copied), (20 + 29 + 29 - along, 2 * 29 + along));
+    assert_eq!(rig.counts(10).copied, 0);
+    assert_eq!(rig.metrics.engine_copied.get(), 2 * 29 + along);
+    // One that was cut back and says something else is no twin any more.
+    rig.engine.apply(Command::Truncate { branch: 3, len: 30 });
+    rig.engine.apply(Command::Append { branch: 3, tokens: vec![(seven[10] + 1) % VOCAB as TokenId] });
+    for child in [2, 3] {
+        rig.decode(child, 5);
+    }
+    rig.run();
+    let mut other = [&start, &seven[..10]].concat();
+    other.push((seven[10] + 1) % VOCAB as TokenId);
+    assert_eq!(rig.heard[&3].0, said(&other, 7, 5));
+    assert_eq!(rig.heard[&2].0, said(&[&start, seven.as_slice()].concat(), 7, 5));
 }
 
 /// Rows that each of some requests was given in one step, told apart by the
@@ -691,8 +735,10 @@ proptest! {
                     let model = naive[&parent].clone();
                     let request = &rig.engine.forest.requests[&model.request];
                     if model.settled && !model.busy && request.members.len() <= request.width {
-                        rig.fork(parent, next);
-                        naive.insert(next, Naive { key: next, ..model });
+                        // Of few keys, so that some say the same for a while.
+                        let key = next % 3;
+                        rig.fork_with(parent, next, key);
+                        naive.insert(next, Naive { key, ..model });
                         next += 1;
                     }
                 }

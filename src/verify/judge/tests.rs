@@ -50,8 +50,14 @@ fn rig(config: JudgeConfig) -> Rig {
     let shape = ModelConfig::from_json(&shape).expect("a configuration");
     let model = Weights::open(&directory).expect("opens").load(shape, &mut |_, _| {}).expect("loads");
     let (tokenizer, template) = parts();
-    let settings =
-        tree::Config { kv_bytes: 1 << 24, threads: 1, step_positions: 512, queue: 8, grouped: true };
+    let settings = tree::Config {
+        kv_bytes: 1 << 24,
+        threads: 1,
+        step_positions: 512,
+        queue: 8,
+        grouped: true,
+        twins: true,
+    };
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let engine = TreeEngine::new(model, vec![2], Arc::clone(&tokenizer), Arc::clone(&metrics), &settings);
     let (thread, handle) = EngineThread::spawn(engine.expect("builds")).expect("a thread");

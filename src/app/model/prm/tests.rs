@@ -51,8 +51,14 @@ fn checked(directory: &Path, format: Option<&str>) -> Result<CheckedPrm, ModelEr
 
 fn verifier(directory: &Path, format: Option<&str>) -> (Verifier, EngineThread) {
     let prm = checked(directory, format).expect("reads").load(&mut |_, _| {}).expect("loads");
-    let settings =
-        tree::Config { kv_bytes: 1 << 22, threads: 1, step_positions: 64, queue: 8, grouped: true };
+    let settings = tree::Config {
+        kv_bytes: 1 << 22,
+        threads: 1,
+        step_positions: 64,
+        queue: 8,
+        grouped: true,
+        twins: true,
+    };
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let engine = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, metrics, &settings).expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
