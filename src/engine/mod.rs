@@ -47,14 +47,20 @@ impl Caps {
     #[must_use]
     pub fn blocks_for(&self, prompt: usize, positions: usize, width: usize) -> usize {
         let private = positions.div_ceil(self.block) - prompt / self.block;
-        prompt.div_ceil(self.block) + width * private
+        self.shared(prompt, positions) + width * private
+    }
+
+    /// Blocks of the prompt. Where branches grow, one more than it fills: a
+    /// tail that another branch has part in is copied before it is written.
+    fn shared(&self, prompt: usize, positions: usize) -> usize {
+        if positions > prompt { prompt / self.block + 1 } else { prompt.div_ceil(self.block) }
     }
 
     /// The most branches that fit in the pool at once, given the same lengths.
     #[must_use]
     pub fn widest(&self, prompt: usize, positions: usize) -> usize {
         let private = positions.div_ceil(self.block) - prompt / self.block;
-        self.pool_blocks.saturating_sub(prompt.div_ceil(self.block)) / private.max(1)
+        self.pool_blocks.saturating_sub(self.shared(prompt, positions)) / private.max(1)
     }
 }
 

@@ -53,10 +53,7 @@ impl<M: Forward> TreeEngine<M> {
             let Some(((rank, root), Waiting { open, reply })) = self.waiting.pop() else { break };
             let node = forest.index.enter(&open.salt);
             let state = BranchState::root(root, &open.prompt, self.tokenizer.detokenizer(), node);
-            // A newcomer starts level with those that run: it is owed nothing
-            // for the time before it came.
-            let served = forest.requests.values().map(|request| request.served).min().unwrap_or(0);
-            forest.requests.insert(root, Request::new(rank, (root, &open), node, served));
+            forest.requests.insert(root, Request::new(rank, (root, &open), node));
             forest.branches.insert(root, state);
             forest.order.insert((rank, root));
             forest.metrics.engine_looked_up.inc_by(open.prompt.len() as u64);

@@ -42,6 +42,11 @@ impl Standing {
         Self { need: Need::Core, rank, branch: 0 }
     }
 
+    /// Whose it is.
+    pub(super) fn branch(self) -> u64 {
+        self.branch
+    }
+
     /// Whether the branch belongs to its request's smallest set.
     pub(super) fn is_core(self) -> bool {
         self.need == Need::Core
@@ -56,7 +61,7 @@ impl Forest {
     }
 
     /// How well each branch of a request is protected.
-    fn standings(&self, request: u64) -> impl Iterator<Item = Standing> {
+    pub(super) fn standings(&self, request: u64) -> impl Iterator<Item = Standing> {
         let request = self.requests.get(&request);
         let mut core = request.map_or(0, |request| request.minimum);
         request.into_iter().flat_map(move |request| {
@@ -208,7 +213,8 @@ impl Forest {
                 let (Some(state), Some(standing)) = (self.branches.get(&id), self.standing(id)) else {
                     continue;
                 };
-                let need = (state.tokens.len() + 1).div_ceil(BLOCK);
+                let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
+                let need = (state.tokens.len() + next).div_ceil(BLOCK);
                 // Surplus comes back only into what is left over, and where the
                 // others can go on for a while as well.
                 let fits = if standing.is_core() {

@@ -128,6 +128,8 @@ struct Forest {
     requests: HashMap<RequestId, Request>,
     /// Requests by rank.
     order: BTreeSet<(u64, RequestId)>,
+    /// Virtual time: of those that ran last, what the least served one had.
+    level: u64,
     /// Branches that a fault has ended and whose leases are still held.
     lost: HashSet<u64>,
     metrics: Arc<Metrics>,
@@ -201,6 +203,7 @@ impl<M: Forward> TreeEngine<M> {
                 branches: HashMap::new(),
                 requests: HashMap::new(),
                 order: BTreeSet::new(),
+                level: 0,
                 lost: HashSet::new(),
                 metrics,
             },
@@ -257,6 +260,9 @@ impl<M: Forward> Engine for TreeEngine<M> {
         self.admit();
         self.forest.unpark();
         let outcome = self.run_step();
+        // Whoever waits may fit now that a branch is idle, and nobody else may
+        // come to ask for another step.
+        self.admit();
         self.forest.publish_sizes();
         let busy = |request: &Request| !request.ready.is_empty() || !request.parked.is_empty();
         outcome.map(|()| self.forest.requests.values().any(busy))

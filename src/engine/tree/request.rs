@@ -18,6 +18,8 @@ pub(super) struct Request {
     pub weight: u32,
     /// Virtual time: rows that it was given, by weight.
     pub served: u64,
+    /// Whether it asked for rows in the last step.
+    pub awake: bool,
     /// The longest that a branch may get.
     pub positions: usize,
     /// The most branches alive at once, beside the root.
@@ -39,11 +41,12 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(rank: u64, (id, open): (u64, &Open), root: NodeId, served: u64) -> Self {
+    pub(super) fn new(rank: u64, (id, open): (u64, &Open), root: NodeId) -> Self {
         Self {
             rank,
             weight: open.priority.weight(),
-            served,
+            served: 0,
+            awake: false,
             positions: open.positions,
             width: open.width,
             minimum: open.minimum.max(1),

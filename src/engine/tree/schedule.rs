@@ -4,7 +4,9 @@ use super::branch::Job;
 use super::draws::Dice;
 use super::fair::{self, Claim};
 use super::forward::Forward;
+use super::memory::Standing;
 use super::model::Row;
+use super::prefix::Name;
 use super::store::{BLOCK, Store};
 use super::{Forest, TreeEngine};
 use crate::engine::{EngineError, RequestId};
@@ -155,14 +157,22 @@ impl Forest {
         let mut claimants = Vec::new();
         let waiting = self.prepare(&order);
         for &id in &order {
-            let Some(request) = self.requests.get(&id) else { continue };
+            let Some(request) = self.requests.get_mut(&id) else { continue };
             let able = request.ready.iter().filter(|branch| !waiting.contains(branch));
             let rows = able.filter_map(|branch| Some(self.branches.get(branch)?.pending())).sum();
             if rows > 0 {
+                // Who was idle, or has just come, starts level with those that
+                // were not: nothing is owed for that time.
+                if !request.awake {
+                    request.served = request.served.max(self.level);
+                }
                 claims.push(Claim { weight: request.weight, rows, served: request.served });
                 claimants.push(id);
             }
+            request.awake = rows > 0;
         }
+        let least = claims.iter().map(|claim| claim.served).min();
+        self.level = self.level.max(least.unwrap_or(0));
         let room = fair::room(&claims, overhead, most);
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
@@ -181,7 +191,8 @@ impl Forest {
 
     /// Takes known prefixes and puts back positions whose logits are needed
     /// again. Returns the branches that wait for a block which another one is
-    /// about to compute.
+    /// about to compute. One waits only for a branch that stands ahead of it:
+    /// the first of all, which can have every block, waits for nobody.
     fn prepare(&mut self, order: &[RequestId]) -> HashSet<u64> {
         let ready: Vec<u64> = order
             .iter()
@@ -203,9 +214,23 @@ impl Forest {
                 self.cut(id, len);
             }
         }
-        // Those inside a block go on with it; of the others, one begins it.
-        let mut claimed: HashSet<_> = prefills.iter().filter(|p| p.2).map(|p| p.1).collect();
-        prefills.iter().filter(|p| !p.2 && !claimed.insert(p.1)).map(|p| p.0).collect()
+        if prefills.is_empty() {
+            return HashSet::new();
+        }
+        let standings = order.iter().flat_map(|&id| self.standings(id));
+        let standings: HashMap<u64, Standing> =
+            standings.map(|standing| (standing.branch(), standing)).collect();
+        let mut first = HashMap::new();
+        for (id, name, _) in &prefills {
+            let standing = standings.get(id);
+            let best = first.entry(*name).or_insert(standing);
+            *best = (*best).min(standing);
+        }
+        // Those inside a block go on with it.
+        let waits = |(id, name, begun): &&(u64, Name, bool)| {
+            !begun && first.get(name).is_some_and(|best| *best < standings.get(id))
+        };
+        prefills.iter().filter(waits).map(|(id, ..)| *id).collect()
     }
 
     /// Gives a request's rows to its branches: first one to each that is a

@@ -422,7 +422,7 @@ fn a_settled_branch_can_be_forked_though_its_kv_was_taken_and_its_turn_has_come_
 
 #[test]
 fn rows_that_are_taken_back_before_they_run_are_not_counted() {
-    let mut rig = rig(6);
+    let mut rig = rig(7);
     rig.settled(1, Open::new(prompt(1, 16), 96, 2));
     rig.fork(1, 2);
     rig.fork(1, 3);
@@ -586,6 +586,109 @@ proptest! {
                 prop_assert!(got as f64 >= part.min(width as f64 * 100.0), "{got} of {all}, {widths:?}");
             }
         }
+    }
+}
+
+#[test]
+fn whoever_was_idle_is_owed_nothing_for_that_time() {
+    let mut rig = rig_with(4000, 8, Box::new(|_| Ok(())));
+    let requests: Vec<u64> = (1..=10).map(|i| i * 1000).collect();
+    for &root in &requests[..9] {
+        rig.settled(root, Open::new(prompt(1, 20), 3000, 1));
+    }
+    rig.decode(1000, 2900);
+    for _ in 0..1000 {
+        rig.step().expect("runs");
+    }
+    // Eight others wake, and one comes: more than a step has rows.
+    rig.settled(10_000, Open::new(prompt(1, 20), 3000, 1));
+    for &root in &requests[1..] {
+        rig.decode(root, 2900);
+    }
+    let before = shares(&rig, &requests);
+    for _ in 0..100 {
+        rig.step().expect("runs");
+    }
+    let after = shares(&rig, &requests);
+    let got: Vec<u64> = after.iter().zip(&before).map(|(b, a)| b - a).collect();
+    assert!(got.iter().all(|&got| got as f64 >= 0.4 * 800.0 / 10.0), "{got:?}");
+}
+
+#[test]
+fn who_waits_is_let_in_when_the_last_that_runs_comes_to_its_end() {
+    let mut rig = rig(5);
+    rig.settled(1, Open::new(prompt(1, 40), 60, 1));
+    rig.decode(1, 20);
+    let mut waiting = rig.open(2, Open::new(prompt(2, 40), 60, 1));
+    rig.step().expect("runs");
+    assert!(waiting.try_recv().is_err(), "there is room for one");
+    // As the engine's thread does: it sleeps once there is nothing to run.
+    rig.run();
+    assert_eq!(waiting.try_recv(), Ok(Ok(())));
+}
+
+#[test]
+fn a_pool_of_the_smallest_legal_size_has_room_for_the_copy_of_a_shared_tail() {
+    let (length, limit) = (16, 64);
+    let needed = rig(1).engine.caps().blocks_for(length, limit, 1);
+    let open = Open::new(prompt(1, length), limit, 3);
+    let mut small = rig(needed - 1);
+    let refused = small.open(1, open.clone()).try_recv();
+    assert_eq!(refused, Ok(Err(EngineError::Pool { needed, blocks: needed - 1 })));
+    let mut rig = rig(needed);
+    rig.settled(1, open);
+    rig.fork(1, 2);
+    rig.decode(2, 34);
+    rig.run();
+    // Both list all blocks, the last one half full.
+    let (reply, _settled) = Reply::new();
+    rig.engine.apply(Command::Settle { branch: 2, reply });
+    rig.run();
+    rig.fork(2, 3);
+    rig.decode(3, 5);
+    rig.run();
+    assert_eq!(rig.heard[&3].1, Some(Ok(End::Length)));
+}
+
+#[test]
+fn a_branch_that_may_not_grow_comes_back_into_a_pool_that_it_fills() {
+    let mut rig = rig_with(4, 16, Box::new(|_| Ok(())));
+    let _opened = rig.open(1, Open::new(prompt(1, 64), 64, 1));
+    rig.step().expect("admits");
+    let (reply, mut settled) = Reply::new();
+    rig.engine.apply(Command::Settle { branch: 1, reply });
+    rig.step().expect("runs");
+    // Someone of a higher class takes its blocks, and goes.
+    let open = Open { priority: Priority::High, ..Open::new(prompt(2, 30), 40, 1) };
+    let _first = rig.open(2, open);
+    rig.step().expect("runs");
+    rig.decode(2, 4);
+    rig.run();
+    rig.free(2);
+    rig.run();
+    assert!(rig.counts(1).preempted > 0, "its blocks were taken");
+    assert_eq!(settled.try_recv(), Ok(Ok(())));
+}
+
+#[test]
+fn a_branch_waits_for_another_s_prefill_only_where_that_one_stands_ahead() {
+    let mut rig = rig_with(12, 8, Box::new(|_| Ok(())));
+    rig.settled(100, Open::new(prompt(1, 144), 160, 2));
+    rig.fork(100, 101);
+    rig.fork(100, 102);
+    // Another request takes the whole pool and goes.
+    rig.settled(300, Open::new(prompt(2, 192), 192, 1));
+    rig.free(300);
+    // Two branches compute the same prompt again, the younger one first, beside a
+    // request with which they fill the pool.
+    let _opened = rig.open(200, Open::new(prompt(2, 112), 150, 1));
+    rig.decode(102, 10);
+    rig.step().expect("runs");
+    rig.decode(200, 30);
+    rig.decode(101, 10);
+    rig.run();
+    for branch in [101, 102, 200] {
+        assert_eq!(rig.heard[&branch].1, Some(Ok(End::Length)), "branch {branch}");
     }
 }
 
