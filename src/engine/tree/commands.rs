@@ -47,11 +47,13 @@ impl<M: Forward> TreeEngine<M> {
             let whole = caps.blocks_for(open.prompt.len(), open.positions, minimum);
             let begin = whole.min(open.prompt.len().div_ceil(BLOCK) + minimum);
             let standing = Standing::newcomer(rank);
-            if !forest.make_room(begin + forest.wanted(standing), standing) {
+            let node = forest.index.enter(&open.salt);
+            let need = begin + forest.wanted(standing);
+            if !forest.make_room_for((node, &open.prompt), need, standing) {
+                forest.index.leave(&open.salt);
                 break;
             }
             let Some(((rank, root), Waiting { open, reply })) = self.waiting.pop() else { break };
-            let node = forest.index.enter(&open.salt);
             let state = BranchState::root(root, &open.prompt, self.tokenizer.detokenizer(), node);
             forest.requests.insert(root, Request::new(rank, (root, &open), node));
             forest.branches.insert(root, state);

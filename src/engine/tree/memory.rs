@@ -12,8 +12,9 @@
 use super::Forest;
 use super::branch::Job;
 use super::kv::BlockId;
-use super::prefix::Name;
+use super::prefix::{Name, NodeId};
 use super::store::BLOCK;
+use crate::token::TokenId;
 use std::collections::HashSet;
 
 /// How well a branch is protected; the greater gives way to the smaller.
@@ -51,6 +52,15 @@ impl Standing {
     pub(super) fn is_core(self) -> bool {
         self.need == Need::Core
     }
+}
+
+/// What is resident of a sequence.
+#[derive(Debug, Clone, Copy, Default)]
+struct Resident {
+    /// Its blocks.
+    blocks: usize,
+    /// Those of them that nobody holds.
+    idle: usize,
 }
 
 impl Forest {
@@ -94,11 +104,44 @@ impl Forest {
             .sum()
     }
 
+    /// Makes room for `need` blocks that are to hold a sequence from its beginning,
+    /// of which those that are resident are kept and not needed again.
+    pub(super) fn make_room_for(
+        &mut self,
+        (root, tokens): (NodeId, &[TokenId]),
+        need: usize,
+        standing: Standing,
+    ) -> bool {
+        let known = self.resident(root, tokens);
+        let fresh = need.saturating_sub(known.blocks);
+        self.free_up(fresh, known.idle, standing) || self.make_room(need, standing)
+    }
+
+    /// What is resident of a sequence; it is used now, so that others are given up
+    /// before it.
+    fn resident(&mut self, root: NodeId, tokens: &[TokenId]) -> Resident {
+        let mut known = Resident::default();
+        let mut node = root;
+        for run in tokens.chunks_exact(BLOCK) {
+            let Some((next, block)) = self.index.find(node, run) else { break };
+            self.index.touch(next);
+            node = next;
+            known.blocks += 1;
+            known.idle += usize::from(self.pool.is_idle(block));
+        }
+        known
+    }
+
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
     /// the KV of branches that stand behind `standing`, the last first. Takes
     /// nobody's KV where that would not be enough.
     pub(super) fn make_room(&mut self, need: usize, standing: Standing) -> bool {
-        if self.pool.free() + self.pool.idle() < need {
+        self.free_up(need, 0, standing)
+    }
+
+    /// The same where so many idle blocks are not to be given up.
+    fn free_up(&mut self, need: usize, keep: usize, standing: Standing) -> bool {
+        if self.pool.free() + self.pool.idle() < need + keep {
             let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
                 .order
                 .iter()
@@ -107,11 +150,11 @@ impl Forest {
                 .partition(|other| *other > standing);
             let kept: HashSet<BlockId> =
                 ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks().iter().copied()).collect();
-            if self.blocks - kept.len() < need {
+            if self.blocks - kept.len() < need + keep {
                 return false;
             }
             behind.sort_unstable();
-            while self.pool.free() + self.pool.idle() < need
+            while self.pool.free() + self.pool.idle() < need + keep
                 && let Some(last) = behind.pop()
             {
                 self.park(last.branch);
@@ -218,7 +261,11 @@ impl Forest {
                 // Surplus comes back only into what is left over, and where the
                 // others can go on for a while as well.
                 let fits = if standing.is_core() {
-                    self.make_room(need, standing)
+                    let Some(root) = self.requests.get(&request).map(|request| request.root) else {
+                        continue;
+                    };
+                    let tokens = state.tokens.clone();
+                    self.make_room_for((root, &tokens), need, standing)
                 } else {
                     self.pool.free() + self.pool.idle() >= need + 2 * self.wanted(standing)
                 };

@@ -500,7 +500,7 @@ fn of_branches_that_hold_the_same_tokens_one_is_computed() {
 fn shares(rig: &Rig, requests: &[u64]) -> Vec<u64> {
     let counts = |id: &u64| {
         let counts = rig.engine.forest.requests[id].counts;
-        counts.computed + counts.recomputed
+        counts.computed + counts.copied + counts.recomputed
     };
     requests.iter().map(counts).collect()
 }
@@ -690,6 +690,23 @@ fn a_branch_waits_for_another_s_prefill_only_where_that_one_stands_ahead() {
     for branch in [101, 102, 200] {
         assert_eq!(rig.heard[&branch].1, Some(Ok(End::Length)), "branch {branch}");
     }
+}
+
+#[test]
+fn who_comes_back_finds_its_prefix_though_others_were_used_later() {
+    let mut rig = rig(20);
+    for (root, first, length) in [(1, 1, 160), (2, 2, 128)] {
+        rig.settled(root, Open::new(prompt(first, length), length, 1));
+        rig.free(root);
+    }
+    let longer = [&prompt(1, 160), prompt(3, 16).as_ref()].concat();
+    rig.settled(3, Open::new(longer.into(), 180, 1));
+    assert_eq!((rig.counts(3).reused, rig.counts(3).computed), (160, 16));
+    assert_eq!(rig.metrics.engine_evicted.get(), 0, "two blocks were free, and two are enough");
+    // Where it does not fit beside what is kept, something is given up all the same.
+    rig.free(3);
+    rig.settled(4, Open::new(prompt(4, 16 * 18), 16 * 19, 1));
+    assert_eq!(rig.counts(4).computed, 16 * 18);
 }
 
 #[test]
