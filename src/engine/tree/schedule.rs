@@ -7,7 +7,7 @@ use super::forward::Forward;
 use super::memory::Standing;
 use super::model::Row;
 use super::prefix::Name;
-use super::store::{BLOCK, Store};
+use super::store::Store;
 use super::{Forest, TreeEngine};
 use crate::engine::{EngineError, RequestId};
 use crate::token::TokenId;
@@ -29,7 +29,7 @@ pub(super) struct Share {
 
 impl Share {
     /// Rows that the forward pass computes for it.
-    fn computed(&self) -> usize {
+    pub(super) fn computed(&self) -> usize {
         if self.twin == self.branch { self.rows } else { 0 }
     }
 }
@@ -314,19 +314,6 @@ impl Forest {
             }
         }
         rows
-    }
-
-    /// Gives twins the KV that was computed for them elsewhere.
-    fn copy_to_twins(&self, shares: &[Share], store: &mut Store) {
-        for share in shares.iter().filter(|share| share.computed() == 0) {
-            let block = |branch: u64| {
-                let blocks = self.branches.get(&branch)?.table.blocks();
-                blocks.get(share.start / BLOCK).copied()
-            };
-            if let (Some(from), Some(to)) = (block(share.twin), block(share.branch)) {
-                store.copy_position((from, share.start % BLOCK), (to, share.start % BLOCK));
-            }
-        }
     }
 
     /// How many rows of logits a share has asked for.

@@ -9,6 +9,7 @@
 
 use super::Forest;
 use super::schedule::Share;
+use super::store::{BLOCK, Store};
 use crate::engine::RequestId;
 use crate::token::TokenId;
 use std::collections::HashMap;
@@ -73,6 +74,19 @@ impl Forest {
             // A fingerprint is no proof.
             if self.branches.get(&twin).is_some_and(|other| other.tokens == state.tokens) {
                 share.twin = twin;
+            }
+        }
+    }
+
+    /// Gives twins the KV that was computed for them elsewhere.
+    pub(super) fn copy_to_twins(&self, shares: &[Share], store: &mut Store) {
+        for share in shares.iter().filter(|share| share.computed() == 0) {
+            let block = |branch: u64| {
+                let blocks = self.branches.get(&branch)?.table.blocks();
+                blocks.get(share.start / BLOCK).copied()
+            };
+            if let (Some(from), Some(to)) = (block(share.twin), block(share.branch)) {
+                store.copy_position((from, share.start % BLOCK), (to, share.start % BLOCK));
             }
         }
     }
