@@ -7,6 +7,8 @@
 mod kernel;
 #[path = "../../src/engine/tree/kernel_attention.rs"]
 mod kernel_attention;
+#[path = "../../src/engine/tree/kernel_codes.rs"]
+mod kernel_codes;
 #[path = "../../src/engine/tree/kernel_kv.rs"]
 mod kernel_kv;
 #[path = "../../src/engine/tree/kernel_lanes.rs"]

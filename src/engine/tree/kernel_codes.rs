@@ -205,8 +205,8 @@ mod tests {
         assert_eq!(of(0x3C00), 1.0);
         assert_eq!(of(0xC000), -2.0);
         assert_eq!(of(0x7BFF), 65_504.0, "the largest");
-        assert_eq!(of(0x0001), 2f32.powi(-24), "the smallest, subnormal");
-        assert_eq!(of(0x0400), 2f32.powi(-14), "the smallest normal one");
+        assert_eq!(of(0x0001), 1.0 / 16_777_216.0, "2^-24, the smallest, subnormal");
+        assert_eq!(of(0x0400), 1.0 / 16_384.0, "2^-14, the smallest normal one");
         assert_eq!(of(0x3555), 0.333_251_95);
         assert_eq!(of(0x8000).to_bits(), (-0.0f32).to_bits());
     }
