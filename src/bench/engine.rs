@@ -15,6 +15,8 @@ mod numpy;
 mod report;
 mod shape;
 mod spread;
+#[cfg(feature = "mistralrs")]
+mod stock;
 mod workload;
 
 use super::BenchError;
@@ -63,6 +65,11 @@ pub struct Options {
     /// The same weights as a GGUF file in f32, for --llama.
     #[arg(long, value_name = "FILE", requires = "llama")]
     pub llama_model: Option<PathBuf>,
+    /// Run workload C on stock mistral.rs too, with the same weights as a
+    /// checkpoint directory.
+    #[cfg(feature = "mistralrs")]
+    #[arg(long, value_name = "DIR")]
+    pub mistralrs: Option<PathBuf>,
     /// Measure prefills of 512, 2,048 and 8,192 tokens instead of workloads.
     #[arg(long)]
     pub contexts: bool,
@@ -158,6 +165,11 @@ pub async fn run(
         };
     }
     let report = measure(&subject, &plan).await?;
+    #[cfg(feature = "mistralrs")]
+    let report = match &options.mistralrs {
+        Some(directory) => stock::beside(report, &subject, &plan, directory, loaded.eos).await?,
+        None => report,
+    };
     match options.json {
         true => document(&report, out),
         false => Ok(report.table(out)?),

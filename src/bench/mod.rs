@@ -28,6 +28,10 @@ pub enum BenchError {
     /// The server did not answer.
     #[error(transparent)]
     Client(#[from] crate::client::ClientError),
+    /// Stock mistral.rs failed.
+    #[cfg(feature = "mistralrs")]
+    #[error(transparent)]
+    Stock(#[from] crate::engine::mistralrs::StockError),
     /// The operating system refused something.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -9,6 +9,8 @@
 //! deliberately unknown here.
 
 mod handle;
+#[cfg(feature = "mistralrs")]
+pub mod mistralrs;
 mod reply;
 pub mod rng;
 mod sampling;

@@ -51,7 +51,7 @@ pub(super) struct Plan {
 }
 
 /// The most runs of others' engines: theirs take seconds.
-const PEER_RUNS: usize = 5;
+pub(super) const PEER_RUNS: usize = 5;
 
 /// The least runs of a product or of attention alone.
 const REPEATS: usize = 3;
@@ -131,6 +131,7 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
         grouping,
         fairness,
         llama,
+        mistralrs: None,
     })
 }
 

@@ -41,6 +41,38 @@ pub(super) struct Report {
     pub fairness: Option<Fairness>,
     /// llama.cpp on the same workloads, where it was asked.
     pub llama: Vec<Peer>,
+    /// mistral.rs on workload C, where it was asked.
+    pub mistralrs: Option<Stock>,
+}
+
+/// mistral.rs on workload C.
+#[derive(Debug, Serialize)]
+pub(super) struct Stock {
+    /// With its prefix cache off.
+    pub off: Cell,
+    /// With its prefix cache on.
+    pub on: Cell,
+    /// Our tokens per second by its better ones.
+    pub ratio: Option<f64>,
+}
+
+/// A figure that may not be had.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cell {
+    /// Tokens per second.
+    TokensPerSecond(Spread),
+    /// Why there is none.
+    Failed(String),
+}
+
+impl From<Result<Spread, String>> for Cell {
+    fn from(result: Result<Spread, String>) -> Self {
+        match result {
+            Ok(rate) => Self::TokensPerSecond(rate),
+            Err(why) => Self::Failed(why),
+        }
+    }
 }
 
 /// One workload.
@@ -264,7 +296,19 @@ impl Report {
                 rate.median, rate.lowest, rate.highest
             )?;
         }
-        Ok(())
+        let Some(stock) = &self.mistralrs else { return Ok(()) };
+        writeln!(out)?;
+        for (cache, cell) in [("off", &stock.off), ("on", &stock.on)] {
+            match cell {
+                Cell::TokensPerSecond(rate) => writeln!(
+                    out,
+                    "mistral.rs on C, prefix cache {cache}: {:.0} tokens/s ({:.0} - {:.0})",
+                    rate.median, rate.lowest, rate.highest
+                )?,
+                Cell::Failed(why) => writeln!(out, "mistral.rs on C, prefix cache {cache}: {why}")?,
+            }
+        }
+        stock.ratio.map_or(Ok(()), |ratio| writeln!(out, "C, ours / mistral.rs' better one: {ratio:.1}"))
     }
 
     fn products(&self, out: &mut dyn Write) -> io::Result<()> {
