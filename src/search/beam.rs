@@ -18,7 +18,7 @@
 //! Length: one state machine with its variants.
 
 use super::event::Candidate;
-use super::grove::{Grove, Growth, Index, State, Twig};
+use super::grove::{Grove, Growth, Index, State, Twig, best_of};
 use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Beam, Budget, Final, Marker, Scoring, Variant};
 use std::collections::{HashMap, VecDeque};
@@ -54,6 +54,9 @@ struct Order {
     parent: Option<Index>,
     growth: Growth,
     role: Role,
+    /// Its place among those of its level, the best parents' first; what is
+    /// ordered for a candidate's value comes after them.
+    rank: usize,
 }
 
 /// Why a twig is grown.
@@ -123,7 +126,8 @@ impl BeamSearch {
                     continue;
                 }
                 let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
-                orders.push(Order { parent, growth, role: Role::Candidate(group) });
+                let rank = orders.len();
+                orders.push(Order { parent, growth, role: Role::Candidate(group), rank });
             }
         }
         if orders.len() > most {
@@ -168,6 +172,10 @@ impl BeamSearch {
 
     fn launch(&mut self, room: usize) -> Vec<Work> {
         let mut works = Vec::new();
+        if self.orders.len() > room && self.grove.forks_left() > 0 {
+            // Not all of them can begin: the best parents' do.
+            self.orders.make_contiguous().sort_by_key(|order| order.rank);
+        }
         while let Some(&order) = self.orders.front() {
             let waiting = u32::try_from(self.orders.len()).unwrap_or(u32::MAX);
             // A twig that goes on on its parent's branch needs no room.
@@ -184,7 +192,33 @@ impl BeamSearch {
         works
     }
 
-    /// What a twig is worth by its scores; its likelihood where it has none.
+    /// Where branches take all the room, one makes way: a beam on which nothing
+    /// more is to be grown, else one that belongs to no candidate (a rollout or a
+    /// chain that was cut), else the worst of several beams with what was ordered
+    /// on it.
+    fn make_way(&mut self) -> Option<Work> {
+        let ordered = |index: Index| self.orders.iter().any(|order| order.parent == Some(index));
+        if let Some(place) = self.beams.iter().rposition(|index| !ordered(*index)) {
+            return self.grove.retire(self.beams.remove(place));
+        }
+        let kept: Vec<Index> = (self.level.iter())
+            .flat_map(|slot| slot.ahead.iter().chain([&slot.index]))
+            .chain(&self.beams)
+            .copied()
+            .collect();
+        let spare = self.grove.all(State::Held).filter(|index| !kept.contains(index));
+        let unlikely = |index: Index| (-self.grove.twig(index).likelihood(), 0.0);
+        if let Some(index) = best_of(spare, unlikely) {
+            return self.grove.retire(index);
+        }
+        let worst = if self.beams.len() > 1 { self.beams.pop()? } else { return None };
+        self.orders.retain(|order| order.parent != Some(worst));
+        self.later.retain(|order| order.parent != Some(worst));
+        self.grove.retire(worst)
+    }
+
+    /// What a twig is worth by its scores: nothing where it has none, and all
+    /// twigs the same without a verifier.
     fn score(&self, twig: &Twig) -> f64 {
         match self.beam.scoring {
             Scoring::Verifier(aggregate) => {
@@ -226,11 +260,17 @@ impl BeamSearch {
 
     /// Ends the level: merges equal candidates, keeps the best, orders the next.
     fn select(&mut self) -> Vec<Work> {
-        // What the candidates were forked from has done its part.
-        let beams = std::mem::take(&mut self.beams);
-        let mut works: Vec<Work> = beams.into_iter().filter_map(|index| self.grove.retire(index)).collect();
+        let candidates = std::mem::take(&mut self.level);
+        let usable = |slot: &Slot| {
+            let twig = self.grove.twig(slot.index);
+            twig.state == State::Complete || (twig.state == State::Held && !twig.stuck)
+        };
+        // What the candidates were forked from has done its part; where nothing
+        // came of it, the best of it is what can be completed.
+        let done = if candidates.iter().any(usable) { std::mem::take(&mut self.beams) } else { Vec::new() };
+        let mut works: Vec<Work> = done.into_iter().filter_map(|index| self.grove.retire(index)).collect();
         let mut level: Vec<Slot> = Vec::new();
-        for slot in std::mem::take(&mut self.level) {
+        for slot in candidates {
             let twig = self.grove.twig(slot.index);
             let same = |known: &Slot| {
                 let other = self.grove.twig(known.index);
@@ -369,7 +409,12 @@ impl BeamSearch {
         if let Scoring::Rollouts(count) = self.beam.scoring {
             if held(slot.index) {
                 let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
-                let order = Order { parent: Some(slot.index), growth, role: Role::Completion(place) };
+                let order = Order {
+                    parent: Some(slot.index),
+                    growth,
+                    role: Role::Completion(place),
+                    rank: usize::MAX,
+                };
                 self.orders.extend(std::iter::repeat_n(order, count as usize));
             }
             return;
@@ -377,7 +422,12 @@ impl BeamSearch {
         let end = slot.ahead.last().copied().unwrap_or(slot.index);
         if slot.ahead.len() < self.beam.lookahead as usize && held(end) {
             let growth = Growth { greedy: true, ..self.step() };
-            self.orders.push_back(Order { parent: Some(end), growth, role: Role::Ahead(place) });
+            self.orders.push_back(Order {
+                parent: Some(end),
+                growth,
+                role: Role::Ahead(place),
+                rank: usize::MAX,
+            });
         }
     }
 
@@ -410,6 +460,13 @@ impl Strategy for BeamSearch {
             if !works.is_empty() || self.grove.in_flight() > 0 {
                 return works;
             }
+            if room == 0
+                && !self.orders.is_empty()
+                && !self.grove.is_mute()
+                && let Some(work) = self.make_way()
+            {
+                return vec![work];
+            }
             // What could not be begun will not be: its room is taken for good.
             self.orders.clear();
             self.later.clear();
@@ -419,11 +476,7 @@ impl Strategy for BeamSearch {
                     let groups = 0..self.beam.width as usize;
                     let roots: Vec<_> = groups.map(|group| (None, self.beam.expansion, group)).collect();
                     self.order(&roots);
-                    if self.orders.is_empty() || room == 0 || self.grove.is_mute() {
-                        self.finish()
-                    } else {
-                        Vec::new()
-                    }
+                    if self.orders.is_empty() || self.grove.is_mute() { self.finish() } else { Vec::new() }
                 }
                 Phase::Searching => self.select(),
                 Phase::Finishing => {
@@ -452,9 +505,11 @@ impl Strategy for BeamSearch {
                 self.level.len() - 1
             }
             Some(Role::Ahead(place)) => {
-                if self.grove.twig(index).tokens > 0 {
-                    self.level[place].ahead.push(index);
+                if self.grove.twig(index).tokens == 0 {
+                    // Nothing came of it, and the same again would not either.
+                    return;
                 }
+                self.level[place].ahead.push(index);
                 place
             }
             Some(Role::Completion(place)) => {

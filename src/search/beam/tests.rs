@@ -271,3 +271,72 @@ fn a_verifier_that_falls_silent_ends_the_search_with_what_there_is() {
     assert_eq!((forks(&works), retired), (vec![(3, u32::MAX)], vec![1, 2, 4]));
     assert_eq!(works[0].until, Until::End);
 }
+
+#[test]
+fn where_the_beams_take_all_the_room_the_worst_make_way_and_the_best_go_on() {
+    for variant in [Variant::Plain, Variant::Diverse, Variant::Balanced(10.0)] {
+        let mut search = search(Beam { variant, ..settings() });
+        let (works, _) = asked(&mut search);
+        for (work, score) in works.iter().zip([0.2, 0.9, 0.1, 0.3]) {
+            search.tell(work.id, Outcome::Grown(step(work.node.0, score)));
+        }
+        // Room for two branches, and the kept ones are two at least.
+        let mut alive: Vec<u32> = (1..5).collect();
+        let mut forked = Vec::new();
+        while forked.is_empty() {
+            for work in search.ask(2usize.saturating_sub(alive.len())) {
+                match work {
+                    Work::Retire(node) => alive.retain(|id| *id != node.0),
+                    Work::Extend(extend) => forked.push(extend.fork),
+                }
+            }
+        }
+        assert_eq!((alive, forked), (vec![2], vec![Some(NodeId(2))]), "{variant:?}");
+    }
+}
+
+#[test]
+fn in_a_short_room_the_best_parents_candidates_come_first() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    for (work, score) in works.iter().zip([0.8, 0.1, 0.2, 0.9]) {
+        search.tell(work.id, Outcome::Grown(step(work.node.0, score)));
+    }
+    // 1 and 4 are kept, in a room of four: each gets a candidate, and one then
+    // has all that it was to have.
+    assert_eq!(search.ask(0).len(), 2, "those that are not kept are given up");
+    let works: Vec<Extend> = search.ask(2).iter().map(super::super::chain::tests::extend).collect();
+    assert_eq!(forks(&works), [(5, 4), (6, 1)]);
+    for work in &works {
+        search.tell(work.id, Outcome::Grown(step(work.node.0, 0.5)));
+    }
+    // The best one's other candidate takes the place of the worse beam.
+    assert_eq!(search.ask(0), [Work::Retire(NodeId(1))]);
+    let works: Vec<Extend> = search.ask(1).iter().map(super::super::chain::tests::extend).collect();
+    assert_eq!(forks(&works), [(7, 4)]);
+}
+
+#[test]
+fn where_nothing_comes_of_a_level_the_best_beam_is_completed() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    let told = [step(1, 0.3), step(2, 0.9), step(3, 0.2), step(4, 0.8)];
+    let (works, _) = level(&mut search, &works, &told);
+    for work in &works {
+        search.tell(work.id, Outcome::Abandoned);
+    }
+    let (works, retired) = asked(&mut search);
+    assert_eq!((works[0].until, works[0].score), (Until::End, false));
+    assert_eq!((forks(&works), retired), (vec![(9, 2)], vec![4]), "2 is the better one");
+}
+
+#[test]
+fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
+    let mut search = search(Beam { width: 1, expansion: 1, lookahead: 2, ..settings() });
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9)]);
+    assert_eq!((forks(&works), works[0].greedy), (vec![(2, 1)], true));
+    let silent = Grown { tokens: 0, ids: Vec::new(), ..step(2, 0.9) };
+    let (works, _) = level(&mut search, &works, &[silent]);
+    assert_eq!((forks(&works), works[0].greedy), (vec![(3, 1)], false), "the next level's candidate");
+}
