@@ -9,7 +9,7 @@ use super::beam::BeamSearch;
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
 use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
-use crate::plan::{Auto, Beam, Budget, Marker, Scoring};
+use crate::plan::{Auto, Beam, Budget, Final, Marker, Scoring};
 
 /// A probe, and a search where it is not enough.
 #[derive(Debug)]
@@ -38,9 +38,7 @@ impl AutoSearch {
     /// Whether the probe's leading answer can be given at once.
     fn enough(&self, grove: &Grove) -> bool {
         let beam = &self.auto.beam;
-        let Some(chosen) = grove.elect((true, beam.likelihood.0), |twig| weight(beam, twig)) else {
-            return false;
-        };
+        let Some(chosen) = self.chosen(grove) else { return false };
         let Some(value) = &grove.twig(chosen).value else { return false };
         let all: f64 = grove.all(State::Complete).map(|index| weight(beam, grove.twig(index))).sum();
         let agreeing =
@@ -53,7 +51,8 @@ impl AutoSearch {
     }
 
     fn chosen(&self, grove: &Grove) -> Option<Index> {
-        grove.elect((true, self.auto.beam.likelihood.0), |twig| weight(&self.auto.beam, twig))
+        let beam = &self.auto.beam;
+        grove.elect((beam.choice != Final::Best, beam.likelihood.0), |twig| weight(beam, twig))
     }
 }
 

@@ -110,3 +110,15 @@ fn without_a_verifier_agreement_alone_decides() {
     let (search, next) = after(auto, [chain(0.1, "4"), chain(0.1, "5"), chain(0.1, "4")]);
     assert!(!next.is_empty() && !search.is_done());
 }
+
+#[test]
+fn a_probe_s_answer_is_chosen_as_the_search_s_is() {
+    let probe = || [chain(0.7, "4"), chain(0.6, "4"), chain(0.9, "5")];
+    let node = |choice| {
+        let auto = Auto { confidence: 0.3, beam: Beam { choice, ..settings().beam }, ..settings() };
+        let (search, next) = after(auto, probe());
+        assert!(next.is_empty() && search.is_done());
+        search.answer().map(|answer| answer.node.0)
+    };
+    assert_eq!([node(Final::Vote), node(Final::Best)], [Some(1), Some(3)]);
+}
