@@ -170,6 +170,20 @@ impl BeamSearch {
         }
     }
 
+    /// Among how many pieces of work the budget is shared: those ordered, and the
+    /// completions that candidates will need.
+    fn due(&self) -> u32 {
+        let is_candidate = |role: &Role| matches!(role, Role::Candidate(_));
+        let candidates = (self.orders.iter().map(|order| &order.role))
+            .chain(self.roles.values())
+            .filter(|role| is_candidate(role));
+        let completions = match self.beam.scoring {
+            Scoring::Rollouts(each) => candidates.count() * each as usize,
+            Scoring::Verifier(_) => 0,
+        };
+        u32::try_from(self.orders.len() + completions).unwrap_or(u32::MAX)
+    }
+
     fn launch(&mut self, room: usize) -> Vec<Work> {
         let mut works = Vec::new();
         if self.orders.len() > room && self.grove.forks_left() > 0 {
@@ -177,13 +191,17 @@ impl BeamSearch {
             self.orders.make_contiguous().sort_by_key(|order| order.rank);
         }
         while let Some(&order) = self.orders.front() {
-            let waiting = u32::try_from(self.orders.len()).unwrap_or(u32::MAX);
             // A twig that goes on on its parent's branch needs no room.
             if works.len() >= room && self.grove.forks_left() > 0 {
                 break;
             }
+            let share = match self.grove.spendable() / self.due() {
+                // What is in flight may leave something.
+                0 if self.grove.in_flight() > 0 => break,
+                0 => self.grove.spendable() / u32::try_from(self.orders.len()).unwrap_or(u32::MAX),
+                share => share,
+            };
             self.orders.pop_front();
-            let share = self.grove.spendable() / waiting;
             if let Some((index, work)) = self.grove.grow(order.parent, order.growth, share) {
                 self.roles.insert(index, order.role);
                 works.push(work);
@@ -272,14 +290,12 @@ impl BeamSearch {
         let mut level: Vec<Slot> = Vec::new();
         for slot in candidates {
             let twig = self.grove.twig(slot.index);
-            let same = |known: &Slot| {
-                let other = self.grove.twig(known.index);
-                other.parent == twig.parent && other.ids == twig.ids
-            };
             match twig.state {
                 // One that says nothing would say nothing for ever.
                 State::Held if twig.stuck => works.extend(self.drop_slot(&slot, false)),
-                State::Held | State::Complete if !level.iter().any(same) => level.push(slot),
+                State::Held | State::Complete if !level.iter().any(|known| self.is_same(known, &slot)) => {
+                    level.push(slot);
+                }
                 State::Held | State::Complete => works.extend(self.drop_slot(&slot, true)),
                 State::Growing | State::Gone => {}
             }
@@ -402,9 +418,21 @@ impl BeamSearch {
         works
     }
 
-    /// Orders what a candidate's value still needs.
+    /// Whether two candidates of a parent say the same. Subtrees that are to
+    /// differ begin at the same prompt, and one must not take another's place.
+    fn is_same(&self, a: &Slot, b: &Slot) -> bool {
+        let apart = self.beam.variant == Variant::Diverse && a.group != b.group;
+        let (a, b) = (self.grove.twig(a.index), self.grove.twig(b.index));
+        !apart && a.parent == b.parent && a.ids == b.ids
+    }
+
+    /// Orders what a candidate's value still needs; nothing for one that will be
+    /// merged with its equal.
     fn look_ahead(&mut self, place: usize) {
         let slot = &self.level[place];
+        if self.level[..place].iter().any(|known| self.is_same(known, slot)) {
+            return;
+        }
         let held = |index: Index| self.grove.twig(index).state == State::Held;
         if let Scoring::Rollouts(count) = self.beam.scoring {
             if held(slot.index) {
@@ -421,7 +449,10 @@ impl BeamSearch {
         }
         let end = slot.ahead.last().copied().unwrap_or(slot.index);
         if slot.ahead.len() < self.beam.lookahead as usize && held(end) {
-            let growth = Growth { greedy: true, ..self.step() };
+            // As with candidates, at the depth limit it is brought to its end.
+            let last = self.grove.twig(end).depth >= self.beam.steps.most;
+            let step = Growth { greedy: true, ..self.step() };
+            let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
             self.orders.push_back(Order {
                 parent: Some(end),
                 growth,

@@ -340,3 +340,65 @@ fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
     let (works, _) = level(&mut search, &works, &[silent]);
     assert_eq!((forks(&works), works[0].greedy), (vec![(3, 1)], false), "the next level's candidate");
 }
+
+#[test]
+fn every_candidate_gets_its_completions_however_early_the_others_landed() {
+    let budget = Budget { tokens: 60, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let beam = Beam { width: 1, scoring: Scoring::Rollouts(2), ..settings() };
+    let mut search = BeamSearch::new(Beam { steps: Steps { tokens: 5, ..beam.steps }, ..beam }, budget, None);
+    let (works, _) = asked(&mut search);
+    search.tell(works[0].id, Outcome::Grown(step(1, f64::NAN)));
+    // 53 tokens are left for its two completions and for two of the other's.
+    let (first, _) = asked(&mut search);
+    assert_eq!(first.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [13, 13]);
+    search.tell(works[1].id, Outcome::Grown(step(2, f64::NAN)));
+    let (second, _) = asked(&mut search);
+    assert_eq!(second.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [15, 15]);
+}
+
+#[test]
+fn orders_wait_for_what_is_in_flight_where_it_was_granted_everything() {
+    let budget = Budget { tokens: 32, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let steps = Steps { tokens: 16, ..settings().steps };
+    let mut search = BeamSearch::new(Beam { width: 1, lookahead: 1, steps, ..settings() }, budget, None);
+    let (works, _) = asked(&mut search);
+    assert_eq!(works.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [16, 16]);
+    search.tell(works[0].id, Outcome::Grown(Grown { tokens: 16, ids: vec![7; 16], ..step(7, 0.9) }));
+    assert!(asked(&mut search).0.is_empty(), "nothing is left for its rollout yet");
+    search.tell(works[1].id, Outcome::Grown(step(2, 0.5)));
+    let (works, _) = asked(&mut search);
+    assert_eq!(forks(&works), [(3, 1), (4, 2)]);
+    assert_eq!(works.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [7, 7]);
+}
+
+#[test]
+fn equal_steps_of_different_subtrees_are_two() {
+    let mut search = search(Beam { variant: Variant::Diverse, ..settings() });
+    let (works, _) = asked(&mut search);
+    let told = [step(1, 0.9), step(1, 0.9), step(1, 0.9), step(2, 0.1)];
+    let (works, retired) = level(&mut search, &works, &told);
+    // 1 and 3 are of the first subtree, 2 and 4 of the second.
+    assert_eq!((forks(&works), retired), (vec![(5, 1), (6, 1), (7, 2), (8, 2)], vec![3, 4]));
+}
+
+#[test]
+fn a_candidate_that_will_be_merged_has_no_rollouts_of_its_own() {
+    for beam in [Beam { lookahead: 1, ..settings() }, Beam { scoring: Scoring::Rollouts(2), ..settings() }] {
+        let mut search = search(Beam { width: 1, expansion: 3, ..beam });
+        let (works, _) = asked(&mut search);
+        let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(1, 0.9), step(2, 0.5)]);
+        assert!(works.iter().all(|work| work.fork != Some(NodeId(2))), "{works:?}");
+        assert!(works.iter().any(|work| work.fork == Some(NodeId(3))));
+    }
+}
+
+#[test]
+fn a_rollout_at_the_depth_limit_is_brought_to_its_end() {
+    let steps = Steps { most: 2, ..settings().steps };
+    let mut search = search(Beam { width: 1, expansion: 1, lookahead: 3, steps, ..settings() });
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9)]);
+    assert_eq!(works[0].until, Until::Step);
+    let (works, _) = level(&mut search, &works, &[step(2, 0.9)]);
+    assert_eq!((works[0].until, works[0].greedy), (Until::End, true));
+}
