@@ -27,6 +27,8 @@ use std::collections::HashMap;
 pub(super) struct Chains {
     grove: Grove,
     branches: u32,
+    /// Tokens that every chain can begin with.
+    share: u32,
     wave: u32,
     stop: VoteStop,
     by: By,
@@ -92,6 +94,7 @@ impl Chains {
         Self {
             grove: Grove::new(budget, marker),
             branches,
+            share: thinkable / branches,
             wave: wave.clamp(1, branches),
             stop,
             by,
@@ -145,6 +148,12 @@ impl Chains {
         weights
     }
 
+    /// What the heaviest complete chain weighs.
+    fn heaviest(&self) -> f64 {
+        let complete = self.grove.all(State::Complete);
+        complete.map(|index| self.weight(self.grove.twig(index))).fold(0.0, f64::max)
+    }
+
     /// Whether no chain that is still to end can change the vote.
     fn decided(&self) -> bool {
         if !self.vote.0
@@ -167,7 +176,12 @@ impl Chains {
             VoteStop::Fixed => false,
             VoteStop::Posterior(confidence) => {
                 let classes = self.classes();
-                let at = |place: usize| classes.get(place).copied().unwrap_or(0.0);
+                // Confidences have a scale of their own: the surest chain is one vote.
+                let vote = match self.by {
+                    By::Confidence(_) => self.heaviest(),
+                    By::Count | By::Score(_) | By::Likelihood => 1.0,
+                };
+                let at = |place: usize| classes.get(place).copied().unwrap_or(0.0) / vote;
                 at(0) > 0.0 && posterior::majority(at(0), at(1)) >= confidence
             }
             VoteStop::Window => {
@@ -178,14 +192,16 @@ impl Chains {
         }
     }
 
-    /// Another round for the chains that were cut.
+    /// Another round for the chains that were cut, with what is left beside the
+    /// shares of those that have not begun.
     fn resume(&mut self) -> Vec<Work> {
+        let kept = self.share.saturating_mul(self.branches - self.asked);
         let held: Vec<Index> = self.grove.all(State::Held).collect();
         let growth = self.growth();
         let mut works = Vec::new();
         for (place, &index) in held.iter().enumerate() {
             let waiting = u32::try_from(held.len() - place).unwrap_or(u32::MAX);
-            let share = self.grove.spendable().div_ceil(waiting);
+            let share = self.grove.spendable().saturating_sub(kept).div_ceil(waiting);
             works.extend(self.grove.resume(index, growth, share));
         }
         works

@@ -298,3 +298,34 @@ fn a_chain_without_a_score_weighs_what_the_others_do() {
     assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(3)));
     assert!((strategy.candidates()[2].score.unwrap_or(0.0) - 0.7).abs() < 1e-12);
 }
+
+#[test]
+fn confidences_are_no_votes_of_their_own_to_the_posterior() {
+    let measure = Measure { over: crate::plan::Over::Mean, window: 2 };
+    let weight = Weight::Confidence(measure);
+    let adaptive = Voting { wave: 2, stop: VoteStop::Posterior(0.95), weight, ..plain(8) };
+    let mut strategy = Chains::voting(adaptive, budget(800, 0, 8), None);
+    for wave in [0, 2] {
+        assert_eq!(strategy.ask(8).len(), 2, "two agree, which is not enough");
+        for id in wave..wave + 2 {
+            let Outcome::Grown(grown) = complete(9, &boxed("4"), -1.0) else { panic!("it has grown") };
+            strategy.tell(id, Outcome::Grown(Grown { confidences: vec![15.0; 4], ..grown }));
+        }
+    }
+    assert!(strategy.ask(8).is_empty() && strategy.is_done(), "four do, which is");
+}
+
+#[test]
+fn a_cut_chain_leaves_their_shares_to_those_that_have_not_begun() {
+    let adaptive = Voting { wave: 2, stop: VoteStop::Posterior(0.95), ..plain(4) };
+    let mut strategy = Chains::voting(adaptive, budget(100, 0, 4), None);
+    assert_eq!(grants(&strategy.ask(4)), [(1, 25), (2, 25)]);
+    strategy.tell(0, complete(5, &boxed("4"), -1.0));
+    strategy.tell(1, cut(25, "so", -1.0));
+    assert_eq!(grants(&strategy.ask(3)), [(2, 20)], "what the first left");
+    strategy.tell(2, cut(20, "so", -1.0));
+    assert_eq!(grants(&strategy.ask(3)), [(3, 25), (4, 25)]);
+    strategy.tell(3, complete(5, &boxed("5"), -1.0));
+    strategy.tell(4, complete(5, &boxed("6"), -1.0));
+    assert_eq!(grants(&strategy.ask(3)), [(2, 40)], "all have begun");
+}
