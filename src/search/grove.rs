@@ -86,6 +86,7 @@ pub(super) struct Growth {
 struct Flight {
     twig: Index,
     granted: u32,
+    until: Until,
 }
 
 /// A tree of twigs with its account.
@@ -165,6 +166,11 @@ impl Grove {
         (spendable / each.max(1)).max(u32::from(spendable > 0)) as usize
     }
 
+    /// Branches that take room.
+    pub(super) fn alive(&self) -> usize {
+        self.twigs.iter().filter(|twig| matches!(twig.state, State::Held | State::Growing)).count()
+    }
+
     /// Branches that may still be made.
     pub(super) fn forks_left(&self) -> u32 {
         self.budget.branches.saturating_sub(self.made)
@@ -205,7 +211,10 @@ impl Grove {
     /// Takes note of why a twig was not grown.
     fn refused(&mut self) {
         if self.spendable() == 0 {
-            self.starved = Some(Scarce::Tokens);
+            // What is in flight may leave something.
+            if self.flights.is_empty() {
+                self.starved = Some(Scarce::Tokens);
+            }
         } else if self.forks_left() == 0 && self.starved.is_none() {
             self.starved = Some(Scarce::Branches);
         }
@@ -271,7 +280,7 @@ impl Grove {
         let id = self.works;
         self.works += 1;
         self.granted += max_tokens;
-        self.flights.insert(id, Flight { twig: index, granted: max_tokens });
+        self.flights.insert(id, Flight { twig: index, granted: max_tokens, until: growth.until });
         let twig = &mut self.twigs[index];
         twig.state = State::Growing;
         Work::Extend(Extend {
@@ -288,7 +297,7 @@ impl Grove {
 
     /// Takes an outcome; says whose it is, if it is known and new.
     pub(super) fn land(&mut self, id: WorkId, outcome: Outcome) -> Option<Index> {
-        let Flight { twig: index, granted } = self.flights.remove(&id)?;
+        let Flight { twig: index, granted, until } = self.flights.remove(&id)?;
         self.granted -= granted;
         let twig = &mut self.twigs[index];
         match outcome {
@@ -303,7 +312,8 @@ impl Grove {
                 twig.ids.extend(grown.ids);
                 twig.mean_logprob = grown.mean_logprob;
                 twig.step_logprob = grown.step_logprob;
-                if !self.completing {
+                // Whole trajectories say nothing about how long a step is.
+                if until == Until::Step {
                     self.longest = self.longest.max(tokens);
                 }
                 if let Some(scores) = grown.scores {

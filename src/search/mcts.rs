@@ -45,9 +45,12 @@ pub(super) struct TreeSearch {
     waiting: VecDeque<Simulation>,
     /// Rollouts to begin, by leaf.
     rolls: VecDeque<Place>,
-    /// Steps that equal a sibling, or are empty, to be given up.
+    /// Steps that equal a sibling, or are empty, and rollouts that were cut: to be
+    /// given up.
     duplicates: Vec<Index>,
     begun: u32,
+    /// One answer was far enough ahead.
+    decided: bool,
     phase: Phase,
 }
 
@@ -80,6 +83,7 @@ impl TreeSearch {
             rolls: VecDeque::new(),
             duplicates: Vec::new(),
             begun: 0,
+            decided: false,
             phase: Phase::Searching,
         }
     }
@@ -328,11 +332,24 @@ impl TreeSearch {
         let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
         while works.len() + count as usize <= room.max(count as usize)
             && works.len() < room
-            && let Some(place) = self.rolls.pop_front()
+            && let Some(&place) = self.rolls.front()
         {
+            // Steps under way will need rollouts too.
+            let leaves = u32::try_from(self.rolls.len() + self.under_way.len()).unwrap_or(u32::MAX);
+            let share = match self.grove.spendable() / leaves.saturating_mul(count) {
+                // What is in flight may leave something.
+                0 if self.grove.in_flight() > 0 => break,
+                0 => self.grove.spendable() / count,
+                share => share,
+            };
+            if share == 0 {
+                self.grove.starved = Some(Scarce::Tokens);
+                break;
+            }
+            self.rolls.pop_front();
             let twig = self.nodes.get(place).twig;
             for _ in 0..count.min(u32::try_from(room - works.len()).unwrap_or(u32::MAX)) {
-                let Some((index, work)) = self.grove.grow(twig, growth, u32::MAX) else { break };
+                let Some((index, work)) = self.grove.grow(twig, growth, share) else { break };
                 self.rollouts.insert(index, place);
                 self.nodes.get_mut(place).rolling += 1;
                 works.push(work);
@@ -367,10 +384,11 @@ impl TreeSearch {
     }
 
     /// Where branches take all the room, the least visited one makes way on which
-    /// no simulation stands.
+    /// no simulation stands, and none waits for rollouts.
     fn make_way(&mut self) -> Option<Work> {
         let leaf = |place: Place| {
-            let stands = self.waiting.iter().any(|simulation| simulation.at == place);
+            let stands =
+                self.waiting.iter().any(|simulation| simulation.at == place) || self.rolls.contains(&place);
             let node = Some(self.nodes.get(place)).filter(|_| !stands)?;
             let index = node.twig.filter(|index| self.grove.twig(*index).state == State::Held)?;
             Some((place, index, (node.visits, self.score(self.grove.twig(index)))))
@@ -437,6 +455,10 @@ impl Strategy for TreeSearch {
             if !works.is_empty() {
                 return works;
             }
+            // One branch at least is left on which no simulation stands, and can make
+            // way for the others.
+            let standing = (room + self.grove.alive()).saturating_sub(1).max(1);
+            let in_flight = self.mcts.in_flight.min(u32::try_from(standing).unwrap_or(u32::MAX));
             // A step that goes on on its parent's branch needs no room.
             let room = if self.grove.forks_left() == 0 { room.max(1) } else { room };
             if !self.grove.is_mute() {
@@ -444,7 +466,7 @@ impl Strategy for TreeSearch {
                 while works.len() < room
                     && self.begun < self.mcts.simulations
                     && !self.nodes.get(ROOT).closed
-                    && self.nodes.get(ROOT).pending < self.mcts.in_flight
+                    && self.nodes.get(ROOT).pending < in_flight
                 {
                     match self.simulate() {
                         Some(work) => works.extend(work),
@@ -457,12 +479,12 @@ impl Strategy for TreeSearch {
             }
             let stands = !self.waiting.is_empty() || !self.rolls.is_empty();
             let open = self.begun < self.mcts.simulations && !self.nodes.get(ROOT).closed;
-            if room == 0
-                && !self.grove.is_mute()
-                && (stands || open)
-                && let Some(work) = self.make_way()
-            {
-                return vec![work];
+            if room == 0 && !self.grove.is_mute() && (stands || open) {
+                let wanted = (self.waiting.len() + self.rolls.len()).max(1);
+                let works: Vec<Work> = (0..wanted).map_while(|_| self.make_way()).collect();
+                if !works.is_empty() {
+                    return works;
+                }
             }
             let works = self.wind_up();
             if !works.is_empty() {
@@ -479,6 +501,9 @@ impl Strategy for TreeSearch {
             if twig.state == State::Complete {
                 let value = twig.value.clone();
                 self.nodes.get_mut(place).answers.push(value);
+            } else {
+                // One that was cut says nothing, and keeps no room.
+                self.duplicates.push(index);
             }
             let node = self.nodes.get_mut(place);
             node.rolling = node.rolling.saturating_sub(1);
@@ -490,6 +515,7 @@ impl Strategy for TreeSearch {
         // depend on how fast siblings are.
         let home = self.nodes.get(ROOT).visits > visits;
         let enough = self.phase == Phase::Searching && home && self.has_enough();
+        self.decided |= enough;
         if enough || self.phase == Phase::Finishing {
             self.phase = Phase::Finishing;
             self.abandon_standing();
@@ -501,6 +527,9 @@ impl Strategy for TreeSearch {
     }
 
     fn starved(&self) -> Option<Scarce> {
+        if self.decided || self.nodes.get(ROOT).visits == self.mcts.simulations {
+            return None;
+        }
         let short = self.grove.forks_left() == 0 && self.begun < self.mcts.simulations;
         self.grove.starved.or(short.then_some(Scarce::Branches))
     }

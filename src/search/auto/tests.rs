@@ -122,3 +122,16 @@ fn a_probe_s_answer_is_chosen_as_the_search_s_is() {
     };
     assert_eq!([node(Final::Vote), node(Final::Best)], [Some(1), Some(3)]);
 }
+
+#[test]
+fn whole_chains_say_nothing_about_how_long_a_step_is() {
+    let budget = Budget { tokens: 600, reserve: 0, branches: 9, branch_tokens: 500, verifier_tokens: None };
+    let mut grove = Grove::new(budget, None);
+    let growth = Growth { until: Until::End, greedy: false, score: false, most: 100 };
+    grove.grow(None, growth, u32::MAX);
+    grove.land(0, Outcome::Grown(Grown { tokens: 100, complete: true, ..Grown::default() }));
+    assert_eq!(grove.affordable(), 31, "500 at 16 each");
+    grove.grow(None, Growth { until: Until::Step, ..growth }, u32::MAX);
+    grove.land(1, Outcome::Grown(Grown { tokens: 50, extensible: true, ..Grown::default() }));
+    assert_eq!(grove.affordable(), 9, "450 at 50 each");
+}

@@ -301,6 +301,91 @@ fn where_no_more_branches_may_be_made_a_parent_does_not_grow_into_its_children()
     assert_eq!(tree.starved(), Some(Scarce::Branches));
 }
 
+#[test]
+fn in_a_small_room_simulations_still_go_on_to_their_end() {
+    const ROOM: usize = 4;
+    let mut tree = search(Mcts { simulations: 6, width: 8, whole: true, in_flight: 8, ..settings() });
+    let (mut alive, mut waiting, mut depths) = (Vec::new(), VecDeque::new(), HashMap::from([(0, 0)]));
+    while !tree.is_done() {
+        for work in tree.ask(ROOM - alive.len()) {
+            match work {
+                Work::Retire(node) => alive.retain(|id| *id != node.0),
+                Work::Extend(extend) => {
+                    let from = extend.fork.map_or(extend.node.0, |node| node.0);
+                    depths.insert(extend.node.0, depths[&from] + 1);
+                    alive.push(extend.node.0);
+                    assert!(alive.len() <= ROOM);
+                    waiting.push_back((extend.id, extend.node.0));
+                }
+            }
+        }
+        let Some((id, node)) = waiting.pop_front() else { continue };
+        if depths[&node] < 3 {
+            tree.tell(id, step(node, 0.5));
+        } else {
+            tree.tell(id, end(node, 0.5, "4"));
+            alive.retain(|id| *id != node);
+        }
+    }
+    assert_eq!((tree.nodes.get(ROOT).visits, tree.starved()), (6, None));
+    assert!(tree.candidates().iter().filter(|candidate| candidate.complete).count() >= 3);
+}
+
+#[test]
+fn a_leaf_that_waits_for_its_rollouts_makes_no_way() {
+    let mut tree = search(Mcts { scoring: Scoring::Rollouts(2), ..settings() });
+    asked(&mut tree);
+    tree.tell(0, step(1, f64::NAN));
+    asked(&mut tree);
+    tree.tell(1, end(2, f64::NAN, "4"));
+    tree.tell(2, end(3, f64::NAN, "4"));
+    assert_eq!(asked(&mut tree), [(4, Some(0))]);
+    tree.tell(3, step(4, f64::NAN));
+    assert_eq!(tree.ask(0), [Work::Retire(NodeId(1))], "the one that has its value");
+    assert_eq!(asked(&mut tree), [(5, Some(4)), (6, Some(4))]);
+    // One that is cut keeps no room.
+    tree.tell(4, step(5, f64::NAN));
+    assert_eq!(tree.ask(0), [Work::Retire(NodeId(5))]);
+}
+
+#[test]
+fn every_leaf_gets_its_rollouts_however_early_the_others_landed() {
+    let budget = Budget { tokens: 40, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let steps = Steps { tokens: 5, ..settings().steps };
+    let mcts = Mcts { scoring: Scoring::Rollouts(2), in_flight: 2, steps, ..settings() };
+    let mut tree = TreeSearch::new(mcts, budget, None);
+    assert_eq!(asked(&mut tree).len(), 2);
+    let grants = |works: Vec<Work>| works.iter().map(|work| extend(work).max_tokens).collect::<Vec<_>>();
+    tree.tell(0, step(1, f64::NAN));
+    // 33 tokens are left for two leaves.
+    assert_eq!(grants(tree.ask(100)), [8, 8]);
+    tree.tell(1, step(2, f64::NAN));
+    assert_eq!(grants(tree.ask(100)), [10, 10]);
+}
+
+#[test]
+fn a_search_that_came_to_its_own_end_was_short_of_nothing() {
+    let budget =
+        |tokens, branches| Budget { tokens, reserve: 0, branches, branch_tokens: 500, verifier_tokens: None };
+    // What is in flight was granted everything, and leaves most of it.
+    let mcts = Mcts { simulations: 3, width: 5, in_flight: 3, ..settings() };
+    let mut tree = TreeSearch::new(mcts, budget(60, 100), None);
+    assert_eq!(asked(&mut tree).len(), 2, "of 50 and 10 tokens");
+    tree.tell(0, end(1, 0.5, "4"));
+    assert_eq!(asked(&mut tree).len(), 1);
+    tree.tell(1, end(2, 0.5, "4"));
+    tree.tell(2, end(3, 0.5, "4"));
+    assert!(asked(&mut tree).is_empty() && tree.is_done());
+    assert_eq!(tree.starved(), None);
+    // It had its answer when it had made all its branches.
+    let enough = Some(Enough { after: 1, share: 0.5, score: 0.5 });
+    let mut tree = TreeSearch::new(Mcts { enough, ..settings() }, budget(60, 1), None);
+    asked(&mut tree);
+    tree.tell(0, end(1, 0.5, "4"));
+    assert!(asked(&mut tree).is_empty() && tree.is_done());
+    assert_eq!(tree.starved(), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
