@@ -7,6 +7,8 @@
 use super::{ModeName, Parameter, Settings};
 use crate::verify::Aggregate;
 
+mod size;
+
 /// A decoding mode with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mode {
@@ -332,56 +334,6 @@ impl Mode {
         }
     }
 
-    /// Its sizes as parameters: what [`Mode::within`] may lower.
-    #[must_use]
-    pub fn sizes(&self) -> Vec<(Parameter, u32)> {
-        let beam = |beam: &Beam| [(Parameter::Width, beam.width), (Parameter::Expansion, beam.expansion)];
-        match self {
-            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => Vec::new(),
-            Mode::SelfConsistency(Voting { branches, .. }) | Mode::BestOfN(Best { branches, .. }) => {
-                vec![(Parameter::Branches, *branches)]
-            }
-            Mode::Beam(own) => beam(own).to_vec(),
-            Mode::Auto(own) => {
-                let mut sizes = beam(&own.beam).to_vec();
-                sizes.push((Parameter::Probe, own.probe));
-                sizes
-            }
-        }
-    }
-
-    /// Branches that it likes to have alive at once.
-    #[must_use]
-    pub fn alive(&self) -> u32 {
-        let beam = |beam: &Beam| {
-            let candidates = beam.width * beam.expansion;
-            // The beams, their candidates, and a rollout beside each.
-            beam.width + 2 * candidates + if beam.lookahead > 0 { candidates * beam.lookahead } else { 0 }
-        };
-        match self {
-            Mode::Direct | Mode::ChainOfThought => 1,
-            Mode::SelfConsistency(Voting { branches, .. }) | Mode::BestOfN(Best { branches, .. }) => {
-                *branches
-            }
-            Mode::Beam(own) => beam(own),
-            Mode::Mcts(own) => own.simulations.saturating_mul(own.steps.most.min(16)).min(4_096),
-            Mode::Auto(own) => own.probe + beam(&own.beam),
-        }
-    }
-
-    /// Branches that it needs alive at once to be what it is; with fewer, choices
-    /// rather take turns.
-    #[must_use]
-    pub fn least_alive(&self) -> u32 {
-        let beam = |beam: &Beam| beam.width * (1 + beam.expansion);
-        match self {
-            Mode::Direct | Mode::ChainOfThought | Mode::SelfConsistency(_) | Mode::BestOfN(_) => 1,
-            Mode::Beam(own) => beam(own),
-            Mode::Mcts(own) => own.width.saturating_mul(own.steps.most.min(16)),
-            Mode::Auto(own) => own.probe.max(beam(&own.beam)),
-        }
-    }
-
     /// Which verifier it asks.
     #[must_use]
     pub fn asks(&self) -> Option<Asks> {
@@ -400,38 +352,33 @@ impl Mode {
         }
     }
 
+    /// How a verifier's scores of steps become one, where it asks one.
+    #[must_use]
+    pub fn aggregate(&self) -> Option<Aggregate> {
+        let of = |scoring: Scoring| match scoring {
+            Scoring::Verifier(aggregate) => Some(aggregate),
+            Scoring::Rollouts(_) => None,
+        };
+        match self {
+            Mode::Direct | Mode::ChainOfThought => None,
+            Mode::SelfConsistency(vote) => match vote.weight {
+                Weight::Score(aggregate) => Some(aggregate),
+                Weight::Count | Weight::Confidence(_) => None,
+            },
+            Mode::BestOfN(best) => match best.by {
+                Rank::Score(aggregate) | Rank::Judge(aggregate) => Some(aggregate),
+                Rank::Likelihood => None,
+            },
+            Mode::Beam(beam) => of(beam.scoring),
+            Mode::Mcts(mcts) => of(mcts.scoring),
+            Mode::Auto(auto) => of(auto.beam.scoring),
+        }
+    }
+
     /// Whether it reads the confidence of tokens.
     #[must_use]
     pub fn reads_confidence(&self) -> bool {
         matches!(self, Mode::SelfConsistency(Voting { weight: Weight::Confidence(_), .. }))
-    }
-
-    /// The same mode, no larger than what `samples` whole samples cost. More
-    /// samples never make it smaller. `None` where not even two fit.
-    #[must_use]
-    pub fn within(self, samples: u32) -> Option<Self> {
-        if samples < 2 && self.selects() {
-            return None;
-        }
-        let shrink = |beam: Beam| {
-            let candidates = samples.max(1);
-            let width = beam.width.min((candidates / 2).max(1));
-            let expansion = beam.expansion.min((candidates / width).max(1));
-            Beam { width, expansion, ..beam }
-        };
-        Some(match self {
-            Mode::Direct | Mode::ChainOfThought => self,
-            Mode::SelfConsistency(vote) => {
-                Mode::SelfConsistency(Voting { branches: vote.branches.min(samples), ..vote })
-            }
-            Mode::BestOfN(best) => Mode::BestOfN(Best { branches: best.branches.min(samples), ..best }),
-            Mode::Beam(beam) => Mode::Beam(shrink(beam)),
-            // It can stop after any simulation.
-            Mode::Mcts(mcts) => Mode::Mcts(mcts),
-            Mode::Auto(auto) => {
-                Mode::Auto(Auto { probe: auto.probe.min(samples), beam: shrink(auto.beam), ..auto })
-            }
-        })
     }
 }
 
@@ -476,7 +423,14 @@ impl Maker<'_> {
             "window" => VoteStop::Window,
             _ => VoteStop::Fixed,
         };
-        let wave = if stop == VoteStop::Fixed { branches } else { settings.count(Parameter::Wave) };
+        let wave = match (stop, settings.count(Parameter::Wave)) {
+            (VoteStop::Fixed, _) => branches,
+            (VoteStop::Window, 1) => {
+                notes.push("one chain always agrees with itself, so each wave has 2".to_owned());
+                2
+            }
+            (_, wave) => wave,
+        };
         let weight = match (settings.choice(Parameter::Vote), self.verifiers.prm) {
             ("verifier", Some(own)) => Weight::Score(self.aggregate(own)),
             ("verifier", None) => {

@@ -2,8 +2,8 @@
 //! limits.
 
 use super::{
-    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Setting, Settings, Terms,
-    Verifiers, split,
+    Budget, Config, Effort, Marker, Mode, ModeName, Parameter, Params, Plan, PlanError, Row, Setting,
+    Settings, Terms, Verifiers, split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer, with_instruction};
@@ -89,10 +89,24 @@ impl Planner {
         let most = branches.iter().copied().min();
         let settings = settings(params, &row, &mut notes)?;
         let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut notes);
-        let mode = self.fitting(wanted, (temperature, least, most), &mut notes);
+        let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
+        let positions = prompt.len() + longest as usize;
+        let caps = &self.parts.caps;
+        if caps.widest(prompt.len(), positions) == 0 {
+            let needed = caps.blocks_for(prompt.len(), positions, 1);
+            return Err(PlanError::Pool { needed, blocks: caps.pool_blocks });
+        }
+        // As many as fit when they get as long as branches usually do. Where
+        // some get longer, or others need room, the engine preempts.
+        let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
+        let fits = caps.widest(prompt.len(), usual).max(1);
+        let mode = self.fitting(wanted, temperature, (least, most, fits), &mut notes);
         let mut settings = if mode.kind() == row.mode { settings } else { Settings::default() };
         for (parameter, size) in mode.sizes() {
             settings.set(parameter, Setting::Count(size));
+        }
+        if let Some(aggregate) = mode.aggregate() {
+            settings.set(Parameter::Aggregate, Setting::Choice(aggregate.name()));
         }
         let thinking = !matches!(mode, Mode::Direct);
         let marker = self.marker.clone().filter(|_| thinking);
@@ -112,17 +126,6 @@ impl Planner {
             })
             .collect();
 
-        let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
-        let positions = prompt.len() + longest as usize;
-        let caps = &self.parts.caps;
-        if caps.widest(prompt.len(), positions) == 0 {
-            let needed = caps.blocks_for(prompt.len(), positions, 1);
-            return Err(PlanError::Pool { needed, blocks: caps.pool_blocks });
-        }
-        // As many as fit when they get as long as branches usually do. Where
-        // some get longer, or others need room, the engine preempts.
-        let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
-        let fits = caps.widest(prompt.len(), usual).max(1);
         let made: usize = choices.iter().map(|budget| budget.branches as usize).sum();
         let live = (choices.len() * mode.alive() as usize).min(fits).min(made);
         Ok(Plan {
@@ -244,11 +247,13 @@ impl Planner {
         Ok(shares.into_iter().map(bound).collect())
     }
 
-    /// The mode that fits: no wider than the tokens and branches allow.
+    /// The mode that fits: no wider than the tokens and branches allow, and than
+    /// what can be alive at once.
     fn fitting(
         &self,
         wanted: Mode,
-        (temperature, tokens, most): (f32, u32, Option<u32>),
+        temperature: f32,
+        (tokens, most, fits): (u32, Option<u32>, usize),
         notes: &mut Vec<String>,
     ) -> Mode {
         if !wanted.selects() {
@@ -265,28 +270,38 @@ impl Planner {
         }
         let each = self.parts.config.branch_tokens;
         let affordable = (tokens / each).max(1);
-        let bounds = [
-            (most, "reasoning.budget.branches".to_owned()),
+        let live = u32::try_from(fits).unwrap_or(u32::MAX);
+        let bounds: [(Option<u32>, Narrow, String); 3] = [
+            (most, Mode::within, "reasoning.budget.branches".to_owned()),
             (
                 Some(affordable),
+                Mode::within,
                 format!("{tokens} tokens, which are enough for {affordable} samples at {each} each"),
+            ),
+            (
+                Some(live),
+                Mode::alive_within,
+                format!("the KV pool, which has room for {live} branches at once"),
             ),
         ];
         let mut mode = wanted;
-        for (samples, bound) in bounds {
-            let Some(samples) = samples else { continue };
-            let Some(fitting) = mode.within(samples) else {
-                notes.push(format!("{name} was given up for one chain of thought by {bound}"));
+        for (bound, narrow, why) in bounds {
+            let Some(bound) = bound else { continue };
+            let Some(fitting) = narrow(mode, bound) else {
+                notes.push(format!("{name} was given up for one chain of thought by {why}"));
                 return Mode::ChainOfThought;
             };
             if let Some((from, to)) = narrowed(&mode, &fitting) {
-                notes.push(format!("width lowered from {from} to {to} by {bound}"));
+                notes.push(format!("width lowered from {from} to {to} by {why}"));
             }
             mode = fitting;
         }
         mode
     }
 }
+
+/// Makes a mode fit a bound.
+type Narrow = fn(Mode, u32) -> Option<Mode>;
 
 /// The sizes of a mode before and after it was made to fit, where they differ.
 fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {

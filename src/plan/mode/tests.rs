@@ -139,6 +139,49 @@ fn a_final_choice_that_only_a_tree_search_has_is_replaced_and_noted() {
     assert_eq!(notes, ["`final` by visits or value is for mcts, so a vote decides"]);
 }
 
+#[test]
+fn a_window_of_one_chain_is_of_two() {
+    let wave = |stop, wave| {
+        let settings = [(Parameter::Stop, Setting::Choice(stop)), (Parameter::Wave, Setting::Count(wave))];
+        let (mode, notes) = made(ModeName::SelfConsistency, &settings, VERIFIERS);
+        let Mode::SelfConsistency(vote) = mode else { panic!("{mode:?}") };
+        (vote.wave, notes.len())
+    };
+    assert_eq!([wave("window", 1), wave("window", 3), wave("posterior", 1)], [(2, 1), (3, 0), (1, 0)]);
+}
+
+#[test]
+fn what_values_a_candidate_is_part_of_its_cost() {
+    let sizes = |name, settings: &[(Parameter, Setting)], verifiers, samples| {
+        let within = made(name, settings, verifiers).0.within(samples);
+        within.map(|mode| mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>())
+    };
+    let lookahead = [(Parameter::Lookahead, Setting::Count(3))];
+    let of = |samples| sizes(ModeName::Lookahead, &lookahead, VERIFIERS, samples);
+    assert_eq!([of(64), of(32), of(7)], [Some(vec![4, 4]), Some(vec![4, 2]), None]);
+    // Two rollouts for each candidate.
+    let of = |samples| sizes(ModeName::Beam, &[], Verifiers::default(), samples);
+    assert_eq!([of(48), of(24), of(5)], [Some(vec![4, 4]), Some(vec![4, 2]), None]);
+    // Four chains of the probe before sixteen candidates.
+    let of = |samples| sizes(ModeName::Auto, &[], VERIFIERS, samples);
+    assert_eq!([of(20), of(19), of(2)], [Some(vec![4, 4, 4]), Some(vec![4, 3, 4]), None]);
+}
+
+#[test]
+fn beams_get_narrower_until_they_and_their_candidates_can_be_alive_at_once() {
+    let whole = made(ModeName::Beam, &[], VERIFIERS).0;
+    let sizes = |mode: Mode| mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>();
+    for (live, expected) in [(20, [4, 4]), (19, [4, 3]), (12, [4, 2]), (11, [3, 2]), (3, [1, 2])] {
+        let fitting = whole.alive_within(live).expect("it fits");
+        assert_eq!(sizes(fitting), expected, "{live}");
+        assert!(fitting.least_alive() <= live);
+    }
+    assert_eq!(whole.alive_within(2), None);
+    assert_eq!(made(ModeName::Mcts, &[], VERIFIERS).0.alive_within(1), None);
+    let vote = made(ModeName::SelfConsistency, &[], VERIFIERS).0;
+    assert_eq!(vote.alive_within(1), Some(vote), "chains take turns");
+}
+
 proptest! {
     #[test]
     fn more_budget_never_makes_a_mode_smaller(
@@ -156,7 +199,7 @@ proptest! {
             let whole = made(name, &settings, VERIFIERS).0;
             let (small, large) = (whole.within(less), whole.within(more));
             prop_assert_eq!(whole.within(100_000), Some(whole), "room for all of it");
-            let Some(small) = small else { prop_assert!(less < 2 && whole.selects()); continue };
+            let Some(small) = small else { prop_assert!(less < 4 && whole.selects()); continue };
             let Some(large) = large else { return Err(TestCaseError::fail("more is less")) };
             prop_assert_eq!((small.kind(), large.kind()), (whole.kind(), whole.kind()));
             let size = |mode: Mode| {

@@ -193,7 +193,9 @@ fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
     for name in [ModeName::BestOfN, ModeName::Lookahead, ModeName::Auto] {
         let plan = named(None, name);
         assert_eq!((plan.mode.kind(), tokens(&plan), plan.sampling.temperature), (name, vec![524_288], 0.8));
-        assert_eq!(plan.settings, crate::plan::Settings::default().of_mode(name));
+        let mut expected = crate::plan::Settings::default();
+        expected.set(Parameter::Aggregate, Setting::Choice("prod"));
+        assert_eq!(plan.settings, expected.of_mode(name), "with the verifier's own aggregate");
     }
     let cot = named(Some(Effort::Max), ModeName::Cot);
     assert_eq!((cot.mode, tokens(&cot), cot.effort), (Mode::ChainOfThought, vec![524_288], Effort::Max));
@@ -453,6 +455,27 @@ fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
     assert_eq!(live(needs(1)), Ok(least));
     let error = PlanError::Pool { needed: needs(1), blocks: needs(1) - 1 };
     assert_eq!(live(needs(1) - 1), Err(error));
+}
+
+#[test]
+fn a_small_pool_narrows_beams_and_the_plan_says_so() {
+    let whole = plan(&effort(Effort::High));
+    let usual = whole.prompt.len() + 2 * settings().plan.branch_tokens as usize;
+    let with = |width| {
+        let blocks = caps(2_048, 0).blocks_for(whole.prompt.len(), usual, width);
+        let bounded = Params { max_completion_tokens: some(8_192), ..effort(Effort::High) };
+        let positions = planner().plan(&bounded, 0).expect("a plan").positions;
+        let least = caps(2_048, 0).blocks_for(whole.prompt.len(), positions, 1);
+        let blocks = blocks.max(least);
+        let fits = caps(2_048, blocks).widest(whole.prompt.len(), usual);
+        (fits, planner_of(settings(), caps(2_048, blocks)).plan(&bounded, 0).expect("a plan"))
+    };
+    let (fits, narrow) = with(20);
+    assert_eq!((fits, narrow.mode, narrow.live), (20, beams(6, 2), 20));
+    let note = "width lowered from 8x4 to 6x2 by the KV pool, which has room for 20 branches at once";
+    assert_eq!(narrow.notes, [note]);
+    assert_eq!(narrow.settings.count(Parameter::Width), 6);
+    assert_eq!(with(40).1.mode, beams(8, 4));
 }
 
 #[test]
