@@ -197,6 +197,9 @@ async fn a_verifier_s_part_of_the_budget_is_never_exceeded() {
                 ended += 1;
                 let notes = search["notes"].to_string();
                 assert!(notes.contains("the verifier's part of the budget is spent"), "{name}: {notes}");
+                let chains = name.starts_with("vote") || name.starts_with("best");
+                let so = if chains { "weigh what the others do" } else { "ended with what it had" };
+                assert!(notes.contains(so), "{name}: {notes}");
             } else {
                 assert!(needed == 0 || bound == needed || name.starts_with("vote"), "{name}: {search}");
             }

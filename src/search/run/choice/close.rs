@@ -24,6 +24,7 @@ impl Choice {
             match self.strategy.starved() {
                 Some(Scarce::Tokens) => StopReason::Tokens,
                 Some(Scarce::Branches) => StopReason::Branches,
+                None if self.met_context() => StopReason::Context,
                 None => StopReason::Completed,
             }
         } else if cut(StopReason::Tokens) {
@@ -33,6 +34,13 @@ impl Choice {
         } else {
             StopReason::Completed
         }
+    }
+
+    /// Whether the context cut the trajectory that is the answer.
+    fn met_context(&self) -> bool {
+        let Some(answer) = self.strategy.answer() else { return false };
+        let mut path = [answer.node].into_iter().chain(self.tree.ancestors(answer.node));
+        path.any(|node| self.cuts.get(&node) == Some(&StopReason::Context))
     }
 
     /// Emits the answer and the report.
@@ -89,17 +97,18 @@ impl Choice {
         self.shared.counts.kept.inc_by(kept.into());
         self.shared.counts.pruned.inc_by(pruned.into());
         let mut notes = plan.notes.clone();
+        // Chains go on without their scores; what is guided by them cannot.
+        let so = if plan.mode.branches().is_some() {
+            "chains without a score weigh what the others do"
+        } else {
+            "the search ended with what it had"
+        };
         match &self.judge.missing {
             None => {}
             Some(Missing::Budget) => {
-                notes.push(
-                    "the verifier's part of the budget is spent, so the search ended with what it had"
-                        .to_owned(),
-                );
+                notes.push(format!("the verifier's part of the budget is spent, so {so}"));
             }
-            Some(Missing::Fault(error)) => {
-                notes.push(format!("the verifier failed, so the search ended with what it had: {error}"));
-            }
+            Some(Missing::Fault(error)) => notes.push(format!("the verifier failed, so {so}: {error}")),
         }
         let report = Report {
             effort: plan.effort,
