@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
 use crate::engine::{Caps, EngineThread, Priority, Sampling, Token, rng};
-use crate::plan::{Best, Budget, Effort, Marker, Mode, Rank, Settings};
+use crate::plan::{Best, Budget, Effort, Final, Marker, Mcts, Mode, Rank, Scoring, Select, Settings, Steps};
 use crate::prompt::StopRule;
 use crate::search::conformance::{budget, modes};
 use crate::search::event::{Finish, Finished, Progress, StopReason};
@@ -201,6 +201,24 @@ async fn the_context_is_named_where_it_was_what_bound() {
     bounded.positions = 140;
     let said = one(&fixture, bounded, Delivery::Whole).await;
     assert_eq!(said.done().usage.completion_tokens, 120);
+    assert_eq!(said.done().report.stop_reason, StopReason::Context);
+    let tree = Mcts {
+        simulations: 2,
+        width: 1,
+        select: Select::Uct(1.0),
+        widening: None,
+        scoring: Scoring::Rollouts(2),
+        whole: false,
+        choice: Final::Vote,
+        likelihood: 0.0,
+        in_flight: 1,
+        enough: None,
+        steps: Steps { most: 9, tokens: 256, repeats: 0 },
+    };
+    let mut bounded = plan(Mode::Mcts(tree), 2_000, 1);
+    (bounded.choices[0].branch_tokens, bounded.choices[0].reserve) = (120, 20);
+    bounded.positions = 140;
+    let said = one(&fixture, bounded, Delivery::Whole).await;
     assert_eq!(said.done().report.stop_reason, StopReason::Context);
 }
 
