@@ -40,7 +40,7 @@ fn request(key: u64) -> Value {
     let mut body = json!({
         "messages": [{"role": "user", "content": if pick(0, 3) == 0 { PROBLEM } else { PUZZLE }}],
         "reasoning": {"effort": (EFFORTS[pick(1, 7) as usize]), "budget": {}, "include_tree": true},
-        "max_completion_tokens": 1 + if pick(2, 3) == 0 { pick(3, 40) } else { pick(3, 1_600) },
+        "max_completion_tokens": 1 + if pick(2, 3) == 0 { pick(3, 40) } else { pick(3, 3_200) },
         "n": ([1, 1, 2, 3][pick(4, 4) as usize]),
         "seed": pick(5, 1000),
     });
@@ -48,10 +48,10 @@ fn request(key: u64) -> Value {
         body["temperature"] = json!(([0.0, 0.7, 1.0, 1.3, 0.9, 1.1][pick(7, 6) as usize]));
     }
     if pick(8, 3) == 0 {
-        body["reasoning"]["budget"]["tokens"] = json!(1 + pick(9, 1_200));
+        body["reasoning"]["budget"]["tokens"] = json!(1 + pick(9, 2_400));
     }
     if pick(10, 3) == 0 {
-        body["reasoning"]["budget"]["branches"] = json!(1 + pick(11, 6));
+        body["reasoning"]["budget"]["branches"] = json!(([1, 2, 3, 6, 9, 12][pick(11, 6) as usize]));
     }
     if pick(12, 4) == 0 {
         const MODES: [&str; 5] = ["self_consistency", "best_of_n", "lookahead", "auto", "mcts"];
@@ -70,7 +70,7 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
     let mut modes = std::collections::BTreeMap::<String, u32>::new();
     let mut reasons = std::collections::BTreeMap::<String, u32>::new();
     let mut refused = 0;
-    for key in 0..150 {
+    for key in 0..200 {
         let asked = request(key);
         let n = number(&asked["n"]);
         let budget = &asked["reasoning"]["budget"];

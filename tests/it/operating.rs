@@ -379,6 +379,7 @@ const SERIES: &[(&str, &str)] = &[
     ("espalier_engine_sampled_tokens_total", "counter"),
     ("espalier_engine_injected_tokens_total", "counter"),
     ("espalier_engine_computed_positions_total", "counter"),
+    ("espalier_engine_copied_positions_total", "counter"),
     ("espalier_engine_recomputed_positions_total", "counter"),
     ("espalier_verifier_tokens_total", "counter"),
     ("espalier_verifier_scored_steps_total", "counter"),
