@@ -6,9 +6,11 @@
 
 use crate::token::TokenId;
 use ::mistralrs::{
-    Model, ModelDType, NormalRequest, Request, RequestMessage, Response, SamplingParams, TextModelBuilder,
+    CustomLogitsProcessor, Model, ModelDType, NormalRequest, Request, RequestMessage, Response,
+    SamplingParams, Tensor, TextModelBuilder,
 };
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -55,6 +57,21 @@ pub struct Decoded {
     pub time: Duration,
 }
 
+/// Keeps sequences from ending: version 0.8.1 takes a `logits_bias` and never
+/// applies it.
+fn endless(eos: &[TokenId]) -> Arc<dyn CustomLogitsProcessor> {
+    let eos = eos.to_vec();
+    Arc::new(move |logits: &Tensor, _: &[u32]| {
+        let mut bias = vec![0f32; logits.elem_count()];
+        for &id in &eos {
+            if let Some(bias) = bias.get_mut(id as usize) {
+                *bias = -1e4;
+            }
+        }
+        logits + Tensor::from_vec(bias, logits.shape(), logits.device())?
+    })
+}
+
 impl Stock {
     /// Loads a checkpoint in f32 on the CPU for `width` sequences at once.
     ///
@@ -84,18 +101,18 @@ impl Stock {
         eos: &[TokenId],
     ) -> Result<Decoded, StockError> {
         let failed = |error: &dyn std::fmt::Display| StockError::Request(error.to_string());
-        let sampling = SamplingParams {
-            temperature: Some(0.8),
-            max_len: Some(new),
-            logits_bias: Some(eos.iter().map(|&id| (id, -1e4)).collect()),
-            ..SamplingParams::neutral()
-        };
+        let sampling =
+            SamplingParams { temperature: Some(0.8), max_len: Some(new), ..SamplingParams::neutral() };
+        let endless = endless(eos);
         let sender = self.model.inner().get_sender(None).map_err(|error| failed(&error))?;
         let (reply, mut answers) = mpsc::channel(prompts.len().max(1));
         let begun = Instant::now();
         for (id, prompt) in prompts.iter().enumerate() {
             let message = RequestMessage::CompletionTokens(prompt.clone());
-            let request = NormalRequest::new_simple(message, sampling.clone(), reply.clone(), id, None, None);
+            let request = NormalRequest {
+                logits_processors: Some(vec![Arc::clone(&endless)]),
+                ..NormalRequest::new_simple(message, sampling.clone(), reply.clone(), id, None, None)
+            };
             let sent = sender.send(Request::Normal(Box::new(request))).await;
             sent.map_err(|error| failed(&error))?;
         }

@@ -60,23 +60,26 @@ fn prompts(workload: &Workload, vocab: usize) -> Vec<Vec<TokenId>> {
 
 async fn cell(job: &Job<'_>, prefix_cache: bool) -> Result<Spread, BenchError> {
     let stock = Stock::load(job.directory, job.prompts.len(), prefix_cache).await?;
-    // The first run is not counted, and what a run spends before each branch's
-    // first token is taken off, as it is for ours.
+    // The first run is not counted, and what a run spends as a rule before each
+    // branch's first token is taken off, as it is for ours.
     stock.decode(&job.prompts, 1, &job.eos).await?;
-    let mut rates = Vec::new();
+    let (mut firsts, mut runs) = (Vec::new(), Vec::new());
     for _ in 0..job.runs {
-        let first = stock.decode(&job.prompts, 1, &job.eos).await?;
-        let all = stock.decode(&job.prompts, 1 + job.new, &job.eos).await?;
-        rates.push(rate(first, all)?);
+        firsts.push(stock.decode(&job.prompts, 1, &job.eos).await?.time.as_secs_f64());
+        runs.push(stock.decode(&job.prompts, 1 + job.new, &job.eos).await?);
     }
-    Ok(Spread::of(rates))
+    let first = Spread::of(firsts).median;
+    let rates: Result<Vec<f64>, StockError> = runs.into_iter().map(|run| rate(job, first, run)).collect();
+    Ok(Spread::of(rates?))
 }
 
-fn rate(first: Decoded, all: Decoded) -> Result<f64, StockError> {
-    let tokens = all.tokens.saturating_sub(first.tokens);
-    let time = all.time.saturating_sub(first.time).as_secs_f64();
-    match tokens > 0 && time > 0.0 {
+/// Tokens per second of a run behind its branches' first tokens, which took
+/// `first` seconds.
+fn rate(job: &Job<'_>, first: f64, run: Decoded) -> Result<f64, StockError> {
+    let tokens = job.prompts.len() * job.new;
+    let time = run.time.as_secs_f64() - first;
+    match run.tokens == tokens + job.prompts.len() && time > 0.0 {
         true => Ok(tokens as f64 / time),
-        false => Err(StockError::Request(format!("{tokens} tokens in {time} s"))),
+        false => Err(StockError::Request(format!("{} tokens, and {time} s behind the first", run.tokens))),
     }
 }
