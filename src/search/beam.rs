@@ -433,7 +433,10 @@ impl BeamSearch {
         if self.level[..place].iter().any(|known| self.is_same(known, slot)) {
             return;
         }
-        let held = |index: Index| self.grove.twig(index).state == State::Held;
+        let held = |index: Index| {
+            let twig = self.grove.twig(index);
+            twig.state == State::Held && !twig.stuck
+        };
         if let Scoring::Rollouts(count) = self.beam.scoring {
             if held(slot.index) {
                 let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };

@@ -188,7 +188,9 @@ impl Grove {
     ) -> Option<(Index, Work)> {
         let path = parent.map_or(0, |index| self.twigs[index].path);
         let max_tokens = growth.most.min(share).min(self.spendable()).min(self.headroom(path));
-        if max_tokens == 0 || parent.is_some_and(|index| self.twigs[index].state != State::Held) {
+        // A twig that says nothing would say nothing for ever.
+        let barren = |index: Index| self.twigs[index].state != State::Held || self.twigs[index].stuck;
+        if max_tokens == 0 || parent.is_some_and(barren) {
             self.refused();
             return None;
         }
@@ -431,8 +433,8 @@ impl Grove {
 
     /// The answer among complete trajectories: by a vote in which a trajectory
     /// weighs `weight` times its likelihood to a power, else the heaviest alone.
-    /// Without any answer that can be compared the heaviest complete one; without any complete one the best
-    /// text. Equal weights: the likelier, then the first.
+    /// Without any answer that can be compared the heaviest complete one; without
+    /// any complete one the best text. Equal weights: the likelier, then the first.
     pub(super) fn elect(&self, (vote, power): (bool, f64), weight: impl Fn(&Twig) -> f64) -> Option<Index> {
         let complete: Vec<Index> = self.all(State::Complete).collect();
         let most = self.likeliest(&complete);

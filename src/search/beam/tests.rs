@@ -342,6 +342,17 @@ fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
 }
 
 #[test]
+fn a_candidate_that_says_nothing_has_no_rollouts() {
+    let silent = Grown { tokens: 0, ids: Vec::new(), ..step(1, 0.9) };
+    for beam in [Beam { lookahead: 1, ..settings() }, Beam { scoring: Scoring::Rollouts(2), ..settings() }] {
+        let mut search = search(Beam { width: 1, expansion: 2, ..beam });
+        let (works, _) = asked(&mut search);
+        let (works, _) = level(&mut search, &works, &[silent.clone(), step(2, 0.5)]);
+        assert!(!works.is_empty() && works.iter().all(|work| work.fork == Some(NodeId(2))), "{works:?}");
+    }
+}
+
+#[test]
 fn every_candidate_gets_its_completions_however_early_the_others_landed() {
     let budget = Budget { tokens: 60, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
     let beam = Beam { width: 1, scoring: Scoring::Rollouts(2), ..settings() };
