@@ -13,11 +13,15 @@
 //!
 //! Length: every series is declared and described here, each in a few lines.
 
+mod engine;
+
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use std::sync::Arc;
 
+pub use engine::EngineMetrics;
 pub use prometheus::IntCounter as Counter;
 
 /// Why a chat request was turned away before it was planned.
@@ -94,26 +98,6 @@ pub struct Metrics {
     pub branches_kept: IntCounterVec,
     /// Branches given up, by mode.
     pub branches_pruned: IntCounterVec,
-    /// Tokens sampled by the engine.
-    pub engine_sampled: IntCounter,
-    /// Tokens injected into branches.
-    pub engine_injected: IntCounter,
-    /// Positions whose KV was computed for the first time.
-    pub engine_computed: IntCounter,
-    /// Positions computed once more because their logits were needed again.
-    pub engine_recomputed: IntCounter,
-    /// Positions copied from a branch that held the same tokens.
-    pub engine_copied: IntCounter,
-    /// Positions of prompts that were looked up in the prefix index.
-    pub engine_looked_up: IntCounter,
-    /// Positions whose KV was found in the prefix index.
-    pub engine_reused: IntCounter,
-    /// KV blocks of prefixes that were given up for others.
-    pub engine_evicted: IntCounter,
-    /// Branches that lost their KV to others for a while.
-    pub engine_preempted: IntCounter,
-    /// Forward passes, commands and steps that failed or panicked.
-    pub engine_faults: IntCounter,
     /// Tokens that verifiers were given to read, their own prompts included.
     pub verifier_tokens: IntCounter,
     /// Steps of solutions that were scored.
@@ -122,24 +106,11 @@ pub struct Metrics {
     pub verifier_seconds: Histogram,
     /// Requests and scorings at which a verifier failed.
     pub verifier_errors: IntCounter,
-    /// Steps run.
-    pub engine_steps: IntCounter,
-    /// Duration of a step, seconds.
-    pub engine_step_seconds: Histogram,
-    /// Positions in a step.
-    pub engine_step_positions: Histogram,
-    /// Branches in a step.
-    pub engine_step_branches: Histogram,
-    /// Branches alive.
-    pub engine_branches: IntGauge,
-    /// KV blocks in use.
-    pub engine_blocks_used: IntGauge,
-    /// KV blocks that no branch uses and that hold prefixes for later.
-    pub engine_blocks_idle: IntGauge,
-    /// KV blocks in the pool.
-    pub engine_blocks: IntGauge,
-    /// Requests that wait for admission.
-    pub engine_waiting: IntGauge,
+    /// Of the engine that generates.
+    pub engine: Arc<EngineMetrics>,
+    /// Of the engine on which a bundled process reward model reads; all zero
+    /// where the verifier is none or remote.
+    pub verifier_engine: Arc<EngineMetrics>,
     derived: Derived,
 }
 
@@ -298,52 +269,6 @@ impl Metrics {
                 "Branches given up before a complete end, by mode.",
                 &["mode"],
             )?,
-            engine_sampled: counter(r, "espalier_engine_sampled_tokens_total", "Tokens sampled.")?,
-            engine_injected: counter(
-                r,
-                "espalier_engine_injected_tokens_total",
-                "Tokens injected into branches, for example to complete an answer.",
-            )?,
-            engine_computed: counter(
-                r,
-                "espalier_engine_computed_positions_total",
-                "Positions whose KV was computed for the first time.",
-            )?,
-            engine_recomputed: counter(
-                r,
-                "espalier_engine_recomputed_positions_total",
-                "Positions computed once more because their logits were needed again.",
-            )?,
-            engine_copied: counter(
-                r,
-                "espalier_engine_copied_positions_total",
-                "Positions whose KV another branch of the request computed in the same step.",
-            )?,
-            engine_looked_up: counter(
-                r,
-                "espalier_engine_prefix_queried_positions_total",
-                "Positions of prompts that were looked up in the prefix index.",
-            )?,
-            engine_reused: counter(
-                r,
-                "espalier_engine_prefix_reused_positions_total",
-                "Positions whose KV was found in the prefix index.",
-            )?,
-            engine_evicted: counter(
-                r,
-                "espalier_engine_prefix_evicted_blocks_total",
-                "KV blocks of prefixes that were given up for others.",
-            )?,
-            engine_faults: counter(
-                r,
-                "espalier_engine_faults_total",
-                "Forward passes, commands and steps of the engine that failed or panicked.",
-            )?,
-            engine_preempted: counter(
-                r,
-                "espalier_engine_preempted_branches_total",
-                "Branches that lost their KV to others for a while.",
-            )?,
             verifier_tokens: counter(
                 r,
                 "espalier_verifier_tokens_total",
@@ -365,38 +290,8 @@ impl Metrics {
                 "espalier_verifier_errors_total",
                 "Requests and scorings at which a verifier failed.",
             )?,
-            engine_steps: counter(r, "espalier_engine_steps_total", "Forward passes.")?,
-            engine_step_seconds: histogram(
-                r,
-                "espalier_engine_step_seconds",
-                "Duration of a step.",
-                prometheus::exponential_buckets(0.0001, 2.0, 16)?,
-            )?,
-            engine_step_positions: histogram(
-                r,
-                "espalier_engine_step_positions",
-                "Positions computed in a step.",
-                prometheus::exponential_buckets(1.0, 2.0, 12)?,
-            )?,
-            engine_step_branches: histogram(
-                r,
-                "espalier_engine_step_branches",
-                "Branches that took part in a step.",
-                prometheus::exponential_buckets(1.0, 2.0, 10)?,
-            )?,
-            engine_branches: gauge(r, "espalier_engine_branches", "Branches alive.")?,
-            engine_blocks_used: gauge(r, "espalier_engine_kv_blocks_used", "KV blocks in use.")?,
-            engine_blocks_idle: gauge(
-                r,
-                "espalier_engine_kv_blocks_idle",
-                "KV blocks that no branch uses and that hold prefixes for later.",
-            )?,
-            engine_blocks: gauge(r, "espalier_engine_kv_blocks", "KV blocks in the pool.")?,
-            engine_waiting: gauge(
-                r,
-                "espalier_engine_waiting_requests",
-                "Requests that wait for KV blocks before they start.",
-            )?,
+            engine: Arc::new(EngineMetrics::new(r, "espalier_engine")?),
+            verifier_engine: Arc::new(EngineMetrics::new(r, "espalier_verifier_engine")?),
             derived: Derived::new(r)?,
             registry,
         })
@@ -439,11 +334,11 @@ impl Metrics {
 
     fn derive(&self) {
         // Requests, not branches: pickers take five that wait for a full server.
-        let waiting = self.engine_waiting.get();
+        let waiting = self.engine.waiting.get();
         self.derived.running.set((self.requests_running.get() - waiting).max(0));
         self.derived.waiting.set(self.requests_queued.get() + waiting);
-        let blocks = self.engine_blocks.get().max(1);
-        let usage = self.engine_blocks_used.get() as f64 / blocks as f64;
+        let blocks = self.engine.blocks.get().max(1);
+        let usage = self.engine.blocks_used.get() as f64 / blocks as f64;
         self.derived.kv_usage.set(usage);
         self.derived.kv_usage_alias.set(usage);
     }
@@ -534,7 +429,7 @@ mod tests {
     #[test]
     fn every_series_has_a_name_of_its_own_and_shows_up_with_help() {
         let metrics = Metrics::new().expect("names are unique");
-        metrics.engine_sampled.inc_by(3);
+        metrics.engine.sampled.inc_by(3);
         let text = metrics.render().expect("renders");
         assert!(text.contains("espalier_engine_sampled_tokens_total 3"), "{text}");
         assert!(text.contains("# HELP espalier_engine_kv_blocks_used KV blocks in use."), "{text}");
@@ -549,9 +444,9 @@ mod tests {
         let metrics = Metrics::new().expect("names are unique");
         metrics.requests_running.set(7);
         metrics.requests_queued.set(4);
-        metrics.engine_waiting.set(2);
-        metrics.engine_blocks.set(80);
-        metrics.engine_blocks_used.set(20);
+        metrics.engine.waiting.set(2);
+        metrics.engine.blocks.set(80);
+        metrics.engine.blocks_used.set(20);
         metrics.set_cache(16, 80);
         let text = metrics.render().expect("renders");
         for line in [

@@ -5,7 +5,7 @@ use crate::config::{EngineArgs, ServeArgs};
 use crate::engine::tree::{self, TreeEngine};
 use crate::engine::{EngineThread, Handle};
 use crate::http::{AppState, ModelCard, Progress, Served};
-use crate::metrics::Metrics;
+use crate::metrics::{EngineMetrics, Metrics};
 use crate::plan::{Planner, PlannerParts, Verifiers};
 use crate::prompt::Tokenizer;
 use crate::search::run::Runner;
@@ -47,10 +47,17 @@ impl Stack {
         let shape = loaded.model.config().clone();
         let parameters = loaded.model.parameters();
         let formats = loaded.model.formats();
-        let engine =
-            TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(metrics), &config)?;
+        let engine = TreeEngine::new(
+            loaded.model,
+            loaded.eos,
+            Arc::clone(&tokenizer),
+            Arc::clone(&metrics.engine),
+            &config,
+        )?;
         let prm = match loaded.prm {
-            Some(Scorer::Here(prm)) => Some(Scorer::Here(verifier(prm, args, &engine)?)),
+            Some(Scorer::Here(prm)) => {
+                Some(Scorer::Here(verifier(prm, args, (&engine, Arc::clone(&metrics.verifier_engine)))?))
+            }
             Some(Scorer::Remote(remote)) => Some(Scorer::Remote(remote)),
             Some(Scorer::Judge) => Some(Scorer::Judge),
             None => None,
@@ -139,14 +146,12 @@ fn held(formats: &BTreeMap<&'static str, (usize, usize)>) -> String {
 fn verifier(
     prm: Prm,
     args: &EngineArgs,
-    policy: &TreeEngine,
+    (policy, metrics): (&TreeEngine, Arc<EngineMetrics>),
 ) -> Result<(Verifier, EngineThread, String), AppError> {
     let kv_bytes = args.prm_kv_mib.get().saturating_mul(1 << 20);
     let config = tree::Config { kv_bytes, ..tree_config(args) };
     let millions = prm.model.parameters() as f64 / 1e6;
-    // Counters of its own: those that are exported are the policy's.
-    let metrics = Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?;
-    let engine = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, Arc::new(metrics), &config)?;
+    let engine = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, metrics, &config)?;
     let (thread, handle) = EngineThread::spawn(engine.on_threads_of(policy))?;
     let caps = handle.caps();
     let line = format!(

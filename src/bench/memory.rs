@@ -137,7 +137,7 @@ async fn measure(requests: usize, args: &EngineArgs, hub: &Hub) -> Result<Report
         loaded,
         weights: parts.weights,
         pools: parts.pools,
-        pool_full: metrics.engine_evicted.get() > 0,
+        pool_full: metrics.engine.evicted.get() > 0,
         step: parts.step,
         rest,
         rest_allowed: REST,

@@ -175,7 +175,7 @@ impl Subject {
         tokenizer: &Arc<Tokenizer>,
         config: &tree::Config,
     ) -> Result<Self, BenchError> {
-        let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
+        let metrics = Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?.engine;
         let engine = TreeEngine::new(Arc::clone(model), Vec::new(), Arc::clone(tokenizer), metrics, config)?;
         let (thread, handle) = EngineThread::spawn(engine)?;
         Ok(Self { handle, tokenizer: Arc::clone(tokenizer), _thread: thread })

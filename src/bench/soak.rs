@@ -19,7 +19,7 @@ use crate::config::{BUNDLED, EngineArgs};
 use crate::engine::tree::model::Model;
 use crate::engine::tree::{Config, TreeEngine};
 use crate::engine::{EngineError, EngineThread, Handle, Open};
-use crate::metrics::Metrics;
+use crate::metrics::{EngineMetrics, Metrics};
 use crate::prompt::Tokenizer;
 use dice::Dice;
 use std::io::Write;
@@ -65,7 +65,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Stage {
     name: &'static str,
     handle: Handle,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EngineMetrics>,
     _thread: EngineThread,
 }
 
@@ -78,7 +78,7 @@ struct Subject {
 
 impl Subject {
     fn stage(&self, name: &'static str, (blocks, clients): (usize, usize)) -> Result<Stage, BenchError> {
-        let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
+        let metrics = Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?.engine;
         let config = Config {
             kv_bytes: blocks * TreeEngine::block_bytes(&self.model),
             step_positions: STEP,
@@ -141,16 +141,16 @@ pub async fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchErro
             out,
             "{:<7} live branches {}, live blocks {}, waiting {}, preempted {}, evicted {}, reused {}, faults {}",
             stage.name,
-            metrics.engine_branches.get(),
-            metrics.engine_blocks_used.get(),
-            metrics.engine_waiting.get(),
-            metrics.engine_preempted.get(),
-            metrics.engine_evicted.get(),
-            metrics.engine_reused.get(),
-            metrics.engine_faults.get()
+            metrics.branches.get(),
+            metrics.blocks_used.get(),
+            metrics.waiting.get(),
+            metrics.preempted.get(),
+            metrics.evicted.get(),
+            metrics.reused.get(),
+            metrics.faults.get()
         )?;
     }
-    let blocks: i64 = stages.iter().map(|stage| stage.metrics.engine_blocks_used.get()).sum();
+    let blocks: i64 = stages.iter().map(|stage| stage.metrics.blocks_used.get()).sum();
     writeln!(out, "live blocks {blocks}")?;
     if wrong.is_empty() {
         writeln!(out, "nothing was wrong")?;
@@ -218,18 +218,18 @@ fn progress(
     (time, tally, rate): (Duration, &Tally, f64),
     out: &mut dyn Write,
 ) -> Result<(), BenchError> {
-    let sum = |figure: &dyn Fn(&Metrics) -> i64| stages.iter().map(|s| figure(&s.metrics)).sum::<i64>();
+    let sum = |figure: &dyn Fn(&EngineMetrics) -> i64| stages.iter().map(|s| figure(&s.metrics)).sum::<i64>();
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     writeln!(
         out,
         "{:>5} s  {:>7} requests  {rate:>6.0} tokens/s  live branches {:>3} blocks {:>2}  waiting {:>2}  preempted {:>7}  evicted {:>7}  RSS {}  wrong {}",
         time.as_secs(),
         tally.ended(),
-        sum(&|m| m.engine_branches.get()),
-        sum(&|m| m.engine_blocks_used.get()),
-        sum(&|m| m.engine_waiting.get()),
-        sum(&|m| count(m.engine_preempted.get())),
-        sum(&|m| count(m.engine_evicted.get())),
+        sum(&|m| m.branches.get()),
+        sum(&|m| m.blocks_used.get()),
+        sum(&|m| m.waiting.get()),
+        sum(&|m| count(m.preempted.get())),
+        sum(&|m| count(m.evicted.get())),
         resident().map_or("unknown".to_owned(), |memory| format!("{:.1} MiB", mib(memory.now))),
         tally.faults().len()
     )?;
@@ -249,7 +249,7 @@ async fn left(stage: &Stage) -> Result<Vec<String>, BenchError> {
     root.counts().await?;
     let metrics = &stage.metrics;
     let mut wrong = Vec::new();
-    let used = metrics.engine_blocks_used.get();
+    let used = metrics.blocks_used.get();
     if used != caps.pool_blocks as i64 {
         wrong.push(format!(
             "{}: a request of the whole pool holds {used} of {} blocks",
@@ -267,10 +267,10 @@ async fn left(stage: &Stage) -> Result<Vec<String>, BenchError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let gauges = [
-        ("branches", metrics.engine_branches.get()),
-        ("blocks", metrics.engine_blocks_used.get()),
-        ("waiting requests", metrics.engine_waiting.get()),
-        ("faults", i64::try_from(metrics.engine_faults.get()).unwrap_or(i64::MAX)),
+        ("branches", metrics.branches.get()),
+        ("blocks", metrics.blocks_used.get()),
+        ("waiting requests", metrics.waiting.get()),
+        ("faults", i64::try_from(metrics.faults.get()).unwrap_or(i64::MAX)),
     ];
     let name = stage.name;
     wrong.extend(

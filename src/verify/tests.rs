@@ -41,7 +41,7 @@ fn rig(positions: usize, step_positions: usize) -> Rig {
     let kv_bytes = TreeEngine::block_bytes(&model) * positions.div_ceil(TreeEngine::BLOCK);
     let settings =
         tree::Config { kv_bytes, threads: 1, step_positions, queue: 8, grouped: true, twins: true };
-    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let metrics = Metrics::new().expect("unique names").engine;
     let engine = TreeEngine::new(model, Vec::new(), tokenizer, metrics, &settings).expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
     Rig { verifier: Verifier::new("seedling-prm".to_owned(), handle, format), _thread: thread }

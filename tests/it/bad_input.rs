@@ -175,7 +175,7 @@ async fn values_that_nobody_serves() {
     let error = reply.error();
     assert_eq!((reply.status, &error["code"]), (404, &json!("model_not_found")));
     assert_eq!(error["message"], "The model `gpt-9` does not exist or you do not have access to it.");
-    assert_eq!(server.metrics.engine_steps.get(), 0, "a refused request costs the engine nothing");
+    assert_eq!(server.metrics.engine.steps.get(), 0, "a refused request costs the engine nothing");
 }
 
 #[tokio::test]

@@ -74,9 +74,13 @@ impl Engine for Breaking {
             }
             _ => {}
         }
+        let freed = matches!(command, Command::Free { .. });
         let hit = |blow| matches!(blow, Blow::Command(is) if is(&command));
         if self.own.contains(&branch) {
             assert!(self.switch.take(hit).is_none(), "the engine breaks, as this test wants it");
+        }
+        if freed {
+            self.own.remove(&branch);
         }
         self.engine.apply(command);
     }
@@ -112,10 +116,15 @@ async fn serve() -> (Served, Switch, Switch) {
     let config = tree_config(&engine("seedling"));
     let Some(Scorer::Here(prm)) = loaded.prm.take() else { panic!("the bundled model has a verifier") };
     let tokenizer = Arc::new(loaded.tokenizer);
-    let policy =
-        TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(&metrics), &config)
-            .expect("an engine");
-    let counters = Arc::new(Metrics::new().expect("unique names"));
+    let policy = TreeEngine::new(
+        loaded.model,
+        loaded.eos,
+        Arc::clone(&tokenizer),
+        Arc::clone(&metrics.engine),
+        &config,
+    )
+    .expect("an engine");
+    let counters = Arc::clone(&metrics.verifier_engine);
     let scores = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, counters, &config).expect("an engine");
     let (thread, handle, switch) = spawn(policy);
     let (beside, scoring, scoring_switch) = spawn(scores);

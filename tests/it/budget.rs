@@ -1,5 +1,8 @@
 //! Token bounds are exact, and what was spent is counted three times over: in
 //! the usage, over the recorded tree, and by the engine's own metrics.
+//!
+//! `ESPALIER_RANDOM_REQUESTS` is how many random requests are asked; 200 where it
+//! is not set.
 
 use crate::support::{PROBLEM, PUZZLE, Served, serve};
 use espalier::engine::rng;
@@ -14,16 +17,25 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
 }
 
-/// What the server has counted so far: by the engine, and by the runs.
-async fn counted(server: &Served) -> [u64; 2] {
+/// What the server has counted so far: by the engine, and by the runs; and the
+/// verifier's tokens likewise.
+async fn counted(server: &Served) -> [u64; 4] {
     let text = server.get("/metrics").await.text;
+    let [computed, copied, reused, recomputed, read] = [
+        "espalier_verifier_engine_computed_positions_total",
+        "espalier_verifier_engine_copied_positions_total",
+        "espalier_verifier_engine_prefix_reused_positions_total",
+        "espalier_verifier_engine_recomputed_positions_total",
+        "espalier_verifier_tokens_total",
+    ]
+    .map(|name| crate::support::counter(&text, name));
     let [sampled, injected, completed] = [
         "espalier_engine_sampled_tokens_total",
         "espalier_engine_injected_tokens_total",
         "espalier_completion_tokens_total",
     ]
     .map(|name| crate::support::counter(&text, name));
-    [sampled + injected, completed]
+    [sampled + injected, completed, computed + copied + reused - recomputed, read]
 }
 
 /// The reports of all choices, in their order.
@@ -70,7 +82,8 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
     let mut modes = std::collections::BTreeMap::<String, u32>::new();
     let mut reasons = std::collections::BTreeMap::<String, u32>::new();
     let mut refused = 0;
-    for key in 0..200 {
+    let requests = std::env::var("ESPALIER_RANDOM_REQUESTS").map_or(200, |n| n.parse().expect("a number"));
+    for key in 0..requests {
         let asked = request(key);
         let n = number(&asked["n"]);
         let budget = &asked["reasoning"]["budget"];
@@ -98,7 +111,7 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
 
         let reports = reports(&body);
         assert_eq!(reports.len() as u64, n);
-        let (mut along, mut made) = (0, 0);
+        let (mut along, mut made, mut read) = (0, 0, 0);
         for (index, report) in reports.iter().enumerate() {
             let tokens = number(&report["spent"]["tokens"]);
             assert!(tokens <= each.min(number(&report["budget"]["tokens"])), "{asked}: {report}");
@@ -111,6 +124,7 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
             let finish = &body["choices"][index]["finish_reason"];
             assert_eq!(finish, if complete { "stop" } else { "length" }, "{asked}: {report}");
             along += sum;
+            read += number(&report["spent"]["verifier_tokens"]);
             made += number(&report["branches"]["made"]);
             *modes.entry(report["mode"].as_str().expect("a mode").to_owned()).or_default() += 1;
             *reasons.entry(report["stop_reason"].as_str().expect("a reason").to_owned()).or_default() += 1;
@@ -119,8 +133,11 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
         if let Some(bound) = budget["branches"].as_u64() {
             assert!(made <= bound, "{asked}: {made} branches");
         }
+        server.idle().await;
         let after = counted(&server).await;
-        assert_eq!(after.map(|now| now), before.map(|then| then + spent), "{asked}: engine, runs");
+        let expected = [spent, spent, read, read];
+        let counted: [u64; 4] = std::array::from_fn(|i| after[i] - before[i]);
+        assert_eq!(counted, expected, "{asked}: engine, runs, verifier's engine, verifier");
     }
     server.idle().await;
     // The grid is worth something only if it meets everything.

@@ -137,17 +137,17 @@ async fn on_the_real_engine_a_whole_search_is_gone_and_others_are_unaffected() {
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         }
         // As many as half of the pool holds.
-        eventually("the search is wide", || metrics.engine_branches.get() > 20).await;
+        eventually("the search is wide", || metrics.engine.branches.get() > 20).await;
         // Begun while the search runs, ended after it is gone.
         let company = server.chat(other.clone());
         let watch = async {
             drop(leaver);
             let metrics = &server.metrics;
             eventually("the server notices", || metrics.disconnects.get() == times).await;
-            let steps = metrics.engine_steps.get();
+            let steps = metrics.engine.steps.get();
             // The other request has eight branches and a root.
-            eventually("the search is gone", || metrics.engine_branches.get() <= 9).await;
-            metrics.engine_steps.get() - steps
+            eventually("the search is gone", || metrics.engine.branches.get() <= 9).await;
+            metrics.engine.steps.get() - steps
         };
         let (company, steps) = tokio::join!(company, watch);
         // The step in hand, the one within which it must be gone, and those that

@@ -9,7 +9,7 @@ use espalier::engine::tree::{self, TreeEngine};
 use espalier::engine::{
     Branch, End, Engine, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent, Token,
 };
-use espalier::metrics::Metrics;
+use espalier::metrics::{EngineMetrics, Metrics};
 use espalier::prompt::{StopRule, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// A checkpoint on an engine thread.
 pub(crate) struct Rig {
     handle: Handle,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EngineMetrics>,
     pub(crate) vocab: usize,
     _thread: EngineThread,
 }
@@ -53,7 +53,7 @@ pub(crate) fn rig_over(
     tokenizer: Tokenizer,
     (step_positions, kv_bytes): (usize, usize),
 ) -> Rig {
-    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let settings =
         tree::Config { kv_bytes, threads: 2, step_positions, queue: 64, grouped: true, twins: true };
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
@@ -225,11 +225,8 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
         // A fresh engine: nothing is known of the prompt yet.
         let rig = rig(POLICY);
         let (tokens, _) = reference("policy", rig.vocab);
-        let (computed, recomputed, sampled) = (
-            rig.metrics.engine_computed.get(),
-            rig.metrics.engine_recomputed.get(),
-            rig.metrics.engine_sampled.get(),
-        );
+        let (computed, recomputed, sampled) =
+            (rig.metrics.computed.get(), rig.metrics.recomputed.get(), rig.metrics.sampled.get());
         let root = rig.open(&tokens[..at], 100, 8).await;
         root.settle().await.expect("settles");
         let forks: Vec<Branch> = (0..3).map(|key| root.fork(key)).collect();
@@ -254,10 +251,10 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
         let (again, _) = decode(&back, segment(2, 1.0)).await;
         let counts = root.counts().await.expect("counts");
         assert_eq!(counts.recomputed, 1);
-        assert_eq!(rig.metrics.engine_computed.get() - computed, counts.computed);
-        assert_eq!(rig.metrics.engine_recomputed.get() - recomputed, 1);
+        assert_eq!(rig.metrics.computed.get() - computed, counts.computed);
+        assert_eq!(rig.metrics.recomputed.get() - recomputed, 1);
         assert_eq!(
-            rig.metrics.engine_sampled.get() - sampled,
+            rig.metrics.sampled.get() - sampled,
             (n + more.len() + again.len()) as u64,
             "the metric counts every sampled token"
         );
@@ -271,6 +268,6 @@ async fn every_position_is_computed_once_and_counted_and_nothing_stays() {
 async fn settled_to_nothing(rig: &Rig) {
     let impossible = Open::new([7].into(), 0, 1);
     rig.handle.open(impossible).await.expect_err("no room for the prompt");
-    assert_eq!(rig.metrics.engine_blocks_used.get(), 0, "blocks left behind");
-    assert_eq!(rig.metrics.engine_branches.get(), 0, "branches left behind");
+    assert_eq!(rig.metrics.blocks_used.get(), 0, "blocks left behind");
+    assert_eq!(rig.metrics.branches.get(), 0, "branches left behind");
 }

@@ -296,8 +296,7 @@ async fn parameters_out_of_bounds_and_of_other_modes_are_refused_by_name() {
 struct Rig {
     planner: Planner,
     runner: Runner,
-    policy: Arc<Metrics>,
-    prm: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     _threads: Vec<EngineThread>,
 }
 
@@ -306,7 +305,8 @@ async fn rig() -> Rig {
     let found = app::find(&ModelArgs::from("seedling"), &hub).await.expect("bundled");
     let loaded = found.check().expect("fits").load(&mut |_, _| {}).expect("loads");
     let tokenizer = Arc::new(loaded.tokenizer);
-    let [policy, prm] = [(); 2].map(|()| Arc::new(Metrics::new().expect("unique names")));
+    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let [policy, prm] = [&metrics.engine, &metrics.verifier_engine].map(Arc::clone);
     let settings = || tree::Config {
         kv_bytes: 64 << 20,
         threads: 1,
@@ -315,13 +315,11 @@ async fn rig() -> Rig {
         grouped: true,
         twins: true,
     };
-    let engine =
-        TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), Arc::clone(&policy), &settings())
-            .expect("builds");
+    let engine = TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), policy, &settings())
+        .expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
     let Some(Scorer::Here(judge)) = loaded.prm else { panic!("the bundled model comes with its verifier") };
-    let engine = TreeEngine::new(judge.model, Vec::new(), judge.tokenizer, Arc::clone(&prm), &settings())
-        .expect("builds");
+    let engine = TreeEngine::new(judge.model, Vec::new(), judge.tokenizer, prm, &settings()).expect("builds");
     let (second, judging) = EngineThread::spawn(engine).expect("a thread");
     let verifier = Verifier::new(judge.name, judging, judge.format);
     let planner = Planner::new(PlannerParts {
@@ -334,8 +332,8 @@ async fn rig() -> Rig {
         verifiers: Verifiers { prm: Some(verifier.aggregate()), judge: None },
     })
     .expect("the marker encodes");
-    let runner = Runner::new(handle, Some(verifier), Arc::clone(&policy));
-    Rig { planner, runner, policy, prm, _threads: vec![thread, second] }
+    let runner = Runner::new(handle, Some(verifier), Arc::clone(&metrics));
+    Rig { planner, runner, metrics, _threads: vec![thread, second] }
 }
 
 async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) -> Finished {
@@ -382,8 +380,9 @@ async fn a_verifier_computes_the_tokens_that_are_reported_and_no_others() {
             // The problem may be known from before; what is not computed for
             // that is part of what was put through.
             let count = || {
-                let computed = rig.prm.engine_computed.get() - rig.prm.engine_recomputed.get();
-                computed + rig.prm.engine_copied.get() + rig.prm.engine_reused.get()
+                let computed =
+                    rig.metrics.verifier_engine.computed.get() - rig.metrics.verifier_engine.recomputed.get();
+                computed + rig.metrics.verifier_engine.copied.get() + rig.metrics.verifier_engine.reused.get()
             };
             let before = count();
             let done = finished(&rig, name, settings.clone(), problem).await;
@@ -391,5 +390,5 @@ async fn a_verifier_computes_the_tokens_that_are_reported_and_no_others() {
             assert!(done.report.verifier_tokens > 0 && done.report.verifier_steps > 0);
         }
     }
-    assert!(rig.policy.engine_sampled.get() > 0);
+    assert!(rig.metrics.engine.sampled.get() > 0);
 }

@@ -289,9 +289,10 @@ impl Served {
         let started = Instant::now();
         loop {
             let text = self.get("/metrics").await.text;
-            let held = ["espalier_engine_branches", "espalier_engine_kv_blocks_used"]
-                .map(|name| counter(&text, name));
-            if held == [0, 0] {
+            let held = ["espalier_engine", "espalier_verifier_engine"].map(|engine| {
+                ["branches", "kv_blocks_used"].map(|name| counter(&text, &format!("{engine}_{name}")))
+            });
+            if held == [[0, 0], [0, 0]] {
                 return;
             }
             assert!(started.elapsed() < PATIENCE, "branches and blocks left behind: {held:?}");

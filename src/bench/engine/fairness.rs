@@ -85,7 +85,7 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
     }
     let Grown { root, branches } = grow(handle, &other(1), (TOKENS, seed + 1)).await?;
     let (events, mut inbox) = mpsc::unbounded_channel();
-    let asked = metrics.engine_steps.get();
+    let asked = metrics.steps.get();
     for branch in &branches {
         branch.decode(segment(TOKENS), 0, &events);
     }
@@ -94,7 +94,7 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
     let rate = loop {
         match inbox.recv().await {
             Some((_, SegmentEvent::Token(_))) if first.is_none() => {
-                first = Some((Instant::now(), metrics.engine_steps.get()));
+                first = Some((Instant::now(), metrics.steps.get()));
                 drain(&mut heard)?;
             }
             Some((_, SegmentEvent::Token(_))) => count += 1,

@@ -10,7 +10,7 @@ use crate::engine::tree::model::Model;
 use crate::engine::tree::model::alone::{Alone, Attention, Dealing, Matrices};
 use crate::engine::tree::{Config, TreeEngine};
 use crate::engine::{EngineThread, Handle};
-use crate::metrics::Metrics;
+use crate::metrics::{EngineMetrics, Metrics};
 use crate::prompt::Tokenizer;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -164,14 +164,14 @@ pub(super) struct Stage {
     /// Its handle.
     pub handle: Handle,
     /// Its metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<EngineMetrics>,
     _thread: EngineThread,
 }
 
 impl Stage {
     /// An engine whose pool holds at least `blocks`.
     pub(super) fn new(subject: &Subject, blocks: usize, grouped: bool) -> Result<Self, BenchError> {
-        let metrics = Arc::new(Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?);
+        let metrics = Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?.engine;
         let needed = blocks * TreeEngine::block_bytes(&subject.model);
         // Every branch is computed, though some say the same: a workload is its rows.
         let config = Config {

@@ -2,7 +2,7 @@
 
 use super::BenchError;
 use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts, Sampling, Segment, SegmentEvent, rng};
-use crate::metrics::Metrics;
+use crate::metrics::EngineMetrics;
 use crate::prompt::StopRule;
 use crate::token::TokenId;
 use serde::Serialize;
@@ -140,14 +140,14 @@ pub(super) fn segment(new: usize) -> Segment {
 /// Decodes a workload: `new` tokens a branch on the clock.
 pub(super) async fn decode(
     handle: &Handle,
-    metrics: &Metrics,
+    metrics: &EngineMetrics,
     workload: &Workload,
     (new, seed): (usize, u64),
 ) -> Result<Run, BenchError> {
     let Grown { root, branches } = grow(handle, workload, (new, seed)).await?;
     let (events, mut inbox) = mpsc::unbounded_channel();
     let segment = segment(new);
-    let steps = metrics.engine_steps.get();
+    let steps = metrics.steps.get();
     let begun = Instant::now();
     for (branch, work) in branches.iter().zip(0..) {
         branch.decode(segment.clone(), work, &events);
@@ -163,5 +163,5 @@ pub(super) async fn decode(
     }
     let time = begun.elapsed();
     let RequestCounts { computed, reused, recomputed, .. } = root.counts().await?;
-    Ok(Run { time, steps: metrics.engine_steps.get() - steps, unique: computed + reused, recomputed })
+    Ok(Run { time, steps: metrics.steps.get() - steps, unique: computed + reused, recomputed })
 }

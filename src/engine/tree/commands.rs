@@ -58,11 +58,11 @@ impl<M: Forward> TreeEngine<M> {
             forest.requests.insert(root, Request::new(rank, (root, &open), node));
             forest.branches.insert(root, state);
             forest.order.insert((rank, root));
-            forest.metrics.engine_looked_up.inc_by(open.prompt.len() as u64);
+            forest.metrics.looked_up.inc_by(open.prompt.len() as u64);
             // If the asker has gone by now, its lease's free is on its way.
             reply.send(Ok(()));
         }
-        forest.metrics.engine_waiting.set(self.waiting.len() as i64);
+        forest.metrics.waiting.set(self.waiting.len() as i64);
     }
 
     pub(super) fn fork(&mut self, parent: u64, child: u64, key: u64) {
@@ -150,7 +150,7 @@ impl<M: Forward> TreeEngine<M> {
             let token = state.push(token, 0.0, Vec::new());
             decode.left -= 1;
             request.counts.injected += 1;
-            forest.metrics.engine_injected.inc();
+            forest.metrics.injected.inc();
             decode.report.token(token);
         }
         decode.look = state.look();
@@ -230,8 +230,8 @@ impl Forest {
     }
 
     pub(super) fn publish_sizes(&self) {
-        self.metrics.engine_branches.set(self.branches.len() as i64);
-        self.metrics.engine_blocks_used.set(self.pool.used() as i64);
-        self.metrics.engine_blocks_idle.set(self.pool.idle() as i64);
+        self.metrics.branches.set(self.branches.len() as i64);
+        self.metrics.blocks_used.set(self.pool.used() as i64);
+        self.metrics.blocks_idle.set(self.pool.idle() as i64);
     }
 }

@@ -77,7 +77,7 @@ impl Forest {
             }
             return self.retire(id);
         };
-        self.metrics.engine_sampled.inc();
+        self.metrics.sampled.inc();
         let positions = match self.requests.get_mut(&state.request) {
             Some(request) => {
                 request.counts.sampled += 1;

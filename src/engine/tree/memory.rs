@@ -164,7 +164,7 @@ impl Forest {
             if !self.index.evict(&mut self.pool) {
                 return false;
             }
-            self.metrics.engine_evicted.inc();
+            self.metrics.evicted.inc();
         }
         true
     }
@@ -178,7 +178,7 @@ impl Forest {
         self.pool.truncate(&mut state.table, 0);
         (state.node, state.listed, state.parked) = (request.root, 0, true);
         request.counts.preempted += 1;
-        self.metrics.engine_preempted.inc();
+        self.metrics.preempted.inc();
         request.retire(id);
         if state.job.is_some() {
             request.parked.insert(id);
@@ -205,7 +205,7 @@ impl Forest {
             taken += range.end.saturating_sub(range.start.max(state.computed_before));
             state.computed_before = state.computed_before.max(range.end);
         }
-        self.metrics.engine_reused.inc_by(taken as u64);
+        self.metrics.reused.inc_by(taken as u64);
         if let Some(request) = self.requests.get_mut(&state.request) {
             request.counts.reused += taken as u64;
         }

@@ -47,7 +47,7 @@ pub mod threads;
 mod twins;
 
 use super::{BranchId, Caps, Command, End, Engine, EngineError, RequestId};
-use crate::metrics::Metrics;
+use crate::metrics::EngineMetrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
 use branch::{BranchState, Decode, Job, Look};
@@ -132,7 +132,7 @@ struct Forest {
     level: u64,
     /// Branches that a fault has ended and whose leases are still held.
     lost: HashSet<u64>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EngineMetrics>,
 }
 
 impl TreeEngine {
@@ -154,7 +154,7 @@ impl TreeEngine {
         model: impl Into<Arc<Model>>,
         eos: Vec<TokenId>,
         tokenizer: Arc<Tokenizer>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<EngineMetrics>,
         config: &Config,
     ) -> Result<Self, BuildError> {
         Self::over(Cpu::new(model, config.grouped), eos, tokenizer, metrics, config)
@@ -170,7 +170,7 @@ impl<M: Forward> TreeEngine<M> {
         model: M,
         eos: Vec<TokenId>,
         tokenizer: Arc<Tokenizer>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<EngineMetrics>,
         config: &Config,
     ) -> Result<Self, BuildError> {
         let shape = model.shape();
@@ -181,7 +181,7 @@ impl<M: Forward> TreeEngine<M> {
         }
         let blocks = blocks.min(u32::MAX as usize);
         let threads = Arc::new(Threads::new(config.threads)?);
-        metrics.engine_blocks.set(blocks as i64);
+        metrics.blocks.set(blocks as i64);
         let start = Instant::now();
         Ok(Self {
             store: Store::new(shape.layers, shape.kv_heads, shape.head_dim, blocks),

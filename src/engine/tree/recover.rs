@@ -17,7 +17,7 @@ impl<M: Forward> TreeEngine<M> {
     /// After a panic in a command on `culprit`, or in a step.
     pub(super) fn put_in_order(&mut self, culprit: Option<BranchId>) {
         let forest = &mut self.forest;
-        forest.metrics.engine_faults.inc();
+        forest.metrics.faults.inc();
         let blamed: Vec<RequestId> = match culprit {
             Some(branch) => forest.request_of(branch).into_iter().collect(),
             None => forest.requests.keys().copied().collect(),
@@ -29,7 +29,7 @@ impl<M: Forward> TreeEngine<M> {
             waiting.reply.send(Err(EngineError::Fault));
         }
         forest.start_over();
-        forest.metrics.engine_waiting.set(i64::try_from(self.waiting.len()).unwrap_or(i64::MAX));
+        forest.metrics.waiting.set(i64::try_from(self.waiting.len()).unwrap_or(i64::MAX));
         forest.publish_sizes();
     }
 }
@@ -82,7 +82,7 @@ impl Forest {
             let Some(request) = self.requests.get_mut(&state.request) else { continue };
             if !state.table.is_empty() {
                 request.counts.preempted += 1;
-                self.metrics.engine_preempted.inc();
+                self.metrics.preempted.inc();
             }
             state.table = Table::default();
             // One that has computed nothing has lost nothing either.

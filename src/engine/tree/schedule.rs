@@ -52,16 +52,16 @@ impl<M: Forward> TreeEngine<M> {
         let seconds = (self.clock)() - begun;
         let rows: usize = shares.iter().map(Share::computed).sum();
         let metrics = &self.forest.metrics;
-        metrics.engine_steps.inc();
-        metrics.engine_step_seconds.observe(seconds);
-        metrics.engine_step_positions.observe(rows as f64);
-        metrics.engine_step_branches.observe(shares.len() as f64);
+        metrics.steps.inc();
+        metrics.step_seconds.observe(seconds);
+        metrics.step_positions.observe(rows as f64);
+        metrics.step_branches.observe(shares.len() as f64);
         let Err(message) = outcome else {
             self.costs.observe(rows, seconds);
             self.advance(&shares);
             return Ok(());
         };
-        metrics.engine_faults.inc();
+        metrics.faults.inc();
         tracing::error!(message, rows, "a forward pass failed");
         self.retry(&shares, &message)
     }
@@ -335,11 +335,11 @@ impl Forest {
         if share.computed() > 0 {
             request.counts.computed += fresh;
             request.counts.recomputed += again as u64;
-            self.metrics.engine_computed.inc_by(fresh);
-            self.metrics.engine_recomputed.inc_by(again as u64);
+            self.metrics.computed.inc_by(fresh);
+            self.metrics.recomputed.inc_by(again as u64);
         } else {
             request.counts.copied += fresh;
-            self.metrics.engine_copied.inc_by(fresh);
+            self.metrics.copied.inc_by(fresh);
         }
         let done = state.pending() == 0;
         match &mut state.job {

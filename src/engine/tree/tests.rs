@@ -19,7 +19,7 @@ use crate::engine::{
     Command, End, Engine, EngineError, Open, Priority, Reply, Report, RequestCounts, Sampling, Segment,
     SegmentEvent, rng,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{EngineMetrics, Metrics};
 use crate::prompt::StopRule;
 use crate::prompt::fixtures::bundled;
 use crate::token::TokenId;
@@ -117,7 +117,7 @@ pub(super) type Heard = (Vec<TokenId>, Option<Result<End, EngineError>>);
 
 pub(super) struct Rig {
     pub(super) engine: TreeEngine<Echo>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<EngineMetrics>,
     pub(super) passes: Arc<Mutex<Vec<usize>>>,
     pub(super) events: Events,
     pub(super) inbox: mpsc::UnboundedReceiver<(u64, SegmentEvent)>,
@@ -126,7 +126,7 @@ pub(super) struct Rig {
 }
 
 pub(super) fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
-    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let passes = Arc::new(Mutex::new(Vec::new()));
     let model = Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes) };
     let config = Config {
@@ -276,7 +276,7 @@ fn a_pool_of_the_smallest_legal_size_finishes_every_request_whatever_its_width()
             assert_eq!(*tokens, said(prompt, child, each), "branch {child} is what it is alone");
         }
     }
-    assert!(rig.metrics.engine_preempted.get() > 0, "there was not room for all at once");
+    assert!(rig.metrics.preempted.get() > 0, "there was not room for all at once");
     // Recomputation is counted apart: what was computed first is exact.
     for root in [100, 200, 300] {
         let counts = rig.counts(root);
@@ -326,8 +326,8 @@ fn known_prefixes_are_reused_across_requests_and_apart_by_salt() {
     }
     rig.run();
     rig.assert_empty();
-    assert_eq!(rig.metrics.engine_reused.get(), 48 + 16 + 48 + 48);
-    assert_eq!(rig.metrics.engine_looked_up.get(), 6 * 50 + 48);
+    assert_eq!(rig.metrics.reused.get(), 48 + 16 + 48 + 48);
+    assert_eq!(rig.metrics.looked_up.get(), 6 * 50 + 48);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn who_came_first_gets_the_memory_and_a_higher_class_comes_first() {
     for _ in 0..20 {
         rig.step().expect("runs");
     }
-    assert!(rig.metrics.engine_preempted.get() > 0);
+    assert!(rig.metrics.preempted.get() > 0);
     // Newcomers take surplus, not the first branch of who came before; of two
     // that wait, the higher class enters first.
     let low = Open { priority: Priority::Low, ..Open::new(prompt(5, 60), 64, 1) };
@@ -481,7 +481,7 @@ fn of_branches_that_hold_the_same_tokens_one_is_computed() {
     let counts = rig.counts(1);
     assert_eq!((counts.computed, counts.copied), (20 + 29 + 29 - along, 2 * 29 + along));
     assert_eq!(rig.counts(10).copied, 0);
-    assert_eq!(rig.metrics.engine_copied.get(), 2 * 29 + along);
+    assert_eq!(rig.metrics.copied.get(), 2 * 29 + along);
     // One that was cut back and says something else is no twin any more.
     rig.engine.apply(Command::Truncate { branch: 3, len: 30 });
     rig.engine.apply(Command::Append { branch: 3, tokens: vec![(seven[10] + 1) % VOCAB as TokenId] });
@@ -702,7 +702,7 @@ fn who_comes_back_finds_its_prefix_though_others_were_used_later() {
     let longer = [&prompt(1, 160), prompt(3, 16).as_ref()].concat();
     rig.settled(3, Open::new(longer.into(), 180, 1));
     assert_eq!((rig.counts(3).reused, rig.counts(3).computed), (160, 16));
-    assert_eq!(rig.metrics.engine_evicted.get(), 0, "two blocks were free, and two are enough");
+    assert_eq!(rig.metrics.evicted.get(), 0, "two blocks were free, and two are enough");
     // Where it does not fit beside what is kept, something is given up all the same.
     rig.free(3);
     rig.settled(4, Open::new(prompt(4, 16 * 18), 16 * 19, 1));

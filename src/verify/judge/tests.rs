@@ -59,7 +59,8 @@ fn rig(config: JudgeConfig) -> Rig {
         twins: true,
     };
     let metrics = Arc::new(Metrics::new().expect("unique names"));
-    let engine = TreeEngine::new(model, vec![2], Arc::clone(&tokenizer), Arc::clone(&metrics), &settings);
+    let engine =
+        TreeEngine::new(model, vec![2], Arc::clone(&tokenizer), Arc::clone(&metrics.engine), &settings);
     let (thread, handle) = EngineThread::spawn(engine.expect("builds")).expect("a thread");
     let judge = Judge::new(config, tokenizer, template).expect("fits");
     let verifier = Verifier::judge("judge".to_owned(), handle, judge).with_metrics(Arc::clone(&metrics));
@@ -106,14 +107,14 @@ async fn all_steps_are_one_prefill_and_tokens_are_what_the_engine_reads() {
     let mut lease = opened(&rig).await;
     assert_eq!(lease.opening_tokens(), 0);
     let (tokens, _) = scored(&mut lease, "3 + 4 = 7\n\n7 * 2 = 14\n\n", false).await;
-    let read = || rig.metrics.engine_computed.get() + rig.metrics.engine_reused.get();
-    assert_eq!((read(), rig.metrics.engine_sampled.get()), (u64::from(tokens), 0));
+    let read = || rig.metrics.engine.computed.get() + rig.metrics.engine.reused.get();
+    assert_eq!((read(), rig.metrics.engine.sampled.get()), (u64::from(tokens), 0));
     // Only what is new is scored, though all is read again.
     let (more, scores) =
         scored(&mut lease, "3 + 4 = 7\n\n7 * 2 = 14\n\nThe answer is \\boxed{14}.", true).await;
     assert_eq!((scores.len(), lease.scores().len()), (1, 3));
     assert_eq!(read(), u64::from(tokens + more));
-    assert!(rig.metrics.engine_reused.get() > 0, "equal beginnings are found again");
+    assert!(rig.metrics.engine.reused.get() > 0, "equal beginnings are found again");
     let metrics = (rig.metrics.verifier_tokens.get(), rig.metrics.verifier_steps.get());
     assert_eq!(metrics, (u64::from(tokens + more), 3));
     assert_eq!((rig.metrics.verifier_seconds.get_sample_count(), rig.metrics.verifier_errors.get()), (2, 0));
@@ -150,7 +151,7 @@ async fn questions_that_do_not_fit_the_context_are_refused() {
     let refused = lease.score(reading).await.expect_err("too long");
     assert!(matches!(refused, VerifyError::Context { context: 2_048, .. }), "{refused}");
     assert_eq!(rig.metrics.verifier_errors.get(), 1);
-    assert_eq!((rig.metrics.verifier_tokens.get(), rig.metrics.engine_computed.get()), (0, 0));
+    assert_eq!((rig.metrics.verifier_tokens.get(), rig.metrics.engine.computed.get()), (0, 0));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn verifier(directory: &Path, format: Option<&str>) -> (Verifier, EngineThread) 
         grouped: true,
         twins: true,
     };
-    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let metrics = Metrics::new().expect("unique names").engine;
     let engine = TreeEngine::new(prm.model, Vec::new(), prm.tokenizer, metrics, &settings).expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
     (Verifier::new(prm.name, handle, prm.format), thread)

@@ -8,7 +8,7 @@ use crate::engine::{
     Branch, Caps, Command, End, Engine, EngineThread, Handle, Health, Open, Reply, Report, Segment,
     SegmentEvent,
 };
-use crate::metrics::Metrics;
+use crate::metrics::EngineMetrics;
 use crate::token::TokenId;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -131,7 +131,7 @@ impl Drop for Faulty {
 struct Stage {
     thread: EngineThread,
     handle: Handle,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EngineMetrics>,
     grave: std::sync::mpsc::Receiver<(TreeEngine<Echo>, BTreeSet<usize>)>,
 }
 
@@ -218,7 +218,7 @@ fn bury(stage: Stage) -> BTreeSet<usize> {
     assert_eq!(engine.step(), Ok(false));
     engine.forest.assert_empty();
     assert_eq!(engine.waiting.len(), 0);
-    let gauges = [&metrics.engine_branches, &metrics.engine_blocks_used, &metrics.engine_waiting];
+    let gauges = [&metrics.branches, &metrics.blocks_used, &metrics.waiting];
     assert_eq!(gauges.map(|gauge| gauge.get()), [0; 3]);
     seen
 }
@@ -248,7 +248,7 @@ async fn a_panic_at_any_command_ends_the_request_that_it_hit_and_no_other() {
             assert!(other.counts().await.expect("alive").preempted > 0, "it went through the repair");
             well(handle).await;
             life(handle, "later").await.expect("the engine is as good as new");
-            assert_eq!(stage.metrics.engine_faults.get(), 1);
+            assert_eq!(stage.metrics.faults.get(), 1);
             drop((other, idle, busy));
             bury(stage);
         }
@@ -259,7 +259,7 @@ async fn a_panic_at_any_command_ends_the_request_that_it_hit_and_no_other() {
 async fn a_life_sends_every_command() {
     let stage = stage(None);
     life(&stage.handle, "victim").await.expect("nothing is wrong");
-    assert_eq!(stage.metrics.engine_faults.get(), 0);
+    assert_eq!(stage.metrics.faults.get(), 0);
     assert_eq!(bury(stage), (0..KINDS).collect());
 }
 
@@ -339,7 +339,7 @@ fn a_pass_that_fails_once_costs_nobody_a_token() {
             rig.free(root);
             rig.free(root + 1);
         }
-        assert_eq!(rig.metrics.engine_faults.get(), 1);
+        assert_eq!(rig.metrics.faults.get(), 1);
         rig.run();
         rig.assert_empty();
     }
@@ -422,7 +422,7 @@ fn a_command_that_makes_no_sense_hurts_nobody_else() {
         assert!(misuse(&error), "command {number}: {error:?}");
         rig.run();
         assert_eq!(rig.heard[&101], (said(&prompt(1, LENGTH), 101, 30), Some(Ok(End::Length))));
-        assert_eq!(rig.metrics.engine_faults.get(), 0, "that is no fault of the engine");
+        assert_eq!(rig.metrics.faults.get(), 0, "that is no fault of the engine");
         for id in [100, 101, 200, 201] {
             rig.free(id);
         }
