@@ -9,12 +9,14 @@ use super::beam::BeamSearch;
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
 use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
-use crate::plan::{Auto, Beam, Budget, Final, Marker, Scoring};
+use crate::plan::{Auto, Budget, Final, Marker, Scoring};
 
 /// A probe, and a search where it is not enough.
 #[derive(Debug)]
 pub(super) struct AutoSearch {
     auto: Auto,
+    /// Tokens that the probe leaves to a search: half of the budget.
+    kept: u32,
     stage: Stage,
 }
 
@@ -32,37 +34,29 @@ enum Stage {
 impl AutoSearch {
     pub(super) fn new(auto: Auto, budget: Budget, marker: Option<Marker>) -> Self {
         let grove = Grove::new(budget, marker);
-        Self { auto, stage: Stage::Probe { grove, asked: 0 } }
+        Self { auto, kept: grove.spendable().div_ceil(2), stage: Stage::Probe { grove, asked: 0 } }
     }
 
     /// Whether the probe's leading answer can be given at once.
     fn enough(&self, grove: &Grove) -> bool {
         let beam = &self.auto.beam;
-        let Some(chosen) = self.chosen(grove) else { return false };
-        let Some(value) = &grove.twig(chosen).value else { return false };
-        let all: f64 = grove.all(State::Complete).map(|index| weight(beam, grove.twig(index))).sum();
-        let agreeing =
-            grove.all(State::Complete).filter(|index| grove.twig(*index).value.as_ref() == Some(value));
-        let own: f64 = agreeing.map(|index| weight(beam, grove.twig(index))).sum();
+        let Some(chosen) = self.chosen(grove).map(|index| grove.twig(index)) else { return false };
+        let worth = |twig: &Twig| twig.worth(beam.scoring);
+        // How likely a text is says which to give, not how hard the problem is.
+        let classes = grove.classes(0.0, worth);
+        let Some(own) = classes.iter().find(|class| Some(class.answer) == chosen.value.as_deref()) else {
+            return false;
+        };
+        let all: f64 = grove.all(State::Complete).map(|index| worth(grove.twig(index))).sum();
         // Chains that came to no answer speak against it.
         let silent = grove.len() - grove.all(State::Complete).count();
-        let share = own / (all + silent as f64);
-        share >= self.auto.confidence && weight(beam, grove.twig(chosen)) >= self.auto.confidence
+        let share = own.weight / (all + silent as f64);
+        share >= self.auto.confidence && worth(chosen) >= self.auto.confidence
     }
 
     fn chosen(&self, grove: &Grove) -> Option<Index> {
         let beam = &self.auto.beam;
-        grove.elect((beam.choice != Final::Best, beam.likelihood.0), |twig| weight(beam, twig))
-    }
-}
-
-/// What a trajectory weighs: its aggregated score, or 1 without a verifier.
-fn weight(beam: &Beam, twig: &Twig) -> f64 {
-    match beam.scoring {
-        Scoring::Verifier(aggregate) => {
-            twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
-        }
-        Scoring::Rollouts(_) => 1.0,
+        grove.elect((beam.choice != Final::Best, beam.likelihood.0), |twig| twig.worth(beam.scoring))
     }
 }
 
@@ -78,8 +72,7 @@ impl Strategy for AutoSearch {
                     let mut works = Vec::new();
                     while *asked < self.auto.probe && works.len() < room {
                         let waiting = self.auto.probe - *asked;
-                        // At most half of the budget, so that there is a search.
-                        let share = (grove.spendable() / (2 * waiting)).max(1);
+                        let share = (grove.spendable().saturating_sub(self.kept) / waiting).max(1);
                         match grove.grow(None, growth, share) {
                             Some((_, work)) => {
                                 *asked += 1;
@@ -139,7 +132,7 @@ impl Strategy for AutoSearch {
     fn candidates(&self) -> Vec<Candidate> {
         match &self.stage {
             Stage::Probe { grove, .. } | Stage::Enough(grove) => {
-                grove.candidates(self.chosen(grove), |twig| weight(&self.auto.beam, twig))
+                grove.candidates(self.chosen(grove), |twig| twig.worth(self.auto.beam.scoring))
             }
             Stage::Search(search) => search.candidates(),
         }

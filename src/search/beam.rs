@@ -238,12 +238,7 @@ impl BeamSearch {
     /// What a twig is worth by its scores: nothing where it has none, and all
     /// twigs the same without a verifier.
     fn score(&self, twig: &Twig) -> f64 {
-        match self.beam.scoring {
-            Scoring::Verifier(aggregate) => {
-                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
-            }
-            Scoring::Rollouts(_) => 1.0,
-        }
+        twig.worth(self.beam.scoring)
     }
 
     /// What a candidate is worth.
@@ -470,12 +465,7 @@ impl BeamSearch {
         self.later.clear();
         self.phase = Phase::Finishing;
         let scoring = self.beam.scoring;
-        self.grove.finish(|twig| match scoring {
-            Scoring::Verifier(aggregate) => {
-                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
-            }
-            Scoring::Rollouts(_) => 0.0,
-        })
+        self.grove.finish(|twig| twig.worth(scoring))
     }
 
     fn chosen(&self) -> Option<Index> {

@@ -16,14 +16,24 @@ pub(super) fn of_trace(tokens: &[f32], measure: Measure) -> Option<f64> {
     Some(match measure.over {
         Over::Mean => mean(tokens),
         Over::Tail => mean(&tokens[tokens.len() - window..]),
-        Over::Lowest => tokens.windows(window).map(mean).fold(f64::INFINITY, f64::min),
+        Over::Lowest => groups(tokens, window).fold(f64::INFINITY, f64::min),
         Over::Bottom => {
-            let mut groups: Vec<f64> = tokens.windows(window).map(mean).collect();
+            let mut groups: Vec<f64> = groups(tokens, window).collect();
             groups.sort_by(f64::total_cmp);
             let lowest = groups.len().div_ceil(10);
             groups[..lowest].iter().sum::<f64>() / lowest as f64
         }
     })
+}
+
+/// The means of all groups of `window` tokens, by a sum that slides.
+fn groups(tokens: &[f32], window: usize) -> impl Iterator<Item = f64> {
+    let first: f64 = tokens[..window].iter().map(|c| f64::from(*c)).sum();
+    let slid = tokens[window..].iter().zip(tokens).scan(first, |sum, (new, old)| {
+        *sum += f64::from(*new) - f64::from(*old);
+        Some(*sum)
+    });
+    std::iter::once(first).chain(slid).map(move |sum| sum / window as f64)
 }
 
 #[cfg(test)]

@@ -7,13 +7,17 @@
 //! twig that was given up stays in the account. Which twig to grow is the
 //! business of its owner.
 //!
-//! Length: the account and the tree are one; what a search may do with them is here.
+//! How an answer is chosen among its trajectories is in `vote`.
 
-use super::event::Candidate;
-use super::{Answer, Extend, NodeId, Outcome, Scarce, Until, Work, WorkId};
+mod vote;
+
+pub(super) use vote::best_of;
+
+use super::{Extend, NodeId, Outcome, Scarce, Until, Work, WorkId};
 use crate::answer;
-use crate::plan::{Budget, Marker};
+use crate::plan::{Budget, Marker, Scoring};
 use crate::token::TokenId;
+use crate::verify::Aggregate;
 use std::collections::HashMap;
 
 /// A twig's place in its grove.
@@ -64,6 +68,20 @@ impl Twig {
     /// Mean log-probability, below every number where there is none.
     pub(super) fn likelihood(&self) -> f64 {
         if self.mean_logprob.is_nan() { f64::NEG_INFINITY } else { self.mean_logprob }
+    }
+
+    /// The aggregate of its scores; `None` where it has none.
+    pub(super) fn score(&self, aggregate: Aggregate) -> Option<f64> {
+        self.scores.as_deref().and_then(|scores| aggregate.of(scores))
+    }
+
+    /// What it is worth by its scores: nothing where it has none, and all twigs
+    /// the same without a verifier.
+    pub(super) fn worth(&self, scoring: Scoring) -> f64 {
+        match scoring {
+            Scoring::Verifier(aggregate) => self.score(aggregate).unwrap_or(0.0),
+            Scoring::Rollouts(_) => 1.0,
+        }
     }
 
     /// Logarithm of the trajectory's probability; 0 where nothing was sampled.
@@ -396,105 +414,6 @@ impl Grove {
         }
         works
     }
-
-    /// How much likelier a trajectory is than the likeliest of some, to a power:
-    /// what a score is multiplied by where likelihood counts. From 0 to 1.
-    pub(super) fn odds(&self, index: Index, among: &[Index], power: f64) -> f64 {
-        self.odds_below(index, self.likeliest(among), power)
-    }
-
-    fn likeliest(&self, among: &[Index]) -> f64 {
-        let each = among.iter().map(|index| self.twigs[*index].log_probability());
-        each.fold(f64::NEG_INFINITY, f64::max)
-    }
-
-    fn odds_below(&self, index: Index, most: f64, power: f64) -> f64 {
-        let own = self.twigs[index].log_probability();
-        if power == 0.0 || !most.is_finite() { 1.0 } else { (power * (own - most)).exp().min(1.0) }
-    }
-
-    /// How clearly a vote as that of [`Grove::elect`] is won: the leading
-    /// answer's share of all weight, and the `weight` of the best trajectory that
-    /// gives it. `None` without an answer.
-    pub(super) fn lead(&self, power: f64, weight: impl Fn(&Twig) -> f64) -> Option<(f64, f64)> {
-        let chosen = &self.twigs[self.elect((true, power), &weight)?];
-        let value = chosen.value.as_deref()?;
-        let complete: Vec<Index> = self.all(State::Complete).collect();
-        let most = self.likeliest(&complete);
-        let (mut own, mut all) = (0.0, 0.0);
-        for &index in &complete {
-            let twig = &self.twigs[index];
-            let weight = sane(weight(twig)) * self.odds_below(index, most, power);
-            all += weight;
-            own += if twig.value.as_deref() == Some(value) { weight } else { 0.0 };
-        }
-        Some((if all > 0.0 { own / all } else { 0.0 }, sane(weight(chosen))))
-    }
-
-    /// The answer among complete trajectories: by a vote in which a trajectory
-    /// weighs `weight` times its likelihood to a power, else the heaviest alone.
-    /// Without any answer that can be compared the heaviest complete one; without
-    /// any complete one the best text. Equal weights: the likelier, then the first.
-    pub(super) fn elect(&self, (vote, power): (bool, f64), weight: impl Fn(&Twig) -> f64) -> Option<Index> {
-        let complete: Vec<Index> = self.all(State::Complete).collect();
-        let most = self.likeliest(&complete);
-        let key = |index: Index| {
-            let twig = &self.twigs[index];
-            (sane(weight(twig)) * self.odds_below(index, most, power), twig.likelihood())
-        };
-        if vote {
-            let mut classes: Vec<(&str, f64, Vec<Index>)> = Vec::new();
-            for &index in &complete {
-                let Some(value) = self.twigs[index].value.as_deref() else { continue };
-                let weight = key(index).0;
-                match classes.iter_mut().find(|(known, ..)| *known == value) {
-                    Some((_, sum, members)) => {
-                        *sum += weight;
-                        members.push(index);
-                    }
-                    None => classes.push((value, weight, vec![index])),
-                }
-            }
-            let mut winner: Option<&(&str, f64, Vec<Index>)> = None;
-            for class in &classes {
-                if winner.is_none_or(|best| (class.1, class.2.len()) > (best.1, best.2.len())) {
-                    winner = Some(class);
-                }
-            }
-            if let Some((.., members)) = winner {
-                return best_of(members.iter().copied(), key);
-            }
-        }
-        best_of(complete.iter().copied(), key).or_else(|| {
-            let some = (0..self.twigs.len()).filter(|&index| self.twigs[index].tokens > 0);
-            let leaf =
-                |index: &Index| !self.twigs.iter().any(|twig| twig.parent == Some(*index) && twig.tokens > 0);
-            best_of(some.filter(leaf), key)
-        })
-    }
-
-    pub(super) fn answer(&self, chosen: Option<Index>) -> Option<Answer> {
-        let twig = &self.twigs[chosen?];
-        Some(Answer { node: twig.node, complete: twig.state == State::Complete })
-    }
-
-    /// Every trajectory that came to its end, and the chosen one.
-    pub(super) fn candidates(&self, chosen: Option<Index>, score: impl Fn(&Twig) -> f64) -> Vec<Candidate> {
-        let shown = |index: &Index| self.twigs[*index].state == State::Complete || Some(*index) == chosen;
-        let candidate = |index: Index| {
-            let twig = &self.twigs[index];
-            Candidate {
-                branch: twig.node,
-                answer: twig.value.clone(),
-                mean_logprob: twig.mean_logprob,
-                score: Some(score(twig)).filter(|score| score.is_finite()),
-                tokens: twig.path,
-                complete: twig.state == State::Complete,
-                selected: Some(index) == chosen,
-            }
-        };
-        (0..self.twigs.len()).filter(shown).map(candidate).collect()
-    }
 }
 
 /// What to inject so that a thought comes to its answer within `max_tokens`:
@@ -505,26 +424,4 @@ pub(super) fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) ->
     let bare = text.is_empty() || text.ends_with(&marker.separator);
     let inject = if bare { &marker.inject_after_separator } else { &marker.inject };
     if inject.len() < max_tokens as usize { inject.clone() } else { Vec::new() }
-}
-
-/// A weight that is no number counts for nothing.
-fn sane(weight: f64) -> f64 {
-    if weight.is_nan() { 0.0 } else { weight }
-}
-
-/// The first of those with the greatest key; NaN is below every number.
-pub(super) fn best_of(
-    indices: impl Iterator<Item = Index>,
-    key: impl Fn(Index) -> (f64, f64),
-) -> Option<Index> {
-    let low = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
-    let mut best: Option<(Index, (f64, f64))> = None;
-    for index in indices {
-        let (first, second) = key(index);
-        let key = (low(first), low(second));
-        if best.is_none_or(|(_, best)| key > best) {
-            best = Some((index, key));
-        }
-    }
-    best.map(|(index, _)| index)
 }

@@ -89,12 +89,7 @@ impl TreeSearch {
     }
 
     fn score(&self, twig: &Twig) -> f64 {
-        match self.mcts.scoring {
-            Scoring::Verifier(aggregate) => {
-                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
-            }
-            Scoring::Rollouts(_) => 1.0,
-        }
+        twig.worth(self.mcts.scoring)
     }
 
     /// Whether a new step may be sampled below a node.
@@ -375,12 +370,7 @@ impl TreeSearch {
         self.phase = Phase::Finishing;
         self.abandon_standing();
         let scoring = self.mcts.scoring;
-        self.grove.finish(|twig| match scoring {
-            Scoring::Verifier(aggregate) => {
-                twig.scores.as_deref().and_then(|scores| aggregate.of(scores)).unwrap_or(0.0)
-            }
-            Scoring::Rollouts(_) => 0.0,
-        })
+        self.grove.finish(|twig| twig.worth(scoring))
     }
 
     /// Where branches take all the room, the least visited one makes way on which

@@ -17,7 +17,7 @@
 
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Answer, Outcome, Strategy, Until, Work, WorkId, confidence, posterior};
+use super::{Answer, NodeId, Outcome, Strategy, Until, Work, WorkId, confidence, posterior};
 use crate::plan::{Best, Budget, Marker, Measure, Rank, VoteStop, Voting, Weight};
 use crate::verify::Aggregate;
 use std::collections::HashMap;
@@ -37,9 +37,16 @@ pub(super) struct Chains {
     /// Chains of the wave under way, and of all waves.
     current: Vec<Index>,
     asked: u32,
-    /// The confidence of every token of a chain, where it is read.
-    confidences: HashMap<Index, Vec<f32>>,
+    /// How sure every chain is, where that is read.
+    traces: HashMap<NodeId, Trace>,
     over: Over,
+}
+
+/// The confidence of each of a chain's tokens, and of the whole.
+#[derive(Debug, Default)]
+struct Trace {
+    tokens: Vec<f32>,
+    confidence: Option<f64>,
 }
 
 /// What a chain weighs.
@@ -101,7 +108,7 @@ impl Chains {
             vote,
             current: Vec::new(),
             asked: 0,
-            confidences: HashMap::new(),
+            traces: HashMap::new(),
             over: Over::No,
         }
     }
@@ -117,33 +124,22 @@ impl Chains {
         match self.by {
             By::Count => 1.0,
             By::Likelihood => twig.mean_logprob.exp(),
-            By::Score(aggregate) => own(twig, aggregate).unwrap_or_else(|| {
+            By::Score(aggregate) => twig.score(aggregate).unwrap_or_else(|| {
                 let complete = self.grove.all(State::Complete);
                 let scores: Vec<f64> =
-                    complete.filter_map(|index| own(self.grove.twig(index), aggregate)).collect();
+                    complete.filter_map(|index| self.grove.twig(index).score(aggregate)).collect();
                 if scores.is_empty() { 1.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
             }),
-            By::Confidence(measure) => {
-                let index = (0..self.grove.len()).find(|index| self.grove.twig(*index).node == twig.node);
-                let tokens = index.and_then(|index| self.confidences.get(&index));
-                tokens.and_then(|tokens| confidence::of_trace(tokens, measure)).unwrap_or(0.0)
+            By::Confidence(_) => {
+                self.traces.get(&twig.node).and_then(|trace| trace.confidence).unwrap_or(0.0)
             }
         }
     }
 
-    /// The weights of the classes, the heaviest first.
-    fn classes(&self) -> Vec<f64> {
-        let mut classes: Vec<(&str, f64)> = Vec::new();
-        for index in self.grove.all(State::Complete) {
-            let twig = self.grove.twig(index);
-            let Some(value) = twig.value.as_deref() else { continue };
-            let weight = Some(self.weight(twig)).filter(|weight| !weight.is_nan()).unwrap_or(0.0);
-            match classes.iter_mut().find(|(known, _)| *known == value) {
-                Some((_, sum)) => *sum += weight,
-                None => classes.push((value, weight)),
-            }
-        }
-        let mut weights: Vec<f64> = classes.into_iter().map(|(_, weight)| weight).collect();
+    /// The weights of the answers in the vote that chooses, the heaviest first.
+    fn weights(&self) -> Vec<f64> {
+        let classes = self.grove.classes(self.vote.1, |twig| self.weight(twig));
+        let mut weights: Vec<f64> = classes.into_iter().map(|class| class.weight).collect();
         weights.sort_by(|a, b| b.total_cmp(a));
         weights
     }
@@ -163,7 +159,7 @@ impl Chains {
         {
             return false;
         }
-        let classes = self.classes();
+        let classes = self.weights();
         let lead = classes.first().copied().unwrap_or(0.0) - classes.get(1).copied().unwrap_or(0.0);
         let ended = self.grove.all(State::Complete).count() + self.grove.all(State::Gone).count();
         let open = self.branches as usize - ended.min(self.branches as usize);
@@ -175,7 +171,7 @@ impl Chains {
         match self.stop {
             VoteStop::Fixed => false,
             VoteStop::Posterior(confidence) => {
-                let classes = self.classes();
+                let classes = self.weights();
                 // Confidences have a scale of their own: the surest chain is one vote.
                 let vote = match self.by {
                     By::Confidence(_) => self.heaviest(),
@@ -215,11 +211,6 @@ impl Chains {
     fn chosen(&self) -> Option<Index> {
         self.grove.elect(self.vote, |twig| self.weight(twig))
     }
-}
-
-/// A trajectory's own score.
-fn own(twig: &Twig, aggregate: Aggregate) -> Option<f64> {
-    twig.scores.as_deref().and_then(|scores| aggregate.of(scores))
 }
 
 impl Strategy for Chains {
@@ -284,7 +275,11 @@ impl Strategy for Chains {
             Outcome::Abandoned => Vec::new(),
         };
         let Some(index) = self.grove.land(id, outcome) else { return };
-        self.confidences.entry(index).or_default().extend(confidences);
+        if let By::Confidence(measure) = self.by {
+            let trace = self.traces.entry(self.grove.twig(index).node).or_default();
+            trace.tokens.extend(confidences);
+            trace.confidence = confidence::of_trace(&trace.tokens, measure);
+        }
         if self.over == Over::No && self.decided() {
             self.over = Over::Yes;
         }

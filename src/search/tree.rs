@@ -1,6 +1,7 @@
 //! The recorded tree of one choice: every branch with every token it was given.
 
 use crate::engine::Token;
+use crate::token::TokenId;
 
 /// Names a node of a [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +89,33 @@ impl Tree {
             whole.scores.clone_from(&node.scores);
         }
         whole
+    }
+
+    /// A trajectory's text up to its stop string.
+    #[must_use]
+    pub fn visible_text(&self, id: NodeId) -> String {
+        let mut text: String =
+            self.path(id).iter().rev().map(|&index| self.nodes[index].text.as_str()).collect();
+        if let Some(cut) = self.node(id).cut.filter(|cut| text.is_char_boundary(*cut)) {
+            text.truncate(cut);
+        }
+        text
+    }
+
+    /// The ids of a trajectory's tokens behind its first `known`.
+    #[must_use]
+    pub fn ids_behind(&self, id: NodeId, known: usize) -> Vec<TokenId> {
+        let path = self.path(id);
+        let tokens = path.iter().rev().flat_map(|&index| &self.nodes[index].tokens);
+        tokens.skip(known).map(|token| token.id).collect()
+    }
+
+    /// Mean log-probability of a trajectory's sampled tokens; NaN without any.
+    #[must_use]
+    pub fn mean_logprob(&self, id: NodeId) -> f64 {
+        let parts = self.path(id).into_iter().rev().map(|index| self.nodes[index].logprob);
+        let (sum, count) = parts.fold((0.0, 0), |(sum, count), (own, sampled)| (sum + own, count + sampled));
+        sum / f64::from(count)
     }
 
     /// A branch and those before it, itself first, the prompt left out.

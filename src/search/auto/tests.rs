@@ -3,7 +3,7 @@
 use super::super::chain::tests::extend;
 use super::super::{Extend, Grown, NodeId};
 use super::*;
-use crate::plan::{Final, Steps, Variant};
+use crate::plan::{Beam, Final, Steps, Variant};
 use crate::verify::Aggregate;
 
 fn settings() -> Auto {
@@ -45,13 +45,13 @@ fn after(auto: Auto, probe: [Outcome; 3]) -> (AutoSearch, Vec<Extend>) {
     let mut search = search(auto);
     let works: Vec<Extend> = search.ask(100).iter().map(extend).collect();
     let asked: Vec<_> = works.iter().map(|work| (work.fork, work.max_tokens, work.until)).collect();
-    // Half of the budget at most.
+    // Half of the budget of 600, in equal shares.
     assert_eq!(
         asked,
         [
             (Some(NodeId::ROOT), 100, Until::End),
-            (Some(NodeId::ROOT), 125, Until::End),
-            (Some(NodeId::ROOT), 187, Until::End)
+            (Some(NodeId::ROOT), 100, Until::End),
+            (Some(NodeId::ROOT), 100, Until::End)
         ]
     );
     for (work, outcome) in works.iter().zip(probe) {

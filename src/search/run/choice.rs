@@ -295,12 +295,12 @@ impl Choice {
             self.release(id);
             return Outcome::Abandoned;
         }
-        let node = self.tree.trajectory(id);
+        let length = self.tree.length(id);
         let plan = &self.shared.plan;
-        let full = plan.prompt.len() + node.tokens.len() >= plan.positions;
+        let full = plan.prompt.len() + length >= plan.positions;
         let extensible = cut && !full;
         let Budget { tokens: most, reserve, branch_tokens, .. } = self.budget;
-        let used = u32::try_from(node.tokens.len()).unwrap_or(u32::MAX);
+        let used = u32::try_from(length).unwrap_or(u32::MAX);
         if end == Some(End::Length) {
             let context = branch_tokens < most && used.saturating_add(reserve) >= branch_tokens;
             self.cuts.insert(id, if context { StopReason::Context } else { StopReason::Tokens });
@@ -314,14 +314,14 @@ impl Choice {
         }
         Outcome::Grown(Grown {
             tokens: grown.tokens(),
-            text: node.visible_text().to_owned(),
-            mean_logprob: node.mean_logprob(),
+            text: self.tree.visible_text(id),
+            mean_logprob: self.tree.mean_logprob(id),
             step_logprob: grown.logprob.0 / f64::from(grown.logprob.1),
             ids: grown.ids,
             confidences: grown.confidences,
             scores,
             unscored: scoring == Scoring::Failed,
-            complete: node.complete,
+            complete: self.tree.node(id).complete,
             extensible,
         })
     }

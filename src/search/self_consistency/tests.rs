@@ -226,6 +226,25 @@ fn an_adaptive_vote_stops_by_the_posterior_after_a_wave() {
 }
 
 #[test]
+fn an_adaptive_vote_stops_by_the_vote_that_chooses() {
+    // Six unlikely chains of one answer beside a likely one of another.
+    let goes_on = |likelihood| {
+        let stop = VoteStop::Posterior(0.95);
+        let adaptive = Voting { wave: 7, stop, likelihood, ..plain(16) };
+        let mut strategy = Chains::voting(adaptive, budget(160, 0, 16), None);
+        assert_eq!(strategy.ask(16).len(), 7);
+        for id in 0..6 {
+            strategy.tell(id, complete(10, &boxed("1"), -3.0));
+        }
+        strategy.tell(6, complete(10, &boxed("2"), -0.3));
+        let goes_on = !strategy.ask(16).is_empty();
+        (strategy.answer().map(|answer| answer.node), goes_on)
+    };
+    assert_eq!(goes_on(0.0), (Some(NodeId(1)), false));
+    assert_eq!(goes_on(0.1), (Some(NodeId(7)), true), "what leads is not sure yet");
+}
+
+#[test]
 fn a_window_stops_once_a_whole_wave_agrees() {
     let window = Voting { wave: 2, stop: VoteStop::Window, ..plain(12) };
     let mut strategy = Chains::voting(window, budget(1_200, 0, 12), None);

@@ -52,8 +52,8 @@ impl Choice {
             (_, Some(error)) => return Err(error.into()),
             (_, None) => None,
         };
-        let spoken = answer
-            .filter(|answer| answer.complete || !self.tree.trajectory(answer.node).visible_text().is_empty());
+        let spoken =
+            answer.filter(|answer| answer.complete || !self.tree.visible_text(answer.node).is_empty());
         let reason = self.ended.unwrap_or(StopReason::Completed);
         let answer = match (spoken, self.ended, answer) {
             (Some(answer), ..) | (None, None, Some(answer)) => answer,

@@ -120,15 +120,13 @@ impl Choice {
         if self.judge.missing.is_some() {
             return Scoring::Failed;
         }
-        let text = self.tree.trajectory(node);
         let mut passage = None;
         if !self.judge.leases.contains_key(&node) {
             let nearest = self.tree.ancestors(node).find(|id| self.judge.leases.contains_key(id));
             if shared {
                 let from = nearest.unwrap_or(NodeId::ROOT);
                 let known = if from == NodeId::ROOT { 0 } else { self.tree.length(from) };
-                let ids = text.tokens[known..].iter().map(|token| token.id).collect();
-                let said = Passage { from, ids, ended };
+                let said = Passage { from, ids: self.tree.ids_behind(node, known), ended };
                 if let Some(scoring) = self.said_before(&said, node, work) {
                     return scoring;
                 }
@@ -141,7 +139,7 @@ impl Choice {
             self.judge.leases.insert(node, lease);
         }
         let Some(lease) = self.judge.leases.get_mut(&node) else { return Scoring::Failed };
-        let Some(reading) = lease.read(text.visible_text(), ended) else {
+        let Some(reading) = lease.read(&self.tree.visible_text(node), ended) else {
             self.tree.node_mut(node).scores = lease.scores().to_vec();
             return Scoring::Done;
         };
