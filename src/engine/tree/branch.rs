@@ -3,7 +3,6 @@
 
 use super::kv::Table;
 use super::prefix::NodeId;
-use super::twins::History;
 use crate::engine::{End, EngineError, Reply, Report, RequestId, Segment, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
 use crate::token::TokenId;
@@ -17,7 +16,7 @@ pub(super) struct BranchState {
     /// Key of its random numbers.
     pub key: u64,
     /// Every token, prompt included.
-    pub tokens: History,
+    pub tokens: Vec<TokenId>,
     /// How many of them are the prompt.
     pub prompt: usize,
     /// Blocks of the positions computed so far.
@@ -106,7 +105,7 @@ impl BranchState {
         Self {
             request,
             key: 0,
-            tokens: prompt.into(),
+            tokens: prompt.to_vec(),
             prompt: prompt.len(),
             table: Table::default(),
             node,
