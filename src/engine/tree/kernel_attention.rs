@@ -37,30 +37,49 @@ pub(super) const TILE: usize = 8;
 /// row's chunks do not depend on other rows.
 const CHUNK: usize = 8 * BLOCK;
 
-/// One row's attention over its branch's blocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Attend<'a> {
-    /// Queries, `[head][head dim]`.
-    pub query: &'a [f32],
-    /// The branch's blocks.
-    pub blocks: &'a [BlockId],
-    /// The first position to attend to: 0, but in a layer with a sliding window.
-    pub start: usize,
-    /// The end of the positions to attend to, the row's own included.
-    pub len: usize,
-}
-
-/// What the rows of a tile have in common.
+/// Neighbouring rows that attend together.
 #[derive(Debug, Clone, Copy)]
 pub struct Tile<'a> {
-    /// The layer's KV.
+    /// The layer's KV, and the rows for which it may be read.
     pub layer: View<'a>,
-    /// KV heads; heads share them in equal groups.
-    pub kv_heads: usize,
-    /// Floats per head.
-    pub head_dim: usize,
+    /// The first of the tile's rows, and how many there are.
+    pub rows: (usize, usize),
+    /// How many positions a row sees, its own included: all of them, but in a
+    /// layer with a sliding window.
+    pub window: Option<usize>,
     /// Leading blocks that are the same in all rows and full in all of them.
     pub shared: usize,
+}
+
+/// One row's attention over its branch's blocks.
+#[derive(Debug, Clone, Copy)]
+struct Attend<'a> {
+    /// Queries, `[head][head dim]`.
+    query: &'a [f32],
+    /// The branch's blocks.
+    blocks: &'a [BlockId],
+    /// The first position to attend to.
+    start: usize,
+    /// The end of the positions to attend to, the row's own included.
+    len: usize,
+}
+
+impl<'a> Tile<'a> {
+    /// The tile's rows with their queries; behind them the array is filled up
+    /// with the last one. Only blocks of the view's rows come to the kernel, up
+    /// to the rows' positions: no others may be read.
+    fn attends(&self, queries: &'a [f32]) -> [Attend<'a>; TILE] {
+        let (first, size) = self.rows;
+        assert!((1..=TILE).contains(&size), "a tile has at most as many rows as queries go together");
+        let rows = &self.layer.rows()[first..first + size];
+        let width = queries.len() / size;
+        std::array::from_fn(|i| {
+            let i = i.min(size - 1);
+            let len = rows[i].position + 1;
+            let start = self.window.map_or(0, |window| len.saturating_sub(window));
+            Attend { query: &queries[i * width..(i + 1) * width], blocks: rows[i].blocks, start, len }
+        })
+    }
 }
 
 // Compiled once, with and without the softmax: a second instance would leave
@@ -71,9 +90,10 @@ compile!(attention, attend_body,
     rows: 8, 2);
 
 impl Kernels {
-    /// Scaled dot-product attention of some rows; `out` is `[row][head][head
-    /// dim]`, `scratch` is reused memory.
-    pub fn attend(self, tile: Tile<'_>, rows: &[Attend<'_>], scratch: &mut Vec<f32>, out: &mut [f32]) {
+    /// Scaled dot-product attention of a tile's rows; `queries` and `out` are
+    /// `[row][head][head dim]`, `scratch` is reused memory.
+    pub fn attend(self, tile: Tile<'_>, queries: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
+        let rows = &tile.attends(queries)[..tile.rows.1];
         check(tile, rows, out);
         dispatch!(self.isa, attention, tile, rows, true, scratch, out);
     }
@@ -83,10 +103,11 @@ impl Kernels {
     pub(super) fn attend_products(
         self,
         tile: Tile<'_>,
-        rows: &[Attend<'_>],
+        queries: &[f32],
         scratch: &mut Vec<f32>,
         out: &mut [f32],
     ) {
+        let rows = &tile.attends(queries)[..tile.rows.1];
         check(tile, rows, out);
         dispatch!(self.isa, attention, tile, rows, false, scratch, out);
     }
@@ -94,10 +115,11 @@ impl Kernels {
 
 fn check(tile: Tile<'_>, rows: &[Attend<'_>], out: &[f32]) {
     let width = rows.first().map_or(0, |row| row.query.len());
-    assert!(out.len() == rows.len() * width && width.is_multiple_of(tile.kv_heads * tile.head_dim));
+    let (kv_heads, dim) = (tile.layer.kv_heads(), tile.layer.head_dim());
+    assert!(out.len() == rows.len() * width && width.is_multiple_of(kv_heads * dim));
     for row in rows {
         assert!(row.start < row.len && row.len <= row.blocks.len() * BLOCK, "positions lie in the blocks");
-        assert!(row.query.len() == width && tile.shared * BLOCK <= row.len, "equal rows share full blocks");
+        assert!(tile.shared * BLOCK <= row.len, "shared blocks are full");
     }
 }
 
@@ -110,7 +132,8 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     out: &mut [f32],
 ) {
     let width = rows.first().map_or(0, |row| row.query.len());
-    let (dim, group) = (tile.head_dim, width / (tile.head_dim * tile.kv_heads));
+    let (dim, kv_heads) = (tile.layer.head_dim(), tile.layer.kv_heads());
+    let group = width / (dim * kv_heads);
     let queries = rows.len() * group;
     scratch.resize(TILE * CHUNK + queries * (dim + LANES + 2), 0.0);
     let (scores, rest) = scratch.split_at_mut(TILE * CHUNK);
@@ -119,7 +142,7 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     let (highest, factors) = rest.split_at_mut(queries);
     let (scores, sums) = (scores.as_chunks_mut().0, sums.as_chunks_mut().0);
     let mut parts = [Part::default(); PARTS];
-    for kv_head in 0..tile.kv_heads {
+    for kv_head in 0..kv_heads {
         let mut head = Head { tile, rows, kv_head, group, scores, scaled, sums, highest, factors };
         head.begin();
         for chunk in chunks(rows) {
@@ -228,7 +251,7 @@ impl<'a> Head<'a> {
     #[inline(always)]
     fn place(&self, query: usize) -> (usize, usize) {
         let (row, head) = (query / self.group, query % self.group);
-        (row, (self.kv_head * self.group + head) * self.tile.head_dim)
+        (row, (self.kv_head * self.group + head) * self.tile.layer.head_dim())
     }
 
     /// Where a query's result begins in `out`.
@@ -240,7 +263,7 @@ impl<'a> Head<'a> {
 
     #[inline(always)]
     fn begin(&mut self) {
-        let dim = self.tile.head_dim;
+        let dim = self.tile.layer.head_dim();
         let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
         for query in 0..self.highest.len() {
             let (row, at) = self.place(query);
@@ -257,7 +280,7 @@ impl<'a> Head<'a> {
     fn end(&self, softmax: bool, out: &mut [f32]) {
         for query in 0..self.highest.len() * usize::from(softmax) {
             let total: f32 = self.sums[query].iter().sum();
-            for value in &mut out[self.result(query)..][..self.tile.head_dim] {
+            for value in &mut out[self.result(query)..][..self.tile.layer.head_dim()] {
                 *value /= total;
             }
         }
@@ -318,10 +341,10 @@ impl<'a> Head<'a> {
         let at = blocks.start - chunk * (CHUNK / BLOCK);
         assert!(at + blocks.len() <= CHUNK / BLOCK, "blocks of the chunk");
         let mut part = Part { first, queries, scores, at, blocks: blocks.len(), seen, again, starts: [0; _] };
-        let size = self.tile.head_dim * BLOCK;
+        let size = self.tile.layer.head_dim() * BLOCK;
         for (start, &block) in part.starts.iter_mut().zip(&row.blocks[blocks]) {
-            *start = (block as usize * self.tile.kv_heads + self.kv_head) * size;
-            assert!(*start + size <= self.tile.layer.len, "blocks lie in the store");
+            *start = (block as usize * self.tile.layer.kv_heads() + self.kv_head) * size;
+            assert!(*start + size <= self.tile.layer.floats(), "blocks lie in the store");
         }
         part
     }
@@ -341,15 +364,16 @@ impl<'a> Head<'a> {
 
     #[inline(always)]
     fn score<V: Lanes, const N: usize, const B: usize>(&mut self, part: &Part, at: usize) -> usize {
-        let dim = self.tile.head_dim;
+        let dim = self.tile.layer.head_dim();
         let starts = &part.starts[at..at + B];
         let queries = &self.scaled[part.first * dim..][..N * dim];
         let mut sums = [[V::splat(0.0); B]; N];
         // SAFETY: each of the `N` queries has `dim` floats, and each block has
         // `dim` times `BLOCK` keys from its start on, all of them checked above
-        // and in `part`.
+        // and in `part`. The block is one of the row's, up to its position: the
+        // view promises that nobody writes it.
         unsafe {
-            let keys = std::array::from_fn(|b| self.tile.layer.keys.add(starts[b]));
+            let keys = std::array::from_fn(|b| self.tile.layer.keys().add(starts[b]));
             accumulate::<V, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
         }
         for (sums, scores) in sums.iter().zip(&mut self.scores[part.scores..]) {
@@ -416,7 +440,7 @@ impl<'a> Head<'a> {
     /// queries, in strips of columns that stay in registers.
     #[inline(always)]
     fn values<V: Lanes, const N: usize>(&self, part: &Part, out: &mut [f32]) {
-        let vectors = self.tile.head_dim / LANES;
+        let vectors = self.tile.layer.head_dim() / LANES;
         let mut done = 0;
         while done < vectors {
             done += match vectors - done {
@@ -434,7 +458,7 @@ impl<'a> Head<'a> {
         column: usize,
         out: &mut [f32],
     ) -> usize {
-        let dim = self.tile.head_dim;
+        let dim = self.tile.layer.head_dim();
         let mut sums = [[V::splat(0.0); C]; N];
         for (query, sums) in (part.first..).zip(&mut sums) {
             let factor = if part.again { 1.0 } else { self.factors[query] };
@@ -452,10 +476,11 @@ impl<'a> Head<'a> {
             let to = (part.seen.1 - b * BLOCK).min(BLOCK);
             // SAFETY: a query's scores hold a chunk, and block `at + b` is in it;
             // a block has `BLOCK` times `dim` values from its start on (both
-            // checked in `part`), and `to` is at most `BLOCK`.
+            // checked in `part`), and `to` is at most `BLOCK`. As for the keys,
+            // nobody writes the block.
             unsafe {
                 let weights = scores.as_ptr().cast::<f32>().add((part.at + b) * BLOCK + from);
-                let values = self.tile.layer.values.add(start + from * dim + column);
+                let values = self.tile.layer.values().add(start + from * dim + column);
                 let columns = std::array::from_fn(|c| values.add(c * LANES));
                 accumulate::<V, N, C>(&mut sums, (weights, CHUNK), (columns, dim), to.saturating_sub(from));
             }
@@ -472,7 +497,7 @@ impl<'a> Head<'a> {
     /// The same for the columns that fill no vector.
     #[inline(always)]
     fn last_columns<const FMA: bool>(&self, part: &Part, out: &mut [f32]) {
-        let dim = self.tile.head_dim;
+        let dim = self.tile.layer.head_dim();
         let column = dim / LANES * LANES;
         for n in 0..part.queries {
             let factor = if part.again { 1.0 } else { self.factors[part.first + n] };
@@ -486,8 +511,8 @@ impl<'a> Head<'a> {
                 let at = part.starts[p / BLOCK] + p % BLOCK * dim + column;
                 for (i, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the place lies in the block, and the block in the
-                    // values (checked in `part`).
-                    let value = unsafe { *self.tile.layer.values.add(at + i) };
+                    // values (checked in `part`), where nobody writes it.
+                    let value = unsafe { *self.tile.layer.values().add(at + i) };
                     *sum = multiply_add::<FMA>(weight, value, *sum);
                 }
             }
@@ -530,6 +555,7 @@ unsafe fn accumulate<V: Lanes, const N: usize, const C: usize>(
 #[cfg(test)]
 mod tests {
     use super::super::kernel::tests::{every_isa, noise, size};
+    use super::super::model::Row;
     use super::super::store::Store;
     use super::*;
 
@@ -562,9 +588,10 @@ mod tests {
                 }
                 let query = noise(7, kv_heads * group * dim);
                 let mut out = vec![f32::NAN; query.len()];
-                let row = Attend { query: &query, blocks: &blocks, start, len };
-                let tile = Tile { layer: store.layer(0).view(), kv_heads, head_dim: dim, shared: 0 };
-                kernels.attend(tile, &[row], &mut Vec::new(), &mut out);
+                let rows = [Row { token: 0, position: len - 1, blocks: &blocks, logits: false }];
+                let window = (start > 0).then_some(len - start);
+                let tile = Tile { layer: store.view(0, &rows), rows: (0, 1), window, shared: 0 };
+                kernels.attend(tile, &query, &mut Vec::new(), &mut out);
                 for head in 0..kv_heads * group {
                     let kv = head / group * dim;
                     let score = |p: usize| -> f64 {
@@ -620,24 +647,25 @@ mod tests {
                     })
                     .collect();
                 let queries = noise(7, lens.len() * width * group);
-                let rows: Vec<Attend<'_>> = (lens.iter().zip(&blocks).zip(queries.chunks(width * group)))
-                    .map(|((&len, blocks), query)| {
-                        let start = window.map_or(0, |window: usize| len.saturating_sub(window));
-                        Attend { query, blocks, start, len }
-                    })
+                let rows: Vec<Row<'_>> = (lens.iter().zip(&blocks))
+                    .map(|(len, blocks)| Row { token: 0, position: len - 1, blocks, logits: false })
                     .collect();
-                let tile = Tile { layer: store.layer(0).view(), kv_heads, head_dim: dim, shared: 0 };
-                let mut alone = vec![f32::NAN; queries.len()];
-                for (row, out) in rows.iter().zip(alone.chunks_mut(width * group)) {
-                    kernels.attend(tile, std::slice::from_ref(row), &mut Vec::new(), out);
-                }
-                for size in (1..=rows.len()).step_by(size(1, 5)) {
+                let layer = store.view(0, &rows);
+                // Tiles of `size` rows, the last one of what is left.
+                let attended = |size: usize, shared: usize| {
+                    let mut out = vec![f32::NAN; queries.len()];
+                    let parts = queries.chunks(size * width * group);
+                    for (i, (queries, out)) in parts.zip(out.chunks_mut(size * width * group)).enumerate() {
+                        let tile = (i * size, queries.len() / (width * group));
+                        let tile = Tile { layer, rows: tile, window, shared };
+                        kernels.attend(tile, queries, &mut Vec::new(), out);
+                    }
+                    out
+                };
+                let alone = attended(1, 0);
+                for size in (1..=TILE).step_by(size(1, 5)) {
                     for shared in [0, 3, CHUNK / BLOCK, common - 1, common] {
-                        let mut out = vec![f32::NAN; queries.len()];
-                        let tile = Tile { shared, ..tile };
-                        for (rows, out) in rows.chunks(size).zip(out.chunks_mut(size * width * group)) {
-                            kernels.attend(tile, rows, &mut Vec::new(), out);
-                        }
+                        let out = attended(size, shared);
                         assert_eq!(out, alone, "{kernels:?}, tiles of {size}, {shared} blocks shared");
                     }
                 }

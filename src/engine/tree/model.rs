@@ -16,8 +16,8 @@ mod tiles;
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
 use super::kernel::{Kernels, rms_norm, rms_norm_heads, rotate};
-use super::kernel_attention::{Attend, TILE, Tile};
-use super::kernel_kv::{Pass, View};
+use super::kernel_attention::Tile;
+use super::kernel_kv::{Pass, Phase, Slots, View};
 use super::kv::BlockId;
 use super::linear::{Linear, Products};
 use super::matrix::Matrix;
@@ -72,14 +72,6 @@ struct Layer {
     down: Linear,
 }
 
-/// What all workers of a step share.
-#[derive(Clone, Copy)]
-struct Step<'a> {
-    rows: &'a [Row<'a>],
-    kv: &'a Pass<'a>,
-    products: Products<'a>,
-}
-
 /// One worker's rows and activations, reused from step to step.
 #[derive(Debug, Default)]
 struct Worker {
@@ -123,7 +115,7 @@ impl Scratch {
 }
 
 /// [`Kernels::attend`], or what is compared with it.
-type Kernel = fn(Kernels, Tile<'_>, &[Attend<'_>], &mut Vec<f32>, &mut [f32]);
+type Kernel = fn(Kernels, Tile<'_>, &[f32], &mut Vec<f32>, &mut [f32]);
 
 /// Floating-point operations below which another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 4_000_000;
@@ -205,28 +197,15 @@ impl Model {
     ) -> Result<(), String> {
         self.deal(rows, scratch, threads.count());
         let Scratch { workers, grouped } = scratch;
-        let shares: Vec<_> = workers.iter().map(|worker| worker.first..worker.first + worker.rows).collect();
-        let kv = Pass::new(store, rows, &shares);
+        let sizes: Vec<usize> = workers.iter().map(|worker| worker.rows).collect();
         let split = workers.len() == 1 && self.parameters >= LARGE;
         let products = Products { kernels: self.kernels, threads: split.then_some(threads) };
-        let step = Step { rows, kv: &kv, products };
-        if kv.apart() {
-            threads.each(workers, |worker| {
-                self.begin(rows, *grouped, worker);
-                for index in 0..self.layers.len() {
-                    self.keys(index, step, worker);
-                    self.after_keys(index, step, worker);
-                }
-                self.head(step, worker);
-            });
-            return Ok(());
-        }
-        threads.each(workers, |worker| self.begin(rows, *grouped, worker));
-        for index in 0..self.layers.len() {
-            threads.each(workers, |worker| self.keys(index, step, worker));
-            threads.each(workers, |worker| self.after_keys(index, step, worker));
-        }
-        threads.each(workers, |worker| self.head(step, worker));
+        Pass::new(store, rows, &sizes).run(threads, workers, |worker, phase| match phase {
+            Phase::Begin => self.begin(rows, *grouped, worker),
+            Phase::Write(layer, slots) => self.keys(layer, slots, products, worker),
+            Phase::Read(layer, view) => self.after_keys(layer, view, products, worker),
+            Phase::End => self.head(rows, products, worker),
+        });
         Ok(())
     }
 
@@ -263,14 +242,14 @@ impl Model {
     }
 
     /// Norm, queries, keys and values of one layer for a worker's rows.
-    fn keys(&self, index: usize, step: Step<'_>, worker: &mut Worker) {
+    fn keys(&self, index: usize, slots: Slots<'_>, products: Products<'_>, worker: &mut Worker) {
         let layer = &self.layers[index];
         let dim = self.config.head_dim;
-        let Worker { first, rows, turns, x, normed, q, k, v, .. } = worker;
+        let Worker { rows, turns, x, normed, q, k, v, .. } = worker;
         self.norm_rows(x, &layer.attention_norm, normed);
-        layer.q.forward(step.products, normed, *rows, q);
-        layer.k.forward(step.products, normed, *rows, k);
-        layer.v.forward(step.products, normed, *rows, v);
+        layer.q.forward(products, normed, *rows, q);
+        layer.k.forward(products, normed, *rows, k);
+        layer.v.forward(products, normed, *rows, v);
         if let Some((q_norm, k_norm)) = &layer.head_norms {
             rms_norm_heads(q, q_norm, self.config.epsilon);
             rms_norm_heads(k, k_norm, self.config.epsilon);
@@ -280,67 +259,47 @@ impl Model {
             rotate(&mut q[row * queries..(row + 1) * queries], dim, turns);
             rotate(&mut k[row * kvs..(row + 1) * kvs], dim, turns);
         }
-        step.kv.write(index, *first, (k, v));
+        slots.write(k, v);
     }
 
     /// Attention and MLP of one layer for a worker's rows.
-    fn after_keys(&self, index: usize, step: Step<'_>, worker: &mut Worker) {
+    fn after_keys(&self, index: usize, view: View<'_>, products: Products<'_>, worker: &mut Worker) {
         let layer = &self.layers[index];
-        self.attend((index, Kernels::attend), step.rows, step.kv.view(index), worker);
+        self.attend((index, Kernels::attend), view, worker);
         let Worker { rows: n, x, normed, attended, gate, up, .. } = worker;
-        layer.o.forward(step.products, attended, *n, normed);
+        layer.o.forward(products, attended, *n, normed);
         add(x, normed);
         self.norm_rows(x, &layer.mlp_norm, normed);
-        layer.gate.forward(step.products, normed, *n, gate);
-        layer.up.forward(step.products, normed, *n, up);
+        layer.gate.forward(products, normed, *n, gate);
+        layer.up.forward(products, normed, *n, up);
         self.kernels.silu_gate(gate, up);
-        layer.down.forward(step.products, gate, *n, normed);
+        layer.down.forward(products, gate, *n, normed);
         add(x, normed);
     }
 
-    /// Attention of one layer for a worker's rows.
-    fn attend(
-        &self,
-        (index, kernel): (usize, Kernel),
-        rows: &[Row<'_>],
-        layer: View<'_>,
-        worker: &mut Worker,
-    ) {
-        let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
-        let Worker { first, tiles, q, attended, scores, .. } = worker;
+    /// Attention of one layer for a worker's rows, for which `view` is.
+    fn attend(&self, (index, kernel): (usize, Kernel), view: View<'_>, worker: &mut Worker) {
+        let Worker { tiles, q, attended, scores, .. } = worker;
         attended.resize(q.len(), 0.0);
-        let width = self.config.heads * head_dim;
+        let width = self.config.heads * self.config.head_dim;
         let window = self.config.windows[index];
         let mut done = 0;
         for &(size, shared) in tiles.iter() {
-            let tile = Tile { layer, kv_heads, head_dim, shared };
-            let attend = |i: usize| {
-                let row = &rows[*first + i];
-                let start = window.map_or(0, |window| (row.position + 1).saturating_sub(window));
-                Attend {
-                    query: &q[i * width..(i + 1) * width],
-                    blocks: row.blocks,
-                    start,
-                    len: row.position + 1,
-                }
-            };
-            let out = &mut attended[done * width..(done + size) * width];
-            // A tile has at most as many rows as queries go together; the array
-            // is filled up with its last row and cut to the tile.
-            let array: [Attend<'_>; TILE] = std::array::from_fn(|i| attend(done + i.min(size - 1)));
-            kernel(self.kernels, tile, &array[..size], scores, out);
+            let tile = Tile { layer: view, rows: (done, size), window, shared };
+            let part = done * width..(done + size) * width;
+            kernel(self.kernels, tile, &q[part.clone()], scores, &mut attended[part]);
             done += size;
         }
     }
 
     /// Logits of the rows that want them.
-    fn head(&self, step: Step<'_>, worker: &mut Worker) {
+    fn head(&self, rows: &[Row<'_>], products: Products<'_>, worker: &mut Worker) {
         let hidden = self.config.hidden;
         let Worker { first, rows: n, x, normed, gate, logits, .. } = worker;
         let mut wanted = 0;
         normed.clear();
         gate.resize(hidden, 0.0);
-        for (row, x) in step.rows[*first..][..*n].iter().zip(x.chunks_exact(hidden)) {
+        for (row, x) in rows[*first..][..*n].iter().zip(x.chunks_exact(hidden)) {
             if row.logits {
                 rms_norm(x, &self.norm, self.config.epsilon, gate);
                 normed.extend_from_slice(gate);
@@ -350,11 +309,11 @@ impl Model {
         logits.clear();
         match (&self.head, &self.score) {
             _ if wanted == 0 => {}
-            (_, Some(score)) => score.forward(step.products, wanted, normed, logits),
-            (Some(head), None) => head.forward(step.products, normed, wanted, logits),
+            (_, Some(score)) => score.forward(products, wanted, normed, logits),
+            (Some(head), None) => head.forward(products, normed, wanted, logits),
             (None, None) => {
                 logits.resize(wanted * self.config.vocab, 0.0);
-                step.products.product(normed, wanted, &self.embedding, logits);
+                products.product(normed, wanted, &self.embedding, logits);
             }
         }
     }

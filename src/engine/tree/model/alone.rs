@@ -188,8 +188,9 @@ impl Alone {
         }
         let begun = Instant::now();
         self.threads.each(&mut scratch.workers, |worker| {
+            let rows = &rows[worker.first..][..worker.rows];
             for layer in 0..model.config.layers {
-                model.attend((layer, kernel), &rows, store.layer(layer).view(), worker);
+                model.attend((layer, kernel), store.view(layer, rows), worker);
             }
         });
         begun.elapsed()
