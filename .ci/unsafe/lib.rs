@@ -1,7 +1,7 @@
 //! The kernels and the store that they read and write, with the tests that stand
 //! beside them, and stand-ins for the few types of other files that they name.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 #[path = "../../src/engine/tree/kernel.rs"]
 mod kernel;
@@ -13,6 +13,10 @@ mod kernel_codes;
 mod kernel_kv;
 #[path = "../../src/engine/tree/kernel_lanes.rs"]
 mod kernel_lanes;
+#[path = "../../src/engine/tree/kernel_quant.rs"]
+mod kernel_quant;
+// Links beside this file: a path given here would be where its modules are sought.
+mod quant;
 #[path = "../../src/engine/tree/store.rs"]
 mod store;
 #[path = "../../src/token.rs"]
@@ -23,6 +27,10 @@ mod rng;
 
 mod engine {
     pub(crate) use crate::rng;
+
+    pub(crate) mod tree {
+        pub(crate) use crate::kernel;
+    }
 }
 
 mod kv {
@@ -46,5 +54,25 @@ mod model {
         pub position: usize,
         pub blocks: &'a [BlockId],
         pub logits: bool,
+    }
+}
+
+mod threads {
+    /// A thread for every part, without the library's pool.
+    pub struct Threads;
+
+    impl Threads {
+        pub fn new(_: usize) -> std::io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub fn each<T: Send>(&self, parts: &mut [T], work: impl Fn(&mut T) + Send + Sync) {
+            let work = &work;
+            std::thread::scope(|scope| {
+                for part in parts {
+                    scope.spawn(move || work(part));
+                }
+            });
+        }
     }
 }

@@ -205,3 +205,36 @@ fn unit_body<V: Codes, F: Known>(block: &[u8], unit: usize, out: &mut [f32; FLOA
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::Packed;
+    use super::super::kernel::tests::{every_isa, noise, size};
+    use super::*;
+
+    // What the weights are is tested against GGML's in `quant`; this test needs
+    // no library, so that it runs under Miri.
+    #[test]
+    fn a_product_is_that_of_the_weights_as_they_are_unpacked() {
+        for kind in QuantType::ALL {
+            // A whole and a broken piece of units, where the block allows it.
+            let (n, k) = (size(PANEL + 3, 3), kind.block().max((UNITS + 1) * UNIT));
+            let bytes = n * k / kind.block() * kind.block_bytes();
+            let bytes: Vec<u8> = (0..bytes).map(|i| (i * 37 % 251) as u8).collect();
+            let mut matrix = Quantised::zeros(kind, n, k);
+            matrix.set_rows(0, &bytes);
+            let mut floats = Vec::new();
+            (0..n).for_each(|row| matrix.unpack(row, &mut floats));
+            let floats = Packed::new(&floats, n, k);
+            for kernels in every_isa() {
+                for rows in [size(1, 2), 8, 11].into_iter().take(size(3, 1)) {
+                    let x = noise(3, rows * k);
+                    let (mut expected, mut found) = (vec![0.0; rows * n], vec![f32::NAN; rows * n]);
+                    kernels.product(&x, rows, &floats, &mut expected);
+                    kernels.product_of_quantised(&x, rows, (&matrix, 0..n.div_ceil(PANEL)), &mut found);
+                    assert_eq!(found, expected, "{} {kernels:?} {rows} rows", kind.name());
+                }
+            }
+        }
+    }
+}

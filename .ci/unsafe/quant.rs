@@ -1,0 +1,1 @@
+../../src/engine/tree/quant.rs

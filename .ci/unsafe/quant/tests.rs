@@ -1,0 +1,1 @@
+//! In place of the tests against that library; others stand beside the kernel.
