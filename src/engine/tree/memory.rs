@@ -11,8 +11,8 @@
 
 use super::Forest;
 use super::branch::Job;
-use super::kv::BlockId;
-use super::prefix::{Name, NodeId};
+use super::kv::{BlockId, Pool};
+use super::prefix::{Name, NodeId, PrefixIndex};
 use super::store::BLOCK;
 use crate::token::TokenId;
 use std::collections::HashSet;
@@ -61,6 +61,21 @@ struct Resident {
     blocks: usize,
     /// Those of them that nobody holds.
     idle: usize,
+}
+
+/// What is resident of a sequence that begins at `root`; it is used now, so that
+/// others are given up before it.
+fn resident(index: &mut PrefixIndex, pool: &Pool, root: NodeId, tokens: &[TokenId]) -> Resident {
+    let mut known = Resident::default();
+    let mut node = root;
+    for run in tokens.chunks_exact(BLOCK) {
+        let Some((next, block)) = index.find(node, run) else { break };
+        index.touch(next);
+        node = next;
+        known.blocks += 1;
+        known.idle += usize::from(pool.is_idle(block));
+    }
+    known
 }
 
 impl Forest {
@@ -112,24 +127,9 @@ impl Forest {
         need: usize,
         standing: Standing,
     ) -> bool {
-        let known = self.resident(root, tokens);
+        let known = resident(&mut self.index, &self.pool, root, tokens);
         let fresh = need.saturating_sub(known.blocks);
         self.free_up(fresh, known.idle, standing) || self.make_room(need, standing)
-    }
-
-    /// What is resident of a sequence; it is used now, so that others are given up
-    /// before it.
-    fn resident(&mut self, root: NodeId, tokens: &[TokenId]) -> Resident {
-        let mut known = Resident::default();
-        let mut node = root;
-        for run in tokens.chunks_exact(BLOCK) {
-            let Some((next, block)) = self.index.find(node, run) else { break };
-            self.index.touch(next);
-            node = next;
-            known.blocks += 1;
-            known.idle += usize::from(self.pool.is_idle(block));
-        }
-        known
     }
 
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
@@ -256,18 +256,19 @@ impl Forest {
                 let (Some(state), Some(standing)) = (self.branches.get(&id), self.standing(id)) else {
                     continue;
                 };
+                let Some(root) = self.requests.get(&request).map(|request| request.root) else { continue };
                 let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
                 let need = (state.tokens.len() + next).div_ceil(BLOCK);
+                let known = resident(&mut self.index, &self.pool, root, &state.tokens);
+                let fresh = need.saturating_sub(known.blocks);
                 // Surplus comes back only into what is left over, and where the
-                // others can go on for a while as well.
+                // others can go on for a while as well. What is resident of it,
+                // which for a young branch is most, it need not find again.
                 let fits = if standing.is_core() {
-                    let Some(root) = self.requests.get(&request).map(|request| request.root) else {
-                        continue;
-                    };
-                    let tokens = state.tokens.clone();
-                    self.make_room_for((root, &tokens), need, standing)
+                    self.free_up(fresh, known.idle, standing)
                 } else {
-                    self.pool.free() + self.pool.idle() >= need + 2 * self.wanted(standing)
+                    let left = self.pool.free() + self.pool.idle() - known.idle;
+                    left >= fresh + 2 * self.wanted(standing)
                 };
                 if !fits {
                     break;
@@ -279,6 +280,9 @@ impl Forest {
                     request.parked.remove(&id);
                     request.ready.push_back(id);
                 }
+                // At once, or else the next one to come back would have to leave
+                // room for all of it.
+                self.reuse(id);
             }
         }
     }
@@ -291,3 +295,6 @@ impl Forest {
         Some((Name::of(state.node, &state.tokens[at..])?, state.table.len() > at))
     }
 }
+
+#[cfg(test)]
+mod tests;
