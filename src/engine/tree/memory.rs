@@ -11,7 +11,7 @@
 
 use super::Forest;
 use super::branch::Job;
-use super::kv::{BlockId, Pool};
+use super::kv::BlockId;
 use super::prefix::{Name, NodeId, PrefixIndex};
 use super::store::BLOCK;
 use crate::token::TokenId;
@@ -54,26 +54,16 @@ impl Standing {
     }
 }
 
-/// What is resident of a sequence.
-#[derive(Debug, Clone, Copy, Default)]
-struct Resident {
-    /// Its blocks.
-    blocks: usize,
-    /// Those of them that nobody holds.
-    idle: usize,
-}
-
-/// What is resident of a sequence that begins at `root`; it is used now, so that
-/// others are given up before it.
-fn resident(index: &mut PrefixIndex, pool: &Pool, root: NodeId, tokens: &[TokenId]) -> Resident {
-    let mut known = Resident::default();
+/// The blocks that are resident of a sequence that begins at `root`; they are used
+/// now, so that others are given up before them.
+fn resident(index: &mut PrefixIndex, root: NodeId, tokens: &[TokenId]) -> Vec<BlockId> {
+    let mut known = Vec::new();
     let mut node = root;
     for run in tokens.chunks_exact(BLOCK) {
         let Some((next, block)) = index.find(node, run) else { break };
         index.touch(next);
         node = next;
-        known.blocks += 1;
-        known.idle += usize::from(pool.is_idle(block));
+        known.push(block);
     }
     known
 }
@@ -127,34 +117,35 @@ impl Forest {
         need: usize,
         standing: Standing,
     ) -> bool {
-        let known = resident(&mut self.index, &self.pool, root, tokens);
-        let fresh = need.saturating_sub(known.blocks);
-        self.free_up(fresh, known.idle, standing) || self.make_room(need, standing)
+        let known = resident(&mut self.index, root, tokens);
+        self.free_up(need.saturating_sub(known.len()), &known, standing)
     }
 
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
     /// the KV of branches that stand behind `standing`, the last first. Takes
     /// nobody's KV where that would not be enough.
     pub(super) fn make_room(&mut self, need: usize, standing: Standing) -> bool {
-        self.free_up(need, 0, standing)
+        self.free_up(need, &[], standing)
     }
 
-    /// The same where so many idle blocks are not to be given up.
-    fn free_up(&mut self, need: usize, keep: usize, standing: Standing) -> bool {
-        if self.pool.free() + self.pool.idle() < need + keep {
+    /// The same where the blocks of `known`, which were just used, are not to be
+    /// given up. Those of them that a branch holds may be idle once it is parked,
+    /// and even then they are none of those that are needed.
+    fn free_up(&mut self, need: usize, known: &[BlockId], standing: Standing) -> bool {
+        if self.spare(known) < need {
             let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
                 .order
                 .iter()
                 .flat_map(|&(_, request)| self.standings(request))
                 .filter(|other| !self.branches[&other.branch].table.is_empty())
                 .partition(|other| *other > standing);
-            let kept: HashSet<BlockId> =
-                ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks().iter().copied()).collect();
-            if self.blocks - kept.len() < need + keep {
+            let held = ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks());
+            let kept: HashSet<BlockId> = held.chain(known).copied().collect();
+            if self.blocks - kept.len() < need {
                 return false;
             }
             behind.sort_unstable();
-            while self.pool.free() + self.pool.idle() < need + keep
+            while self.spare(known) < need
                 && let Some(last) = behind.pop()
             {
                 self.park(last.branch);
@@ -167,6 +158,12 @@ impl Forest {
             self.metrics.evicted.inc();
         }
         true
+    }
+
+    /// Blocks that can be had without taking anybody's KV, beside those of `known`.
+    fn spare(&self, known: &[BlockId]) -> usize {
+        let idle = known.iter().filter(|block| self.pool.is_idle(**block)).count();
+        self.pool.free() + self.pool.idle() - idle
     }
 
     /// Takes a branch's KV. Its tokens stay, and its job waits.
@@ -259,16 +256,15 @@ impl Forest {
                 let Some(root) = self.requests.get(&request).map(|request| request.root) else { continue };
                 let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
                 let need = (state.tokens.len() + next).div_ceil(BLOCK);
-                let known = resident(&mut self.index, &self.pool, root, &state.tokens);
-                let fresh = need.saturating_sub(known.blocks);
+                let known = resident(&mut self.index, root, &state.tokens);
+                let fresh = need.saturating_sub(known.len());
                 // Surplus comes back only into what is left over, and where the
                 // others can go on for a while as well. What is resident of it,
                 // which for a young branch is most, it need not find again.
                 let fits = if standing.is_core() {
-                    self.free_up(fresh, known.idle, standing)
+                    self.free_up(fresh, &known, standing)
                 } else {
-                    let left = self.pool.free() + self.pool.idle() - known.idle;
-                    left >= fresh + 2 * self.wanted(standing)
+                    self.spare(&known) >= fresh + 2 * self.wanted(standing)
                 };
                 if !fits {
                     break;

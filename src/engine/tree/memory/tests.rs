@@ -1,7 +1,8 @@
 //! Who gets blocks, over the model of [`super::super::tests`].
 
+use super::super::store::BLOCK;
 use super::super::tests::{prompt, rig, said};
-use crate::engine::{End, Open};
+use crate::engine::{Command, End, Engine, Open, Reply};
 
 #[test]
 fn a_wide_search_stays_wide_where_what_its_branches_share_is_most_of_the_pool() {
@@ -23,5 +24,30 @@ fn a_wide_search_stays_wide_where_what_its_branches_share_is_most_of_the_pool() 
     assert!(counts.preempted > 0, "there is not room for all eight at once");
     // Beside the prompt there is room for two whole branches, and for more that
     // are young.
-    assert!(passes <= 8 * each / 2, "{passes} passes, {counts:?}");
+    assert!(passes <= 3 * each, "{passes} passes, {counts:?}");
+}
+
+#[test]
+fn a_prompt_is_not_let_in_on_blocks_that_only_its_own_prefix_could_free() {
+    let mut rig = rig(13);
+    let start = prompt(1, 8 * BLOCK);
+    rig.settled(1, Open::new(start.clone(), start.len(), 1));
+    rig.settled(2, Open::new(prompt(2, 50), 64, 1));
+    rig.decode(2, 10);
+    // Eight blocks of eleven are known. Three are not to be had beside them while
+    // the second request has work, whoever gives up what.
+    let longer = [&start, prompt(3, 3 * BLOCK).as_ref()].concat();
+    let limit = longer.len();
+    let mut opened = rig.open(3, Open::new(longer.into(), limit, 1));
+    rig.step().expect("runs");
+    assert!(opened.try_recv().is_err(), "there is no room for three blocks more");
+    assert_eq!(rig.counts(1).preempted, 0, "nothing would be won by it");
+    rig.run();
+    assert_eq!(opened.try_recv(), Ok(Ok(())), "the second request has no work any more");
+    let (reply, mut settled) = Reply::new();
+    rig.engine.apply(Command::Settle { branch: 3, reply });
+    rig.run();
+    assert_eq!(settled.try_recv(), Ok(Ok(())));
+    assert_eq!((rig.counts(3).reused, rig.counts(3).computed), (start.len() as u64, 3 * BLOCK as u64));
+    assert_eq!((rig.counts(1).preempted, rig.counts(2).preempted), (0, 1));
 }
