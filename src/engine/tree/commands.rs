@@ -40,20 +40,20 @@ impl<M: Forward> TreeEngine<M> {
     pub(super) fn admit(&mut self) {
         let caps = self.caps();
         let forest = &mut self.forest;
-        while let Some((rank, open)) = self.waiting.first() {
+        while let Some(((rank, root), open)) = self.waiting.first() {
             // The prompt, and room for each branch to begin, beside what those
             // that run are about to take. One that may not grow needs no room.
             let minimum = open.minimum.max(1);
             let whole = caps.blocks_for(open.prompt.len(), open.positions, minimum);
             let begin = whole.min(open.prompt.len().div_ceil(BLOCK) + minimum);
-            let standing = Standing::newcomer(rank);
+            let standing = Standing::newcomer(rank, root);
             let node = forest.index.enter(&open.salt);
             let need = begin + forest.wanted(standing);
             if !forest.make_room_for((node, &open.prompt), need, standing) {
                 forest.index.leave(&open.salt);
                 break;
             }
-            let Some(((rank, root), Waiting { open, reply })) = self.waiting.pop() else { break };
+            let Some((_, Waiting { open, reply })) = self.waiting.pop() else { break };
             let state = BranchState::root(root, &open.prompt, self.tokenizer.detokenizer(), node);
             forest.requests.insert(root, Request::new(rank, (root, &open), node));
             forest.branches.insert(root, state);

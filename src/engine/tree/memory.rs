@@ -14,6 +14,7 @@ use super::branch::Job;
 use super::kv::BlockId;
 use super::prefix::{Name, NodeId, PrefixIndex};
 use super::store::BLOCK;
+use crate::engine::RequestId;
 use crate::token::TokenId;
 use std::collections::HashSet;
 
@@ -22,6 +23,9 @@ use std::collections::HashSet;
 pub(super) struct Standing {
     need: Need,
     rank: u64,
+    /// Ranks may be equal; of such requests the older comes first, with all its
+    /// branches.
+    request: RequestId,
     branch: u64,
 }
 
@@ -38,9 +42,9 @@ enum Need {
 }
 
 impl Standing {
-    /// Where a request stands that has no branch yet.
-    pub(super) fn newcomer(rank: u64) -> Self {
-        Self { need: Need::Core, rank, branch: 0 }
+    /// Where a request stands that has no branch yet: where its root will.
+    pub(super) fn newcomer(rank: u64, root: RequestId) -> Self {
+        Self { need: Need::Core, rank, request: root, branch: root }
     }
 
     /// Whose it is.
@@ -77,10 +81,10 @@ impl Forest {
 
     /// How well each branch of a request is protected.
     pub(super) fn standings(&self, request: u64) -> impl Iterator<Item = Standing> {
-        let request = self.requests.get(&request);
-        let mut core = request.map_or(0, |request| request.minimum);
-        request.into_iter().flat_map(move |request| {
-            request.members.iter().map(move |&branch| {
+        let state = self.requests.get(&request);
+        let mut core = state.map_or(0, |state| state.minimum);
+        state.into_iter().flat_map(move |of| {
+            of.members.iter().map(move |&branch| {
                 let state = self.branches.get(&branch);
                 // A root that has computed nothing yet is about to: its request
                 // was promised the blocks.
@@ -91,7 +95,7 @@ impl Forest {
                     (true, _) => Need::Core,
                 };
                 core -= usize::from(need == Need::Core);
-                Standing { need, rank: request.rank, branch }
+                Standing { need, rank: of.rank, request, branch }
             })
         })
     }

@@ -91,14 +91,15 @@ impl Queue {
         self.waiting.insert((rank, root), Waiting { open, reply });
     }
 
-    /// The request whose turn it is, leaving out those whose asker has gone.
-    pub(super) fn first(&mut self) -> Option<(u64, &Open)> {
+    /// The request whose turn it is, by its rank and its root, leaving out those
+    /// whose asker has gone.
+    pub(super) fn first(&mut self) -> Option<((u64, u64), &Open)> {
         while let Some(entry) = self.waiting.first_entry()
             && entry.get().reply.is_closed()
         {
             entry.remove();
         }
-        self.waiting.first_key_value().map(|(&(rank, _), waiting)| (rank, &waiting.open))
+        self.waiting.first_key_value().map(|(&key, waiting)| (key, &waiting.open))
     }
 
     /// Takes the first out.
