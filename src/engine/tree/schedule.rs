@@ -214,7 +214,8 @@ impl Forest {
                 self.cut(id, len);
             }
         }
-        if prefills.is_empty() {
+        // One waits only for another.
+        if prefills.len() < 2 {
             return HashSet::new();
         }
         let standings = order.iter().flat_map(|&id| self.standings(id));
