@@ -34,6 +34,17 @@ impl Share {
     }
 }
 
+/// Whose turn it is when a request's rows are given out.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// The first of the queue.
+    Head,
+    /// Those that are a single row away from their logits.
+    Singles,
+    /// Whoever is left.
+    Others,
+}
+
 impl<M: Forward> TreeEngine<M> {
     /// Runs one step over whatever is runnable.
     pub(super) fn run_step(&mut self) -> Result<(), EngineError> {
@@ -234,9 +245,12 @@ impl Forest {
         prefills.iter().filter(waits).map(|(id, ..)| *id).collect()
     }
 
-    /// Gives a request's rows to its branches: first one to each that is a
-    /// single row away from its logits, then chunks to the others. The queue
-    /// turns, so that who was left out comes first next time.
+    /// Gives a request's rows to its branches: first to the one at the head of the
+    /// queue, then one to each that is a single row away from its logits, then
+    /// chunks to the others. The head leaves those single rows their room, but for
+    /// one row: without it, a branch with more to compute would starve beside
+    /// siblings that decode. The queue turns, so that who was left out comes first
+    /// next time.
     fn share_out(
         &mut self,
         id: RequestId,
@@ -245,21 +259,31 @@ impl Forest {
         (store, shares): (&mut Store, &mut Vec<Share>),
     ) {
         let Some(queue) = self.requests.get(&id).map(|request| request.ready.clone()) else { return };
+        let pending = |forest: &Self, branch: u64| {
+            let state = forest.branches.get(&branch).filter(|state| !state.parked)?;
+            Some(state.pending()).filter(|rows| *rows > 0 && !waiting.contains(&branch))
+        };
+        let singles = queue.iter().filter(|branch| pending(self, **branch) == Some(1)).count();
         let mut room = rows;
-        let mut served = HashSet::new();
-        for single in [true, false] {
+        let mut asked = HashSet::new();
+        for turn in [Turn::Head, Turn::Singles, Turn::Others] {
             for &branch in &queue {
-                let Some(state) = self.branches.get(&branch) else { continue };
-                // Nothing is pending any more on those that the first round has
-                // served.
-                let pending = state.pending();
-                let mine = pending > 0 && (pending == 1) == single;
-                if room == 0 || !mine || state.parked || waiting.contains(&branch) {
+                if room == 0 || asked.contains(&branch) {
                     continue;
                 }
-                if let Some((start, rows)) = self.extend(branch, pending.min(room), store) {
+                // Asked anew each time: a branch may be parked for the one before it.
+                let Some(pending) = pending(self, branch) else { continue };
+                let most = match turn {
+                    Turn::Head if asked.is_empty() => room.saturating_sub(singles).max(1),
+                    Turn::Singles if pending == 1 => 1,
+                    Turn::Others => room,
+                    Turn::Head | Turn::Singles => continue,
+                };
+                // One that finds no block has had its turn as well, or the others
+                // that have more to compute would wait behind it.
+                asked.insert(branch);
+                if let Some((start, rows)) = self.extend(branch, pending.min(most), store) {
                     room -= rows;
-                    served.insert(branch);
                     shares.push(Share { request: id, branch, start, rows, twin: branch });
                 }
             }
@@ -267,7 +291,7 @@ impl Forest {
         if room == 0
             && let Some(request) = self.requests.get_mut(&id)
         {
-            request.ready.make_contiguous().sort_by_key(|branch| served.contains(branch));
+            request.ready.make_contiguous().sort_by_key(|branch| asked.contains(branch));
         }
     }
 
@@ -387,3 +411,6 @@ impl Forest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
