@@ -188,15 +188,17 @@ impl Forest {
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
         for (&id, &rows) in claimants.iter().zip(&granted) {
-            let first = shares.len();
             self.share_out(id, rows, &waiting, (store, &mut shares));
-            let given: usize = shares[first..].iter().map(|share: &Share| share.rows).sum();
-            if let Some(request) = self.requests.get_mut(&id) {
+        }
+        // A branch that was scheduled may have been preempted for a later one; its
+        // rows are not run, and so they are not charged.
+        shares.retain(|share| self.branches.get(&share.branch).is_some_and(|state| !state.parked));
+        for own in shares.chunk_by(|a, b| a.request == b.request) {
+            let given = own.iter().map(|share| share.rows).sum();
+            if let Some(request) = self.requests.get_mut(&own[0].request) {
                 request.served += fair::ticks(given, request.weight);
             }
         }
-        // A branch that was scheduled may have been preempted for a later one.
-        shares.retain(|share| self.branches.get(&share.branch).is_some_and(|state| !state.parked));
         shares
     }
 

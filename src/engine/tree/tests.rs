@@ -497,7 +497,7 @@ fn of_branches_that_hold_the_same_tokens_one_is_computed() {
 
 /// Rows that each of some requests was given in one step, told apart by the
 /// first token of each branch's own.
-fn shares(rig: &Rig, requests: &[u64]) -> Vec<u64> {
+pub(super) fn shares(rig: &Rig, requests: &[u64]) -> Vec<u64> {
     let counts = |id: &u64| {
         let counts = rig.engine.forest.requests[id].counts;
         counts.computed + counts.copied + counts.recomputed
