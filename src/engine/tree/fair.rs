@@ -30,8 +30,9 @@ pub(super) struct Claim {
 }
 
 /// The virtual time that `rows` take at a weight.
-pub(super) fn ticks(rows: usize, weight: u32) -> u64 {
-    rows as u64 * TICK / u64::from(weight.max(1))
+pub(super) const fn ticks(rows: usize, weight: u32) -> u64 {
+    let weight = if weight == 0 { 1 } else { weight };
+    rows as u64 * TICK / weight as u64
 }
 
 /// Rows that the next step should hold at most.

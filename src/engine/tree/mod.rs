@@ -128,7 +128,8 @@ struct Forest {
     requests: HashMap<RequestId, Request>,
     /// Requests by rank.
     order: BTreeSet<(u64, RequestId)>,
-    /// Virtual time: of those that ran last, what the least served one had.
+    /// Virtual time: what the least served one has of those that were refused rows
+    /// in the last step; where nobody was, what the most served one has.
     level: u64,
     /// Branches that a fault has ended and whose leases are still held.
     lost: HashSet<u64>,

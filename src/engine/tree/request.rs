@@ -18,8 +18,6 @@ pub(super) struct Request {
     pub weight: u32,
     /// Virtual time: rows that it was given, by weight.
     pub served: u64,
-    /// Whether it asked for rows in the last step.
-    pub awake: bool,
     /// The longest that a branch may get.
     pub positions: usize,
     /// The most branches alive at once, beside the root.
@@ -46,7 +44,6 @@ impl Request {
             rank,
             weight: open.priority.weight(),
             served: 0,
-            awake: false,
             positions: open.positions,
             width: open.width,
             minimum: open.minimum.max(1),

@@ -15,6 +15,11 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+/// Virtual time by which a request may be ahead of the level: two rows of the
+/// lowest class, by as much as start-time fair queueing (Goyal, Vin and Cheng,
+/// 1996) lets two flows be apart that both have work.
+const MOST_AHEAD: u64 = fair::ticks(2, 1);
+
 /// A branch's share of a step: `rows` pending positions from `start` on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
@@ -172,18 +177,16 @@ impl Forest {
             let able = request.ready.iter().filter(|branch| !waiting.contains(branch));
             let rows = able.filter_map(|branch| Some(self.branches.get(branch)?.pending())).sum();
             if rows > 0 {
-                // Who was idle, or has just come, starts level with those that
-                // were not: nothing is owed for that time.
-                if !request.awake {
-                    request.served = request.served.max(self.level);
-                }
+                // Nothing is owed for a time in which nobody was refused rows that
+                // it asked for: who was idle, has just come, or got all that it
+                // wanted starts level with those that were refused some. And
+                // nothing is to be paid back for one in which it had what others
+                // did not want, or what could not be split.
+                request.served = request.served.clamp(self.level, self.level + MOST_AHEAD);
                 claims.push(Claim { weight: request.weight, rows, served: request.served });
                 claimants.push(id);
             }
-            request.awake = rows > 0;
         }
-        let least = claims.iter().map(|claim| claim.served).min();
-        self.level = self.level.max(least.unwrap_or(0));
         let room = fair::room(&claims, overhead, most);
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
@@ -193,12 +196,23 @@ impl Forest {
         // A branch that was scheduled may have been preempted for a later one; its
         // rows are not run, and so they are not charged.
         shares.retain(|share| self.branches.get(&share.branch).is_some_and(|state| !state.parked));
-        for own in shares.chunk_by(|a, b| a.request == b.request) {
-            let given = own.iter().map(|share| share.rows).sum();
-            if let Some(request) = self.requests.get_mut(&own[0].request) {
-                request.served += fair::ticks(given, request.weight);
+        let mut given: HashMap<RequestId, usize> = HashMap::new();
+        for share in &shares {
+            *given.entry(share.request).or_default() += share.rows;
+        }
+        let mut refused: Option<u64> = None;
+        let mut most_served = self.level;
+        for ((id, claim), granted) in claimants.iter().zip(&claims).zip(granted) {
+            let Some(request) = self.requests.get_mut(id) else { continue };
+            let given = given.get(id).copied().unwrap_or(0);
+            request.served += fair::ticks(given, request.weight);
+            most_served = most_served.max(request.served);
+            // Who has no memory for the rows that it might have is refused none.
+            if given == granted && given < claim.rows {
+                refused = Some(refused.map_or(request.served, |least| least.min(request.served)));
             }
         }
+        self.level = self.level.max(refused.unwrap_or(most_served));
         shares
     }
 

@@ -1,8 +1,8 @@
 //! Who gets rows, over the model of [`super::super::tests`].
 
-use super::super::tests::{prompt, rig, rig_with, shares};
+use super::super::tests::{Rig, prompt, rig, rig_with, shares};
 use super::fair;
-use crate::engine::{Command, End, Engine, Open};
+use crate::engine::{Command, End, Engine, Open, Priority};
 
 #[test]
 fn a_branch_with_much_to_compute_goes_on_beside_its_decoding_siblings() {
@@ -46,4 +46,75 @@ fn rows_that_are_taken_back_before_they_run_are_not_charged() {
     let request = &rig.engine.forest.requests[&1];
     let rows = shares(&rig, &[1])[0] as usize;
     assert_eq!(request.served, fair::ticks(rows, request.weight));
+}
+
+/// Lets as many chats come as a step has rows, and more, after some requests have
+/// run beside each other for long; says how many rows each of them got in a
+/// hundred steps from then on, and the chats.
+fn after_a_crowd_has_come(rig: &mut Rig, requests: &[u64], chats: u64) -> Vec<u64> {
+    for _ in 0..1000 {
+        rig.step().expect("runs");
+    }
+    let all: Vec<u64> = requests.iter().copied().chain((1..=chats).map(|i| 90_000 + i)).collect();
+    for &chat in &all[requests.len()..] {
+        rig.settled(chat, Open::new(prompt(1, 20), 3000, 1));
+        rig.decode(chat, 2900);
+    }
+    let before = shares(rig, &all);
+    for _ in 0..100 {
+        rig.step().expect("runs");
+    }
+    shares(rig, &all).iter().zip(&before).map(|(after, before)| after - before).collect()
+}
+
+/// A request with some branches that decode.
+fn busy(rig: &mut Rig, root: u64, width: u64, priority: Priority) {
+    rig.settled(root, Open { priority, ..Open::new(prompt(1, 20), 3500, width as usize) });
+    for child in root + 1..=root + width {
+        rig.fork(root, child);
+        rig.decode(child, 3400);
+    }
+}
+
+#[test]
+fn nobody_pays_later_for_rows_that_nobody_else_wanted() {
+    // A search beside a chat: all that it asks for, or less.
+    for width in [7, 12] {
+        let mut rig = rig_with(20_000, 8, Box::new(|_| Ok(())));
+        busy(&mut rig, 1000, 1, Priority::Normal);
+        busy(&mut rig, 2000, width, Priority::Normal);
+        let got = after_a_crowd_has_come(&mut rig, &[1000, 2000], 8);
+        assert!(got.iter().all(|&got| got as f64 >= 0.4 * 800.0 / 10.0), "{got:?}");
+    }
+}
+
+#[test]
+fn nobody_pays_later_for_rows_that_could_not_be_split() {
+    // Three searches ask for different numbers of rows, so that what divisions
+    // leave over falls to the same ones in each step.
+    let mut rig = rig_with(20_000, 11, Box::new(|_| Ok(())));
+    let searches = [(1000, 20), (2000, 25), (3000, 30)];
+    for (root, width) in searches {
+        busy(&mut rig, root, width, Priority::Normal);
+    }
+    let got = after_a_crowd_has_come(&mut rig, &[1000, 2000, 3000], 10);
+    assert!(got.iter().all(|&got| got as f64 >= 0.4 * 1100.0 / 13.0), "{got:?}");
+    // And a low one has more than its part where everybody has a row.
+    let mut rig = rig_with(20_000, 3, Box::new(|_| Ok(())));
+    busy(&mut rig, 1000, 8, Priority::High);
+    busy(&mut rig, 2000, 8, Priority::Low);
+    let got = after_a_crowd_has_come(&mut rig, &[1000, 2000], 4);
+    let part = 300.0 / (4.0 + 1.0 + 4.0 * 2.0);
+    assert!(got[1] as f64 >= 0.4 * part, "{got:?}");
+    assert!(got[0] as f64 >= 0.4 * 4.0 * part, "{got:?}");
+}
+
+#[test]
+fn who_comes_is_owed_nothing_and_in_no_debt() {
+    // A search that is refused rows in every step, and a crowd.
+    let mut rig = rig_with(20_000, 8, Box::new(|_| Ok(())));
+    busy(&mut rig, 1000, 12, Priority::Normal);
+    let got = after_a_crowd_has_come(&mut rig, &[1000], 15);
+    let fair = 800 / 16;
+    assert!(got.iter().all(|got| got.abs_diff(fair) <= 4), "{got:?}");
 }
