@@ -139,7 +139,7 @@ pub async fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchErro
         let metrics = &stage.metrics;
         writeln!(
             out,
-            "{:<7} live branches {}, live blocks {}, waiting {}, preempted {}, evicted {}, reused {}, faults {}",
+            "{:<7} live branches {}, live blocks {}, waiting {}, preempted {}, evicted {}, reused {}, copied {}, faults {}",
             stage.name,
             metrics.branches.get(),
             metrics.blocks_used.get(),
@@ -147,6 +147,7 @@ pub async fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchErro
             metrics.preempted.get(),
             metrics.evicted.get(),
             metrics.reused.get(),
+            metrics.copied.get(),
             metrics.faults.get()
         )?;
     }

@@ -107,7 +107,8 @@ async fn all_steps_are_one_prefill_and_tokens_are_what_the_engine_reads() {
     let mut lease = opened(&rig).await;
     assert_eq!(lease.opening_tokens(), 0);
     let (tokens, _) = scored(&mut lease, "3 + 4 = 7\n\n7 * 2 = 14\n\n", false).await;
-    let read = || rig.metrics.engine.computed.get() + rig.metrics.engine.reused.get();
+    let engine = &rig.metrics.engine;
+    let read = || engine.computed.get() + engine.copied.get() + engine.reused.get();
     assert_eq!((read(), rig.metrics.engine.sampled.get()), (u64::from(tokens), 0));
     // Only what is new is scored, though all is read again.
     let (more, scores) =
