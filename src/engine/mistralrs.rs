@@ -10,7 +10,7 @@ use ::mistralrs::{
     SamplingParams, Tensor, TextModelBuilder,
 };
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -58,17 +58,27 @@ pub struct Decoded {
 }
 
 /// Keeps sequences from ending: version 0.8.1 takes a `logits_bias` and never
-/// applies it.
+/// applies it. The bias is made once for all tokens of a run: what this costs a
+/// token is one sum, and no more of it is timed than must be.
 fn endless(eos: &[TokenId]) -> Arc<dyn CustomLogitsProcessor> {
     let eos = eos.to_vec();
+    // Shape and device are those of the first logits.
+    let known: OnceLock<Tensor> = OnceLock::new();
     Arc::new(move |logits: &Tensor, _: &[u32]| {
-        let mut bias = vec![0f32; logits.elem_count()];
-        for &id in &eos {
-            if let Some(bias) = bias.get_mut(id as usize) {
-                *bias = -1e4;
+        let bias = match known.get() {
+            Some(bias) => bias,
+            None => {
+                let mut bias = vec![0f32; logits.elem_count()];
+                for &id in &eos {
+                    if let Some(bias) = bias.get_mut(id as usize) {
+                        *bias = -1e4;
+                    }
+                }
+                let bias = Tensor::from_vec(bias, logits.shape(), logits.device())?;
+                known.get_or_init(|| bias)
             }
-        }
-        logits + Tensor::from_vec(bias, logits.shape(), logits.device())?
+        };
+        logits + bias
     })
 }
 
