@@ -80,7 +80,7 @@ pub(super) async fn measure(subject: &Subject, lengths: &[usize]) -> Result<Cont
     };
     // Both prompts, the branch's tokens and a block that is not full of each.
     let blocks = 2 * longest.div_ceil(TreeEngine::BLOCK) + 64;
-    let stage = Stage::new(subject, blocks, true)?;
+    let stage = Stage::as_served(subject, blocks)?;
     let lengths = growing(&stage, &lengths).await?;
     let beside = beside(&stage, BESIDE.min(longest)).await?;
     Ok(Contexts {

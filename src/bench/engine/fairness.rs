@@ -2,7 +2,8 @@
 //!
 //! The same chat of one branch decodes beside another chat and beside a request
 //! of 256 branches. The scheduler owes it 0.4 of the first pace in the second
-//! case, and its first token within two steps.
+//! case, and its first token within two steps. The engine is the one that is
+//! served: of branches that say the same one is computed.
 
 use super::BenchError;
 use super::measure::Stage;

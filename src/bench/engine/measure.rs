@@ -59,7 +59,7 @@ const REPEATS: usize = 3;
 /// Measures everything.
 pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, BenchError> {
     let load_before = load_average();
-    let grouped = Stage::new(subject, plan.blocks(), true)?;
+    let grouped = Stage::of_rows(subject, plan.blocks(), true)?;
     let mut rows = Vec::new();
     let mut kernels = Vec::new();
     let mut products: Vec<Product> = Vec::new();
@@ -89,11 +89,15 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
         }
         rows.push(row(workload, plan, dealing, &laps));
     }
+    // Its pool goes before another one comes.
+    drop(grouped);
     let fairness = match plan.fairness {
-        true => Some(fairness::measure(&grouped, plan.runs).await?),
+        true => {
+            let stage = Stage::as_served(subject, fairness::blocks(TreeEngine::BLOCK))?;
+            Some(fairness::measure(&stage, plan.runs).await?)
+        }
         false => None,
     };
-    drop(grouped);
     let numpy = match plan.numpy {
         true => Some(numpy::multiply(&mut products, subject.config.threads)?),
         false => None,
@@ -136,17 +140,16 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
 }
 
 impl Plan {
-    /// KV blocks that the largest part takes.
+    /// KV blocks that the largest workload takes.
     fn blocks(&self) -> usize {
-        let fairness = if self.fairness { fairness::blocks(TreeEngine::BLOCK) } else { 0 };
         let workloads = self.workloads.iter().map(|w| w.blocks(self.new, TreeEngine::BLOCK));
-        workloads.max().unwrap_or(0).max(fairness)
+        workloads.max().unwrap_or(0)
     }
 }
 
 /// Tokens per second of each workload, the median of its runs.
 pub(super) async fn decoded(subject: &Subject, plan: &Plan) -> Result<Vec<f64>, BenchError> {
-    let stage = Stage::new(subject, plan.blocks(), true)?;
+    let stage = Stage::of_rows(subject, plan.blocks(), true)?;
     let mut rates = Vec::new();
     for workload in &plan.workloads {
         let mut laps = Vec::new();
@@ -169,17 +172,21 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// An engine whose pool holds at least `blocks`.
-    pub(super) fn new(subject: &Subject, blocks: usize, grouped: bool) -> Result<Self, BenchError> {
+    /// The engine as it is served, its pool of at least `blocks`.
+    pub(super) fn as_served(subject: &Subject, blocks: usize) -> Result<Self, BenchError> {
+        Self::new(subject, blocks, subject.config.clone())
+    }
+
+    /// The same, but that every branch is computed, though some say the same: a
+    /// workload is its rows, here and where it is run beside ours.
+    pub(super) fn of_rows(subject: &Subject, blocks: usize, grouped: bool) -> Result<Self, BenchError> {
+        Self::new(subject, blocks, Config { grouped, twins: false, ..subject.config.clone() })
+    }
+
+    fn new(subject: &Subject, blocks: usize, config: Config) -> Result<Self, BenchError> {
         let metrics = Metrics::new().map_err(|error| BenchError::Broken(error.to_string()))?.engine;
         let needed = blocks * TreeEngine::block_bytes(&subject.model);
-        // Every branch is computed, though some say the same: a workload is its rows.
-        let config = Config {
-            grouped,
-            twins: false,
-            kv_bytes: subject.config.kv_bytes.max(needed),
-            ..subject.config.clone()
-        };
+        let config = Config { kv_bytes: config.kv_bytes.max(needed), ..config };
         let tokenizer = Arc::clone(&subject.tokenizer);
         // No token ends a branch, so that every run decodes the same number.
         let engine = TreeEngine::new(
@@ -259,7 +266,7 @@ async fn compare(
     plan: &Plan,
     (workload, laps): (&Workload, &[Lap]),
 ) -> Result<Grouping, BenchError> {
-    let stage = Stage::new(subject, plan.blocks(), false)?;
+    let stage = Stage::of_rows(subject, plan.blocks(), false)?;
     let mut times = Vec::new();
     for seed in 0..plan.runs as u64 {
         times.push(decode(&stage.handle, &stage.metrics, workload, (plan.new, seed)).await?.time);

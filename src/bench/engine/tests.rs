@@ -103,6 +103,22 @@ async fn the_document_has_the_figures_of_the_tables() {
 }
 
 #[tokio::test]
+async fn workloads_compute_every_branch_and_the_engine_as_served_copies_twins() {
+    let (subject, workload) = (subject(), Workload { name: Name::B, branches: 32, shared: 40, own: 1 });
+    let blocks = workload.blocks(4, tree::TreeEngine::BLOCK);
+    let rows = measure::Stage::of_rows(&subject, blocks, true).expect("an engine");
+    let served = measure::Stage::as_served(&subject, blocks).expect("an engine");
+    for stage in [&rows, &served] {
+        workload::decode(&stage.handle, &stage.metrics, &workload, (4, 1)).await.expect("decodes");
+    }
+    let counted = |stage: &measure::Stage| (stage.metrics.computed.get(), stage.metrics.copied.get());
+    let ((all, none), (computed, copied)) = (counted(&rows), counted(&served));
+    assert_eq!((all, none), (40 + 32 * 4, 0));
+    assert!(copied > 0, "some of 32 branches begin with the same token");
+    assert_eq!(computed + copied, all);
+}
+
+#[tokio::test]
 async fn prefills_are_measured_up_to_what_the_context_holds() {
     let contexts = context::measure(&subject(), &[32, 96, 1 << 20]).await.expect("measures");
     let positions: Vec<usize> = contexts.lengths.iter().map(|length| length.positions).collect();
