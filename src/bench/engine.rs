@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub runs: Option<NonZeroUsize>,
     /// Run the workloads on llama.cpp too, by this `llama-batched-bench`.
-    #[arg(long, value_name = "PROGRAM", requires = "llama_model")]
+    #[arg(long, value_name = "PROGRAM", requires = "llama_model", conflicts_with_all = ["contexts", "shape"])]
     pub llama: Option<PathBuf>,
     /// The same weights as a GGUF file in f32, for --llama.
     #[arg(long, value_name = "FILE", requires = "llama")]
@@ -68,10 +68,10 @@ pub struct Options {
     /// Run workload C on stock mistral.rs too, with the same weights as a
     /// checkpoint directory.
     #[cfg(feature = "mistralrs")]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["contexts", "shape"])]
     pub mistralrs: Option<PathBuf>,
     /// Measure prefills of 512, 2,048 and 8,192 tokens instead of workloads.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["numpy", "runs", "workloads"])]
     pub contexts: bool,
     /// A prefill of 32,768 tokens besides.
     #[arg(long, requires = "contexts")]
@@ -80,6 +80,30 @@ pub struct Options {
     /// beside a search].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub workloads: Vec<Name>,
+}
+
+impl Options {
+    /// Refuses what would fail only behind the whole measurement, and lose it.
+    fn check(&self) -> Result<(), BenchError> {
+        if let Some(program) = &self.llama {
+            llama::try_start(program)?;
+        }
+        if let Some(model) = self.llama_model.as_ref().filter(|model| !model.is_file()) {
+            return Err(BenchError::Broken(format!("--llama-model: there is no file {}", model.display())));
+        }
+        #[cfg(feature = "mistralrs")]
+        if let Some(directory) = &self.mistralrs {
+            if !self.workloads.is_empty() && !self.workloads.contains(&Name::C) {
+                let why = "--mistralrs: it is measured beside workload C, which --workloads leaves out";
+                return Err(BenchError::Broken(why.to_owned()));
+            }
+            if !directory.join("config.json").is_file() {
+                let directory = directory.display();
+                return Err(BenchError::Broken(format!("--mistralrs: there is no {directory}/config.json")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Decode speed of a model, in tokens per second.
@@ -122,13 +146,14 @@ pub(super) async fn rates_of(
 /// Measures and prints.
 ///
 /// # Errors
-/// When the model or the engine fails.
+/// When the model or the engine fails, or what is asked cannot be measured.
 pub async fn run(
     options: &Options,
     args: &EngineArgs,
     hub: &Hub,
     out: &mut dyn Write,
 ) -> Result<(), BenchError> {
+    options.check()?;
     let loaded = app::find(&args.model, hub).await?.check()?.load(&mut |_, _| {})?;
     let (name, model): (String, Arc<Model>) = match options.shape {
         Some(shape) => (

@@ -9,6 +9,7 @@ use super::BenchError;
 use super::spread::Spread;
 use super::workload::{Name, Workload};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -116,11 +117,28 @@ fn rates(
         .collect()
 }
 
+/// Whether there is such a program.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) fn try_start(program: &Path) -> Result<(), BenchError> {
+    let mut command = Command::new(program);
+    let quiet = command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().map_err(|error| failed(program.as_os_str(), &error))?;
+    // That it was there is all; it may have ended by itself.
+    drop(child.kill());
+    child.wait()?;
+    Ok(())
+}
+
+fn failed(program: &OsStr, why: &dyn std::fmt::Display) -> BenchError {
+    let program = program.display();
+    BenchError::Broken(format!("--llama: {program}: {why}; build llama-batched-bench of llama.cpp"))
+}
+
 fn speed(command: &mut Command) -> Result<f64, BenchError> {
-    let program = command.get_program().display().to_string();
-    let failed = |why: &dyn std::fmt::Display| {
-        BenchError::Broken(format!("--llama: {program}: {why}; build llama-batched-bench of llama.cpp"))
-    };
+    let program = command.get_program().to_owned();
+    let failed = |why: &dyn std::fmt::Display| failed(&program, why);
     for _ in 0..TRIES {
         let output = command.stdin(Stdio::null()).output().map_err(|error| failed(&error))?;
         if !output.status.success() {

@@ -4,9 +4,10 @@ use super::report::{Product, Report, Roofline, Row, Sharing};
 use super::spread::Spread;
 use super::workload::Workload;
 use super::*;
-use crate::config::{Bench, BenchCommand, Cli, Command, EngineArgs};
+use crate::config::{Bench, BenchCommand, Cli, Command, EngineArgs, Environment};
 use crate::engine::tree::model::alone::Dealing;
 use clap::Parser as _;
+use clap::error::ErrorKind;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -149,6 +150,61 @@ fn the_command_takes_its_own_options_beside_the_engines() {
     for wrong in ["--workloads E", "--shape 7b", "--runs 0", "--llama a", "--long"] {
         let line = format!("espalier bench engine {wrong}");
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
+    }
+}
+
+/// What the command says to a line of its options.
+fn refused(line: &str) -> clap::Error {
+    let line = format!("espalier bench engine {line}");
+    Cli::try_parse_from(line.split(' ')).expect_err(&line)
+}
+
+#[test]
+fn options_that_another_one_would_leave_without_effect_are_refused() {
+    for beside in ["--numpy", "--runs 3", "--workloads A", "--llama a --llama-model b"] {
+        let error = refused(&format!("--contexts {beside}"));
+        assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{beside}: {error}");
+    }
+    // Random weights are in no file.
+    let error = refused("--shape qwen2.5-0.5b --llama a --llama-model b");
+    assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{error}");
+    #[cfg(feature = "mistralrs")]
+    for beside in ["--contexts", "--shape qwen2.5-0.5b"] {
+        let error = refused(&format!("--mistralrs a {beside}"));
+        assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{beside}: {error}");
+    }
+}
+
+/// What an option says before anything is measured.
+async fn told(options: Options) -> String {
+    let mut out = Vec::new();
+    let outcome = run(&options, &EngineArgs::default(), &Hub::new(&Environment::default()), &mut out).await;
+    assert!(out.is_empty(), "nothing was measured");
+    outcome.expect_err("not what it needs").to_string()
+}
+
+#[tokio::test]
+async fn what_a_peer_lacks_is_said_before_the_measurement() {
+    let llama = |program: &str| Options {
+        llama: Some(program.into()),
+        llama_model: Some("no-such-model.gguf".into()),
+        ..Options::default()
+    };
+    let error = told(llama("no-such-llama")).await;
+    assert!(error.starts_with("--llama: no-such-llama: "), "{error}");
+    let error = told(llama("true")).await;
+    assert_eq!(error, "--llama-model: there is no file no-such-model.gguf");
+    #[cfg(feature = "mistralrs")]
+    {
+        let stock = |directory: &str, workloads: &[Name]| Options {
+            mistralrs: Some(directory.into()),
+            workloads: workloads.to_vec(),
+            ..Options::default()
+        };
+        let error = told(stock("models/seedling/policy", &[Name::A, Name::B])).await;
+        assert!(error.starts_with("--mistralrs: ") && error.contains("workload C"), "{error}");
+        let error = told(stock("no-such-model", &[Name::C])).await;
+        assert_eq!(error, "--mistralrs: there is no no-such-model/config.json");
     }
 }
 
