@@ -115,3 +115,52 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_a_position_is_copied_and_no_other() {
+        let (layers, heads, dim, blocks) = (2, 3, 4, 3);
+        let mut store = Store::new(layers, heads, dim, blocks);
+        let mut next = 0.0;
+        for layer in store.layers_mut() {
+            for floats in [&mut layer.keys, &mut layer.values] {
+                for float in floats {
+                    next += 1.0;
+                    *float = next;
+                }
+            }
+        }
+        // Of a block from its inside, to the beginning and the end of others, and
+        // within one.
+        for (from, to) in [((1, 5), (2, 0)), ((0, BLOCK - 1), (1, 9)), ((2, 3), (2, 4))] {
+            let before: Vec<(Vec<f32>, Vec<f32>)> =
+                store.layers.iter().map(|layer| (layer.keys.clone(), layer.values.clone())).collect();
+            store.copy_position(from, to);
+            for (layer, (keys, values)) in store.layers.iter().zip(&before) {
+                for block in 0..blocks {
+                    for (head, offset, i) in (0..heads)
+                        .flat_map(|head| (0..BLOCK).map(move |offset| (head, offset)))
+                        .flat_map(|(head, offset)| (0..dim).map(move |i| (head, offset, i)))
+                    {
+                        // The layouts as the module's documentation has them.
+                        let key = |block: usize, offset| ((block * heads + head) * dim + i) * BLOCK + offset;
+                        let value =
+                            |block: usize, offset| ((block * heads + head) * BLOCK + offset) * dim + i;
+                        let here = (block as BlockId, offset);
+                        let (b, o) = if here == to { (from.0 as usize, from.1) } else { (block, offset) };
+                        let place = format!("block {block}, head {head}, position {offset}, number {i}");
+                        assert_eq!(layer.keys[key(block, offset)], keys[key(b, o)], "key of {place}");
+                        assert_eq!(
+                            layer.values[value(block, offset)],
+                            values[value(b, o)],
+                            "value of {place}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
