@@ -370,6 +370,11 @@ fn mistakes_in_a_models_settings_are_named() {
         ("branches = 16", "branches = 0", "medium"),
         ("default_effort = \"low\"", "default_effort = \"huge\"", "huge"),
         ("branch_tokens = 512", "branch_tokens = 0", "branch_tokens"),
+        (
+            "[plan.efforts]",
+            "[plan.modes]\nstandard = { budget = 9 }\n[plan.efforts]",
+            "plan.modes.standard chooses a row",
+        ),
     ] {
         let table: Table = toml::from_str(&GENERAL.replacen(from, to, 1)).expect("TOML");
         let error = ModelConfig::layered(&[&table]).expect_err(named).to_string();

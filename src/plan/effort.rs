@@ -317,6 +317,12 @@ impl Config {
         if self.branch_tokens == 0 {
             return Err("branch_tokens must be at least 1".to_owned());
         }
+        // Terms of what only selects a row would never be read.
+        if let Some(name) = self.modes.keys().find(|name| !name.is_own()) {
+            let own = ModeName::ALL.into_iter().filter(|mode| mode.is_own()).map(ModeName::name);
+            let (name, names) = (name.name(), own.collect::<Vec<_>>().join(", "));
+            return Err(format!("modes.{name} chooses a row of the table and has no terms, unlike {names}"));
+        }
         Ok(())
     }
 }
