@@ -1,16 +1,21 @@
 //! How large modes are, in parameters and in branches, and the same modes made
 //! smaller.
 
-use super::{Auto, Beam, Best, Mode, Scoring, Voting};
+use super::{Auto, Beam, Best, Mode, Scoring, VoteStop, Voting};
 use crate::plan::Parameter;
 
 impl Mode {
-    /// Its sizes as parameters: what [`Mode::within`] may lower.
+    /// Its sizes as parameters: what may differ from what was asked for, as
+    /// [`Mode::within`] lowers them, and a wave of one chain is made one of two.
     #[must_use]
     pub fn sizes(&self) -> Vec<(Parameter, u32)> {
         let beam = |beam: &Beam| [(Parameter::Width, beam.width), (Parameter::Expansion, beam.expansion)];
         match self {
             Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => Vec::new(),
+            // In a fixed vote there are no waves, and that parameter says nothing.
+            Mode::SelfConsistency(Voting { branches, wave, stop, .. }) if *stop != VoteStop::Fixed => {
+                vec![(Parameter::Branches, *branches), (Parameter::Wave, *wave)]
+            }
             Mode::SelfConsistency(Voting { branches, .. }) | Mode::BestOfN(Best { branches, .. }) => {
                 vec![(Parameter::Branches, *branches)]
             }

@@ -332,6 +332,19 @@ fn parameters_by_request() {
 }
 
 #[test]
+fn the_report_shows_the_wave_that_ran() {
+    let wave = |stop, wave| {
+        let settings =
+            set(&[(Parameter::Stop, Setting::Choice(stop)), (Parameter::Wave, Setting::Count(wave))]);
+        let plan = plan(&Params { settings, ..effort(Effort::Medium) });
+        let Mode::SelfConsistency(vote) = plan.mode else { panic!("{:?}", plan.mode) };
+        (vote.wave, plan.settings.count(Parameter::Wave))
+    };
+    assert_eq!(wave("window", 1), (2, 2), "one chain always agrees with itself");
+    assert_eq!([wave("window", 3), wave("posterior", 1)], [(3, 3), (1, 1)]);
+}
+
+#[test]
 fn without_a_verifier_other_things_take_its_place_and_the_plan_says_so() {
     let mut planner = planner();
     planner.parts.verifiers = Verifiers::default();
