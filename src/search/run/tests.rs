@@ -3,10 +3,14 @@
 use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
 use crate::engine::{Caps, EngineThread, Priority, Sampling, Token, rng};
-use crate::plan::{Best, Budget, Effort, Final, Marker, Mcts, Mode, Rank, Scoring, Select, Settings, Steps};
-use crate::prompt::StopRule;
+use crate::plan::{
+    Beam, Best, Budget, Effort, Final, Marker, Mcts, Mode, Rank, Scoring, Select, Settings, Steps, Variant,
+    VoteStop, Voting, Weight,
+};
+use crate::prompt::{ChatTemplate, Message, StopRule, TemplateTokens, Tokenizer};
 use crate::search::conformance::{budget, modes};
 use crate::search::event::{Finish, Finished, Progress, StopReason};
+use crate::verify::{Aggregate, Judge};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -163,6 +167,70 @@ async fn nothing_is_left(fixture: &Fixture) {
 
 async fn one(fixture: &Fixture, plan: Plan, delivery: Delivery) -> Said {
     run(fixture, plan, delivery).await.expect("an answer").remove(&0).expect("choice 0")
+}
+
+/// The bundled model's way to judge, on that engine.
+fn judge(engine: &Handle) -> Verifier {
+    let file = |name: &str| {
+        let path = format!("{}/models/seedling/policy/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).expect("the bundled model is in the repository")
+    };
+    let tokenizer = Arc::new(Tokenizer::from_json(file("tokenizer.json").as_bytes()).expect("a tokenizer"));
+    let config = serde_json::from_str(&file("tokenizer_config.json")).expect("JSON");
+    let source = ChatTemplate::source(&config, None).expect("a template");
+    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("Jinja");
+    let own: toml::Table = toml::from_str(&file("espalier.toml")).expect("TOML");
+    let config = own["judge"].clone().try_into().expect("settings of a judge");
+    let judge = Judge::new(config, tokenizer, template).expect("a judge");
+    Verifier::judge("judge".to_owned(), engine.clone(), judge)
+}
+
+#[tokio::test]
+async fn chains_without_their_scores_end_by_themselves_and_a_search_over_steps_does_not() {
+    let Fixture { runner, metrics, live, _thread } = saying(|_| words(ANSWER));
+    let verifier = judge(runner.engine());
+    let runner = Runner::new(runner.engine().clone(), Some(verifier), Arc::clone(&metrics));
+    let fixture = Fixture { runner, metrics, live, _thread };
+    let vote = Mode::SelfConsistency(Voting {
+        branches: 3,
+        wave: 3,
+        stop: VoteStop::Fixed,
+        weight: Weight::Score(Aggregate::Prod),
+        likelihood: 0.0,
+    });
+    let best = Mode::BestOfN(Best {
+        branches: 3,
+        by: Rank::Score(Aggregate::Prod),
+        weighted: true,
+        likelihood: 0.0,
+    });
+    let beam = Mode::Beam(Beam {
+        width: 2,
+        expansion: 2,
+        variant: Variant::Plain,
+        lookahead: 0,
+        scoring: Scoring::Verifier(Aggregate::Prod),
+        choice: Final::Vote,
+        likelihood: (0.0, 0.0),
+        steps: Steps { most: 9, tokens: 256, repeats: 0 },
+    });
+    let problem = vec![Message { role: "user", content: "3 + 4?".to_owned() }];
+    // Without a problem the verifier fails; without tokens it is not asked.
+    for (messages, tokens, searched, note) in [
+        (Vec::new(), None, StopReason::VerifierFault, "the verifier failed"),
+        (problem, Some(0), StopReason::VerifierTokens, "the verifier's part of the budget is spent"),
+    ] {
+        for (mode, reason) in [(vote, StopReason::Completed), (best, StopReason::Completed), (beam, searched)]
+        {
+            let mut plan = plan(mode, 400, 1);
+            plan.messages = messages.as_slice().into();
+            plan.choices[0].verifier_tokens = tokens;
+            let said = one(&fixture, plan, Delivery::Whole).await;
+            let report = &said.done().report;
+            assert_eq!(report.stop_reason, reason, "{mode:?}");
+            assert!(report.notes[0].starts_with(note), "{mode:?}: {:?}", report.notes);
+        }
+    }
 }
 
 const ANSWER: &str = "3 and 4 make 7.\n\n The answer is \\boxed{7}.";

@@ -15,18 +15,16 @@ impl Choice {
             reason
         } else if self.fault.is_some() {
             StopReason::EngineFault
-        } else if let Some(missing) = &self.judge.missing {
-            match missing {
-                Missing::Budget => StopReason::VerifierTokens,
-                Missing::Fault(_) => StopReason::VerifierFault,
-            }
         } else if self.shared.plan.mode.branches().is_none() {
-            match self.strategy.starved() {
-                Some(Scarce::Tokens) => StopReason::Tokens,
-                Some(Scarce::Branches) => StopReason::Branches,
-                None if self.met_context() => StopReason::Context,
-                None => StopReason::Completed,
+            match (&self.judge.missing, self.strategy.starved()) {
+                (Some(Missing::Budget), _) => StopReason::VerifierTokens,
+                (Some(Missing::Fault(_)), _) => StopReason::VerifierFault,
+                (None, Some(Scarce::Tokens)) => StopReason::Tokens,
+                (None, Some(Scarce::Branches)) => StopReason::Branches,
+                (None, None) if self.met_context() => StopReason::Context,
+                (None, None) => StopReason::Completed,
             }
+        // Chains go on to their ends without scores; a note says that there are none.
         } else if cut(StopReason::Tokens) {
             StopReason::Tokens
         } else if cut(StopReason::Context) {
