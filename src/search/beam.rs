@@ -23,6 +23,8 @@ use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Beam, Budget, Final, Marker, Scoring, Variant};
 use std::collections::{HashMap, VecDeque};
 
+mod select;
+
 /// A beam search over steps.
 #[derive(Debug)]
 pub(super) struct BeamSearch {
@@ -105,6 +107,18 @@ impl BeamSearch {
         }
     }
 
+    /// Whether there are branches for what only values candidates. Without, it would
+    /// go on on theirs, and so take the search's own from it. Completions lead
+    /// nowhere, and leave a branch for each beam; the first step of a rollout is a
+    /// candidate itself.
+    fn spares_branches(&self) -> bool {
+        let needed = match self.beam.scoring {
+            Scoring::Verifier(_) => 0,
+            Scoring::Rollouts(_) => self.beam.width,
+        };
+        self.grove.forks_left() > needed
+    }
+
     fn step(&self) -> Growth {
         let score = matches!(self.beam.scoring, Scoring::Verifier(_));
         Growth { until: Until::Step, greedy: false, score, most: self.beam.steps.tokens }
@@ -178,8 +192,8 @@ impl BeamSearch {
             .chain(self.roles.values())
             .filter(|role| is_candidate(role));
         let completions = match self.beam.scoring {
-            Scoring::Rollouts(each) => candidates.count() * each as usize,
-            Scoring::Verifier(_) => 0,
+            Scoring::Rollouts(each) if self.spares_branches() => candidates.count() * each as usize,
+            Scoring::Rollouts(_) | Scoring::Verifier(_) => 0,
         };
         u32::try_from(self.orders.len() + completions).unwrap_or(u32::MAX)
     }
@@ -191,6 +205,12 @@ impl BeamSearch {
             self.orders.make_contiguous().sort_by_key(|order| order.rank);
         }
         while let Some(&order) = self.orders.front() {
+            if !matches!(order.role, Role::Candidate(_)) && !self.spares_branches() {
+                // The candidate is worth what is known of it without.
+                self.grove.starved.get_or_insert(Scarce::Branches);
+                self.orders.pop_front();
+                continue;
+            }
             // A twig that goes on on its parent's branch needs no room.
             if works.len() >= room && self.grove.forks_left() > 0 {
                 break;
@@ -339,65 +359,10 @@ impl BeamSearch {
             self.level.push(slot);
             self.look_ahead(self.level.len() - 1);
         }
-        if self.orders.is_empty() {
+        if self.orders.is_empty() && self.level.is_empty() {
             works.extend(self.finish());
         }
         works
-    }
-
-    /// The best of all; those that are complete narrow the beam.
-    fn best_of_all(&mut self, ranked: Vec<(Slot, (f64, f64))>) -> (Vec<(Slot, u32)>, Vec<Slot>) {
-        let (mut kept, mut rest) = (Vec::new(), Vec::new());
-        let mut places = self.left;
-        for (slot, _) in ranked {
-            let complete = self.grove.twig(slot.index).state == State::Complete;
-            match (places, complete) {
-                (0, _) => rest.push(slot),
-                (_, true) => {
-                    places -= 1;
-                    self.left -= 1;
-                }
-                (_, false) => {
-                    places -= 1;
-                    kept.push((slot, self.beam.expansion));
-                }
-            }
-        }
-        (kept, rest)
-    }
-
-    /// The best of each subtree, which ends with a complete one.
-    fn best_of_groups(&self, ranked: Vec<(Slot, (f64, f64))>) -> (Vec<(Slot, u32)>, Vec<Slot>) {
-        let (mut kept, mut rest, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-        for (slot, _) in ranked {
-            if seen.contains(&slot.group) {
-                rest.push(slot);
-                continue;
-            }
-            seen.push(slot.group);
-            if self.grove.twig(slot.index).state == State::Held {
-                kept.push((slot, self.beam.expansion));
-            }
-        }
-        (kept, rest)
-    }
-
-    /// All, each with its part of what is not finished yet.
-    fn balanced(
-        &mut self,
-        ranked: Vec<(Slot, (f64, f64))>,
-        temperature: f64,
-    ) -> (Vec<(Slot, u32)>, Vec<Slot>) {
-        let (done, open): (Vec<_>, Vec<_>) =
-            ranked.into_iter().partition(|(slot, _)| self.grove.twig(slot.index).state == State::Complete);
-        self.left = self.left.saturating_sub(u32::try_from(done.len()).unwrap_or(u32::MAX));
-        let values: Vec<f64> = open.iter().map(|(_, value)| value.0).collect();
-        let counts = shares(&values, self.left, temperature);
-        let (mut kept, mut rest) = (Vec::new(), Vec::new());
-        for ((slot, _), count) in open.into_iter().zip(counts) {
-            if count > 0 { kept.push((slot, count)) } else { rest.push(slot) }
-        }
-        (kept, rest)
     }
 
     /// Gives up what a slot holds. Of two equal trajectories one has a vote.
@@ -562,25 +527,6 @@ impl Strategy for BeamSearch {
             if scored && twig.scores.is_some() { self.score(twig) } else { f64::NAN }
         })
     }
-}
-
-/// Shares `total` out by softmax of the values, which fall: each gets its share
-/// rounded up of what is left, so that the last ones may get nothing (REBASE).
-fn shares(values: &[f64], total: u32, temperature: f64) -> Vec<u32> {
-    let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = values.iter().map(|value| ((value - top) / temperature).exp()).collect();
-    let mut rest: f64 = weights.iter().sum();
-    let mut left = total;
-    weights
-        .iter()
-        .map(|weight| {
-            let share = (f64::from(left) * weight / rest).ceil();
-            let share = if share.is_finite() { (share.max(0.0) as u32).min(left) } else { 0 };
-            left -= share;
-            rest -= weight;
-            share
-        })
-        .collect()
 }
 
 #[cfg(test)]

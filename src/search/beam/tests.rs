@@ -2,6 +2,7 @@
 
 use super::super::chain::tests::marker;
 use super::super::{Extend, Grown, NodeId};
+use super::select::shares;
 use super::*;
 use crate::plan::Steps;
 use crate::verify::Aggregate;
@@ -339,6 +340,71 @@ fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
     let silent = Grown { tokens: 0, ids: Vec::new(), ..step(2, 0.9) };
     let (works, _) = level(&mut search, &works, &[silent]);
     assert_eq!((forks(&works), works[0].greedy), (vec![(3, 1)], false), "the next level's candidate");
+}
+
+/// A search that may make so many branches, with a marker to inject.
+fn bounded(beam: Beam, branches: u32) -> BeamSearch {
+    let budget = Budget { tokens: 2_000, reserve: 20, branches, branch_tokens: 500, verifier_tokens: None };
+    BeamSearch::new(beam, budget, Some(marker()))
+}
+
+/// Goes on for three more levels from there, each branch on its own, and has them end.
+fn goes_on_to_its_end(search: &mut BeamSearch, mut works: Vec<Extend>) {
+    for depth in 0..4 {
+        assert!(!works.is_empty(), "at level {depth}");
+        assert!(works.iter().all(|work| work.until == Until::Step && !work.greedy), "{works:?}");
+        let outcomes: Vec<Grown> = (0..)
+            .zip(&works)
+            .map(|(word, _)| if depth == 3 { end(word, 0.5, "4") } else { step(word, 0.5) })
+            .collect();
+        (works, _) = level(search, &works, &outcomes);
+        assert!(works.iter().all(|work| work.fork.is_none() && work.inject.is_empty()), "{works:?}");
+    }
+    assert!(works.is_empty() && search.is_done());
+    assert!(search.answer().is_some_and(|answer| answer.complete));
+    assert_eq!(search.starved(), Some(Scarce::Branches));
+}
+
+#[test]
+fn rollouts_do_not_take_the_branches_of_their_candidates() {
+    let mut search = bounded(Beam { lookahead: 1, ..settings() }, 6);
+    let (works, _) = asked(&mut search);
+    let told = [step(1, 0.9), step(2, 0.8), step(3, 0.3), step(4, 0.2)];
+    let (works, _) = level(&mut search, &works, &told);
+    assert_eq!(forks(&works), [(5, 1), (6, 2)], "the last two branches; 3 and 4 are worth their own scores");
+    let (works, retired) = level(&mut search, &works, &[step(5, 0.7), step(6, 0.6)]);
+    // The rollouts were the next level's candidates, and go on themselves.
+    assert_eq!((forks(&works), retired), (vec![(5, u32::MAX), (6, u32::MAX)], vec![1, 2, 3, 4]));
+    goes_on_to_its_end(&mut search, works);
+}
+
+#[test]
+fn a_rollout_that_is_the_only_candidate_of_the_next_level_is_gone_on_with() {
+    let mut search = bounded(Beam { expansion: 1, lookahead: 1, ..settings() }, 4);
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(2, 0.8)]);
+    assert_eq!(forks(&works), [(3, 1), (4, 2)]);
+    let (works, _) = level(&mut search, &works, &[step(3, 0.7), step(4, 0.6)]);
+    assert_eq!(forks(&works), [(3, u32::MAX), (4, u32::MAX)]);
+    goes_on_to_its_end(&mut search, works);
+}
+
+#[test]
+fn completions_leave_a_branch_for_each_beam_and_without_them_the_likeliest_go_on() {
+    let mut search = bounded(Beam { scoring: Scoring::Rollouts(2), ..settings() }, 6);
+    let (works, _) = asked(&mut search);
+    let likely = |word, mean_logprob| Grown { mean_logprob, ..step(word, f64::NAN) };
+    let told = [likely(1, -3.0), likely(2, -1.0), likely(3, -4.0), likely(4, -2.0)];
+    let (works, retired) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), retired), (vec![(5, 2), (6, 2), (4, u32::MAX)], vec![1, 3]));
+    goes_on_to_its_end(&mut search, works);
+    // One branch more is one completion's.
+    let mut search = bounded(Beam { scoring: Scoring::Rollouts(2), ..settings() }, 7);
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &told);
+    assert_eq!((forks(&works), works[0].until), (vec![(5, 1)], Until::End));
+    let (works, _) = level(&mut search, &works, &[end(5, 0.0, "4")]);
+    assert_eq!(forks(&works), [(6, 1), (7, 1), (2, u32::MAX)], "1 agrees with the leading answer");
 }
 
 #[test]
