@@ -40,6 +40,8 @@ pub(super) struct BeamSearch {
     level: Vec<Slot>,
     /// The beams of the level before.
     beams: Vec<Index>,
+    /// Rollouts of which nothing came: to be given up.
+    silent: Vec<Index>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,7 @@ impl BeamSearch {
             roles: HashMap::new(),
             level: Vec::new(),
             beams: Vec::new(),
+            silent: Vec::new(),
         }
     }
 
@@ -445,6 +448,11 @@ impl Strategy for BeamSearch {
             if self.phase == Phase::Done {
                 return Vec::new();
             }
+            let silent = std::mem::take(&mut self.silent);
+            let works: Vec<Work> = silent.into_iter().filter_map(|index| self.grove.retire(index)).collect();
+            if !works.is_empty() {
+                return works;
+            }
             let works = self.launch(room);
             if !works.is_empty() || self.grove.in_flight() > 0 {
                 return works;
@@ -495,7 +503,12 @@ impl Strategy for BeamSearch {
             }
             Some(Role::Ahead(place)) => {
                 if self.grove.twig(index).tokens == 0 {
-                    // Nothing came of it, and the same again would not either.
+                    // Nothing came of it, and the same again would not either. Where no
+                    // more branches may be made, its own is all that the candidate
+                    // can still be completed on.
+                    if self.grove.forks_left() > 0 {
+                        self.silent.push(index);
+                    }
                     return;
                 }
                 self.level[place].ahead.push(index);

@@ -338,7 +338,9 @@ fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
     let (works, _) = level(&mut search, &works, &[step(1, 0.9)]);
     assert_eq!((forks(&works), works[0].greedy), (vec![(2, 1)], true));
     let silent = Grown { tokens: 0, ids: Vec::new(), ..step(2, 0.9) };
-    let (works, _) = level(&mut search, &works, &[silent]);
+    search.tell(works[0].id, Outcome::Grown(silent));
+    assert_eq!(search.ask(100), [Work::Retire(NodeId(2))], "it keeps no room, whether that is short or not");
+    let (works, _) = asked(&mut search);
     assert_eq!((forks(&works), works[0].greedy), (vec![(3, 1)], false), "the next level's candidate");
 }
 
