@@ -23,7 +23,7 @@ use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
 use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Budget, Final, Marker, Mcts, Scoring, Select};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 mod node;
 
@@ -43,8 +43,8 @@ pub(super) struct TreeSearch {
     valuing: BTreeMap<Place, u32>,
     /// Simulations that stand on a node and go on from there.
     waiting: VecDeque<Simulation>,
-    /// Rollouts to begin, by leaf.
-    rolls: VecDeque<Place>,
+    /// Leaves, each with the number of its rollouts that are still to begin.
+    rolls: VecDeque<(Place, u32)>,
     /// Steps that equal a sibling, or are empty, and rollouts that were cut: to be
     /// given up.
     duplicates: Vec<Index>,
@@ -268,9 +268,9 @@ impl TreeSearch {
                 self.backpropagate(place, 0.0);
                 self.revalue();
             }
-            Scoring::Rollouts(_) => {
+            Scoring::Rollouts(count) => {
                 *self.valuing.entry(place).or_insert(0) += 1;
-                self.rolls.push_back(place);
+                self.rolls.push_back((place, count));
             }
         }
     }
@@ -325,16 +325,15 @@ impl TreeSearch {
         }
         let Scoring::Rollouts(count) = self.mcts.scoring else { return works };
         let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
-        while works.len() + count as usize <= room.max(count as usize)
-            && works.len() < room
-            && let Some(&place) = self.rolls.front()
+        while works.len() < room
+            && let Some(&(place, due)) = self.rolls.front()
         {
             // Steps under way will need rollouts too.
-            let leaves = u32::try_from(self.rolls.len() + self.under_way.len()).unwrap_or(u32::MAX);
-            let share = match self.grove.spendable() / leaves.saturating_mul(count) {
+            let to_come = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX).saturating_mul(count);
+            let share = match self.grove.spendable() / self.due().saturating_add(to_come) {
                 // What is in flight may leave something.
                 0 if self.grove.in_flight() > 0 => break,
-                0 => self.grove.spendable() / count,
+                0 => self.grove.spendable() / due,
                 share => share,
             };
             if share == 0 {
@@ -343,20 +342,40 @@ impl TreeSearch {
             }
             self.rolls.pop_front();
             let twig = self.nodes.get(place).twig;
-            for _ in 0..count.min(u32::try_from(room - works.len()).unwrap_or(u32::MAX)) {
-                let Some((index, work)) = self.grove.grow(twig, growth, share) else { break };
+            let now = due.min(u32::try_from(room - works.len()).unwrap_or(u32::MAX));
+            let mut left = due - now;
+            for _ in 0..now {
+                let Some((index, work)) = self.grove.grow(twig, growth, share) else {
+                    // Nothing more can grow below it.
+                    left = 0;
+                    break;
+                };
                 self.rollouts.insert(index, place);
                 self.nodes.get_mut(place).rolling += 1;
                 works.push(work);
+            }
+            if left > 0 {
+                // The others begin as soon as there is room: each rollout leaves its own.
+                self.rolls.push_front((place, left));
             }
             self.rolled(place);
         }
         works
     }
 
+    /// Rollouts that are still to begin.
+    fn due(&self) -> u32 {
+        self.rolls.iter().fold(0, |sum, (_, due)| sum.saturating_add(*due))
+    }
+
+    /// Whether rollouts of a leaf are still to begin.
+    fn is_due(&self, place: Place) -> bool {
+        self.rolls.iter().any(|(leaf, _)| *leaf == place)
+    }
+
     /// Brings the visits home for which a leaf's rollouts have all ended.
     fn rolled(&mut self, place: Place) {
-        if self.nodes.get(place).rolling > 0 || self.rolls.contains(&place) {
+        if self.nodes.get(place).rolling > 0 || self.is_due(place) {
             return;
         }
         for _ in 0..self.valuing.remove(&place).unwrap_or(0) {
@@ -373,26 +392,26 @@ impl TreeSearch {
         self.grove.finish(|twig| twig.worth(scoring))
     }
 
-    /// Where branches take all the room, the least visited one makes way on which
-    /// no simulation stands, and none waits for rollouts.
-    fn make_way(&mut self) -> Option<Work> {
-        let leaf = |place: Place| {
-            let stands =
-                self.waiting.iter().any(|simulation| simulation.at == place) || self.rolls.contains(&place);
-            let node = Some(self.nodes.get(place)).filter(|_| !stands)?;
-            let index = node.twig.filter(|index| self.grove.twig(*index).state == State::Held)?;
-            Some((place, index, (node.visits, self.score(self.grove.twig(index)))))
+    /// Where branches take all the room, the least visited ones make way on which
+    /// no simulation stands, and which wait for no rollouts; so many, or fewer.
+    fn make_way(&mut self, wanted: usize) -> Vec<Work> {
+        let standing: HashSet<Place> = (self.waiting.iter().map(|simulation| simulation.at))
+            .chain(self.rolls.iter().map(|(place, _)| *place))
+            .collect();
+        let idle = |place: Place| {
+            let node = Some(self.nodes.get(place)).filter(|_| !standing.contains(&place))?;
+            let twig = self.grove.twig(node.twig?);
+            (twig.state == State::Held).then(|| (place, node.visits, self.score(twig)))
         };
-        let mut worst: Option<(Place, Index, (u32, f64))> = None;
-        for candidate in self.nodes.places().filter_map(leaf) {
-            if worst.is_none_or(|worst| candidate.2 < worst.2) {
-                worst = Some(candidate);
-            }
+        let mut idle: Vec<(Place, u32, f64)> = self.nodes.places().filter_map(idle).collect();
+        idle.sort_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)));
+        let mut works = Vec::new();
+        for (place, ..) in idle.into_iter().take(wanted) {
+            let twig = self.nodes.get(place).twig;
+            works.extend(twig.and_then(|index| self.grove.retire(index)));
+            self.close(place);
         }
-        let (place, index, _) = worst?;
-        let work = self.grove.retire(index);
-        self.close(place);
-        work
+        works
     }
 
     /// Whether one answer is so far ahead that the rest can be saved.
@@ -470,8 +489,7 @@ impl Strategy for TreeSearch {
             let stands = !self.waiting.is_empty() || !self.rolls.is_empty();
             let open = self.begun < self.mcts.simulations && !self.nodes.get(ROOT).closed;
             if room == 0 && !self.grove.is_mute() && (stands || open) {
-                let wanted = (self.waiting.len() + self.rolls.len()).max(1);
-                let works: Vec<Work> = (0..wanted).map_while(|_| self.make_way()).collect();
+                let works = self.make_way((self.waiting.len() + self.due() as usize).max(1));
                 if !works.is_empty() {
                     return works;
                 }

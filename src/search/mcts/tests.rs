@@ -342,10 +342,38 @@ fn a_leaf_that_waits_for_its_rollouts_makes_no_way() {
     assert_eq!(asked(&mut tree), [(4, Some(0))]);
     tree.tell(3, step(4, f64::NAN));
     assert_eq!(tree.ask(0), [Work::Retire(NodeId(1))], "the one that has its value");
-    assert_eq!(asked(&mut tree), [(5, Some(4)), (6, Some(4))]);
-    // One that is cut keeps no room.
+    let forks = |works: Vec<Work>| {
+        works.iter().map(extend).map(|work| (work.node.0, work.fork.map(|node| node.0))).collect::<Vec<_>>()
+    };
+    assert_eq!(forks(tree.ask(1)), [(5, Some(4))], "in the room that was freed");
+    assert!(tree.ask(0).is_empty());
+    // One that is cut keeps no room, and the other one begins there.
     tree.tell(4, step(5, f64::NAN));
     assert_eq!(tree.ask(0), [Work::Retire(NodeId(5))]);
+    assert_eq!((tree.nodes.get(ROOT).visits, tree.nodes.get(ROOT).pending), (1, 1), "one says nothing yet");
+    assert_eq!(forks(tree.ask(1)), [(6, Some(4))]);
+    tree.tell(5, end(6, f64::NAN, "4"));
+    assert_eq!((tree.nodes.get(ROOT).visits, tree.nodes.get(ROOT).pending), (2, 0));
+}
+
+#[test]
+fn as_many_make_way_as_a_leaf_has_rollouts() {
+    let mut tree = search(Mcts { scoring: Scoring::Rollouts(2), width: 4, ..settings() });
+    let mut next = 0;
+    // Three leaves with their values, and one without.
+    for leaf in 0..4 {
+        asked(&mut tree);
+        tree.tell(next, step(leaf, f64::NAN));
+        next += 1;
+        if leaf < 3 {
+            assert_eq!(asked(&mut tree).len(), 2);
+            tree.tell(next, end(8, f64::NAN, "4"));
+            tree.tell(next + 1, end(9, f64::NAN, "4"));
+            next += 2;
+        }
+    }
+    assert_eq!(tree.ask(0), [Work::Retire(NodeId(1)), Work::Retire(NodeId(4))]);
+    assert_eq!(tree.ask(2).len(), 2, "both of its rollouts at once");
 }
 
 #[test]
