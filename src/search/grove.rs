@@ -117,6 +117,8 @@ pub(super) struct Grove {
     spent: u32,
     granted: u32,
     made: u32,
+    /// Twigs whose branches take room.
+    alive: usize,
     works: WorkId,
     /// The longest step so far, in tokens.
     longest: u32,
@@ -140,6 +142,7 @@ impl Grove {
             spent: 0,
             granted: 0,
             made: 0,
+            alive: 0,
             works: 0,
             longest: 0,
             completing: false,
@@ -186,7 +189,14 @@ impl Grove {
 
     /// Branches that take room.
     pub(super) fn alive(&self) -> usize {
-        self.twigs.iter().filter(|twig| matches!(twig.state, State::Held | State::Growing)).count()
+        self.alive
+    }
+
+    /// Sets what has become of a twig, and counts it.
+    fn turn(&mut self, index: Index, state: State) {
+        let takes_room = |state| usize::from(matches!(state, State::Held | State::Growing));
+        let before = std::mem::replace(&mut self.twigs[index].state, state);
+        self.alive = self.alive + takes_room(state) - takes_room(before);
     }
 
     /// Branches that may still be made.
@@ -221,7 +231,7 @@ impl Grove {
                 self.refused();
                 return None;
             };
-            self.twigs[index].state = State::Gone;
+            self.turn(index, State::Gone);
             (self.twigs[index].node, None)
         };
         let index = self.sprout(parent, node);
@@ -277,6 +287,7 @@ impl Grove {
             state: State::Growing,
             stuck: false,
         });
+        self.alive += 1;
         index
     }
 
@@ -301,11 +312,10 @@ impl Grove {
         self.works += 1;
         self.granted += max_tokens;
         self.flights.insert(id, Flight { twig: index, granted: max_tokens, until: growth.until });
-        let twig = &mut self.twigs[index];
-        twig.state = State::Growing;
+        self.turn(index, State::Growing);
         Work::Extend(Extend {
             id,
-            node: twig.node,
+            node: self.twigs[index].node,
             fork,
             inject,
             max_tokens,
@@ -321,7 +331,7 @@ impl Grove {
         self.granted -= granted;
         let twig = &mut self.twigs[index];
         match outcome {
-            Outcome::Abandoned => twig.state = State::Gone,
+            Outcome::Abandoned => self.turn(index, State::Gone),
             Outcome::Grown(grown) => {
                 let tokens = grown.tokens.min(granted);
                 self.spent += tokens;
@@ -341,14 +351,15 @@ impl Grove {
                 } else if grown.unscored {
                     self.mute = true;
                 }
-                twig.state = if grown.complete {
+                if grown.complete {
                     twig.value = answer::extract(&twig.text).map(answer::canonical);
-                    State::Complete
-                } else if grown.extensible {
-                    State::Held
-                } else {
-                    State::Gone
+                }
+                let state = match (grown.complete, grown.extensible) {
+                    (true, _) => State::Complete,
+                    (false, true) => State::Held,
+                    (false, false) => State::Gone,
                 };
+                self.turn(index, state);
             }
         }
         Some(index)
@@ -356,17 +367,16 @@ impl Grove {
 
     /// Gives a held twig up.
     pub(super) fn retire(&mut self, index: Index) -> Option<Work> {
-        let twig = &mut self.twigs[index];
-        if twig.state != State::Held {
+        if self.twigs[index].state != State::Held {
             return None;
         }
-        twig.state = State::Gone;
-        Some(Work::Retire(twig.node))
+        self.turn(index, State::Gone);
+        Some(Work::Retire(self.twigs[index].node))
     }
 
     /// A complete trajectory that equals another has no vote of its own.
     pub(super) fn merge(&mut self, index: Index) {
-        self.twigs[index].state = State::Gone;
+        self.turn(index, State::Gone);
     }
 
     /// Twigs in a state, in the order of making.

@@ -427,6 +427,8 @@ proptest! {
         let mut driver = Driver::new(Box::new(TreeSearch::new(mcts, budget, None)), budget, room);
         driver.run(&fates)?;
         let tree = &driver.strategy;
+        let alive = tree.grove.all(State::Held).chain(tree.grove.all(State::Growing)).count();
+        prop_assert_eq!(tree.grove.alive(), alive, "the count is exact");
         for place in tree.nodes.places() {
             let node = tree.nodes.get(place);
             prop_assert_eq!(node.pending, 0, "at {}", place);
