@@ -9,6 +9,8 @@ use crate::verify::Aggregate;
 
 mod size;
 
+pub(super) use size::Pool;
+
 /// A decoding mode with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mode {

@@ -1,6 +1,7 @@
 //! `Params` to [`Plan`]: the effort table, the budget rules, the engine's
 //! limits.
 
+use super::mode::Pool;
 use super::{
     Budget, Config, Effort, Marker, Mode, ModeName, Parameter, Params, Plan, PlanError, Row, Setting,
     Settings, Terms, Verifiers, split,
@@ -99,8 +100,8 @@ impl Planner {
         // As many as fit when they get as long as branches usually do. Where
         // some get longer, or others need room, the engine preempts.
         let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
-        let fits = caps.widest(prompt.len(), usual).max(1);
-        let mode = self.fitting(wanted, temperature, (least, most, fits), &mut notes);
+        let pool = self.pool(prompt.len(), usual);
+        let mode = self.fitting(wanted, temperature, (least, most, pool), &mut notes);
         let mut settings = if mode.kind() == row.mode { settings } else { Settings::default() };
         for (parameter, size) in mode.sizes() {
             settings.set(parameter, Setting::Count(size));
@@ -127,7 +128,8 @@ impl Planner {
             .collect();
 
         let made: usize = choices.iter().map(|budget| budget.branches as usize).sum();
-        let live = (choices.len() * mode.alive() as usize).min(fits).min(made);
+        let fits = mode.alive_in(pool, params.n);
+        let live = (fits as usize).min(made);
         Ok(Plan {
             prompt: prompt.into(),
             effort,
@@ -151,6 +153,19 @@ impl Planner {
             messages: params.messages.as_slice().into(),
             notes,
         })
+    }
+
+    /// What the KV pool has beside a prompt, for branches that get that long.
+    fn pool(&self, prompt: usize, usual: usize) -> Pool {
+        let caps = &self.parts.caps;
+        let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
+        let shared = caps.blocks_for(prompt, usual, 0);
+        Pool {
+            blocks: count(caps.pool_blocks.saturating_sub(shared)),
+            whole: count(caps.blocks_for(prompt, usual, 1) - shared),
+            block: count(caps.block),
+            sample: self.parts.config.branch_tokens,
+        }
     }
 
     /// How tokens are drawn: as the request says, else as the model likes it.
@@ -253,7 +268,7 @@ impl Planner {
         &self,
         wanted: Mode,
         temperature: f32,
-        (tokens, most, fits): (u32, Option<u32>, usize),
+        (tokens, most, pool): (u32, Option<u32>, Pool),
         notes: &mut Vec<String>,
     ) -> Mode {
         if !wanted.selects() {
@@ -270,24 +285,26 @@ impl Planner {
         }
         let each = self.parts.config.branch_tokens;
         let affordable = (tokens / each).max(1);
-        let live = u32::try_from(fits).unwrap_or(u32::MAX);
-        let bounds: [(Option<u32>, Narrow, String); 3] = [
-            (most, Mode::within, "reasoning.budget.branches".to_owned()),
+        let live = pool.branches();
+        let bounds = [
+            (most.map(Bound::Samples), "reasoning.budget.branches".to_owned()),
             (
-                Some(affordable),
-                Mode::within,
+                Some(Bound::Samples(affordable)),
                 format!("{tokens} tokens, which are enough for {affordable} samples at {each} each"),
             ),
             (
-                Some(live),
-                Mode::alive_within,
-                format!("the KV pool, which has room for {live} branches at once"),
+                Some(Bound::Alive(pool)),
+                format!("the KV pool, which has room for {live} whole branches at once"),
             ),
         ];
         let mut mode = wanted;
-        for (bound, narrow, why) in bounds {
-            let Some(bound) = bound else { continue };
-            let Some(fitting) = narrow(mode, bound) else {
+        for (bound, why) in bounds {
+            let fitting = match bound {
+                None => continue,
+                Some(Bound::Samples(samples)) => mode.within(samples),
+                Some(Bound::Alive(pool)) => mode.alive_within(pool),
+            };
+            let Some(fitting) = fitting else {
                 notes.push(format!("{name} was given up for one chain of thought by {why}"));
                 return Mode::ChainOfThought;
             };
@@ -300,8 +317,13 @@ impl Planner {
     }
 }
 
-/// Makes a mode fit a bound.
-type Narrow = fn(Mode, u32) -> Option<Mode>;
+/// What a mode must fit.
+enum Bound {
+    /// The cost of so many samples.
+    Samples(u32),
+    /// What can be alive at once.
+    Alive(Pool),
+}
 
 /// The sizes of a mode before and after it was made to fit, where they differ.
 fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {

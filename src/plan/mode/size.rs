@@ -4,6 +4,36 @@
 use super::{Auto, Beam, Best, Mode, Scoring, VoteStop, Voting};
 use crate::plan::Parameter;
 
+/// What a request has of the KV pool beside its prompt, in blocks, and what
+/// branches take of it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::plan) struct Pool {
+    /// All of it.
+    pub(in crate::plan) blocks: u32,
+    /// A branch that shares nothing but the prompt, as long as branches usually get.
+    pub(in crate::plan) whole: u32,
+    /// Positions of a block.
+    pub(in crate::plan) block: u32,
+    /// Tokens of a sample, as a rule.
+    pub(in crate::plan) sample: u32,
+}
+
+impl Pool {
+    /// Branches that share nothing but the prompt.
+    pub(in crate::plan) fn branches(&self) -> u32 {
+        self.blocks / self.whole.max(1)
+    }
+
+    /// A branch that has so many steps of its own, and shares all before them. A
+    /// sample has several steps, so one is half of it at most; where some get
+    /// longer, the engine preempts.
+    fn steps(&self, count: u32, longest: u32) -> u32 {
+        let tokens = count.saturating_mul(longest.min(self.sample.div_ceil(2)));
+        // The block in which the last one ends is copied before it is written.
+        (tokens.div_ceil(self.block.max(1)) + 1).min(self.whole).max(1)
+    }
+}
+
 impl Mode {
     /// Its sizes as parameters: what may differ from what was asked for, as
     /// [`Mode::within`] lowers them, and a wave of one chain is made one of two.
@@ -83,21 +113,47 @@ impl Mode {
         })
     }
 
-    /// The same mode, in need of no more than so many branches alive at once.
-    /// `None` where it cannot do with so few.
-    #[must_use]
-    pub fn alive_within(self, live: u32) -> Option<Self> {
+    /// The same mode, in need of no more branches alive at once than a pool has
+    /// room for. `None` where it cannot do with so few.
+    pub(in crate::plan) fn alive_within(self, pool: Pool) -> Option<Self> {
         Some(match self {
             // Chains and simulations make way for others.
-            Mode::Mcts(_) if live < 2 => return None,
+            Mode::Mcts(_) if pool.branches() < 2 => return None,
             Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => self,
             Mode::SelfConsistency(_) | Mode::BestOfN(_) => self,
-            Mode::Beam(beam) => Mode::Beam(beam.alive_within(live)?),
+            Mode::Beam(beam) => Mode::Beam(beam.alive_within(pool)?),
             Mode::Auto(auto) => {
-                let probe = auto.probe.min(live);
-                Mode::Auto(Auto { probe, beam: auto.beam.alive_within(live)?, ..auto })
+                let probe = auto.probe.min(pool.branches());
+                Mode::Auto(Auto { probe, beam: auto.beam.alive_within(pool)?, ..auto })
             }
         })
+    }
+
+    /// How many branches of so many choices can be alive at once in a pool; at
+    /// least one.
+    pub(in crate::plan) fn alive_in(&self, pool: Pool, choices: u32) -> u32 {
+        let beam = match self {
+            Mode::Direct | Mode::ChainOfThought | Mode::SelfConsistency(_) => None,
+            Mode::BestOfN(_) | Mode::Mcts(_) => None,
+            Mode::Beam(beam) | Mode::Auto(Auto { beam, .. }) => Some(beam),
+        };
+        let most = choices.saturating_mul(self.alive());
+        let fits = match beam {
+            None => pool.branches(),
+            Some(beam) => {
+                let at_once = (pool.blocks / beam.blocks(pool).max(1)).clamp(1, choices.max(1));
+                let each = if at_once < choices {
+                    // They take turns, each with what it needs.
+                    self.least_alive()
+                } else {
+                    let rest = (pool.blocks / at_once).saturating_sub(beam.width.saturating_mul(pool.whole));
+                    beam.width + rest / beam.candidate(pool)
+                };
+                // The probe's chains share nothing but the prompt.
+                at_once.saturating_mul(each).max(pool.branches())
+            }
+        };
+        fits.min(most).max(1)
     }
 }
 
@@ -120,10 +176,28 @@ impl Beam {
         Some(Self { width, expansion, ..self })
     }
 
-    fn alive_within(self, live: u32) -> Option<Self> {
+    /// What a candidate takes of a pool: the steps by which it differs from what it
+    /// was forked from, those of its rollout included. Completions are whole
+    /// branches.
+    fn candidate(&self, pool: Pool) -> u32 {
+        match self.scoring {
+            Scoring::Verifier(_) => pool.steps(1 + self.lookahead, self.steps.tokens),
+            Scoring::Rollouts(_) => pool.whole.max(1),
+        }
+    }
+
+    /// What it takes of a pool: its beams, which may have no more than the prompt in
+    /// common, and their candidates, which share all of theirs.
+    fn blocks(&self, pool: Pool) -> u32 {
+        let candidates = self.expansion.saturating_mul(self.candidate(pool));
+        self.width.saturating_mul(candidates.saturating_add(pool.whole))
+    }
+
+    fn alive_within(self, pool: Pool) -> Option<Self> {
+        let (whole, candidate) = (pool.whole.max(1), self.candidate(pool));
         // A beam with two candidates to choose from, where it has more.
-        let width = self.width.min(live / (1 + self.expansion.min(2)));
-        let expansion = (live.checked_div(width)? - 1).min(self.expansion);
-        Some(Self { width, expansion, ..self })
+        let width = self.width.min(pool.blocks / (whole + self.expansion.min(2) * candidate));
+        let each = pool.blocks.checked_div(width)? - whole;
+        Some(Self { width, expansion: self.expansion.min(each / candidate), ..self })
     }
 }

@@ -167,19 +167,64 @@ fn what_values_a_candidate_is_part_of_its_cost() {
     assert_eq!([of(20), of(19), of(2)], [Some(vec![4, 4, 4]), Some(vec![4, 3, 4]), None]);
 }
 
+/// Room for so many branches of ten blocks; a step is as long as a branch.
+fn pool(branches: u32) -> Pool {
+    Pool { blocks: 10 * branches, whole: 10, block: 1, sample: 1_000 }
+}
+
 #[test]
 fn beams_get_narrower_until_they_and_their_candidates_can_be_alive_at_once() {
     let whole = made(ModeName::Beam, &[], VERIFIERS).0;
     let sizes = |mode: Mode| mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>();
     for (live, expected) in [(20, [4, 4]), (19, [4, 3]), (12, [4, 2]), (11, [3, 2]), (3, [1, 2])] {
-        let fitting = whole.alive_within(live).expect("it fits");
+        let fitting = whole.alive_within(pool(live)).expect("it fits");
         assert_eq!(sizes(fitting), expected, "{live}");
         assert!(fitting.least_alive() <= live);
+        assert_eq!(fitting.alive_in(pool(live), 1), live, "no more than fit");
     }
-    assert_eq!(whole.alive_within(2), None);
-    assert_eq!(made(ModeName::Mcts, &[], VERIFIERS).0.alive_within(1), None);
+    assert_eq!(whole.alive_within(pool(2)), None);
+    assert_eq!(made(ModeName::Mcts, &[], VERIFIERS).0.alive_within(pool(1)), None);
     let vote = made(ModeName::SelfConsistency, &[], VERIFIERS).0;
-    assert_eq!(vote.alive_within(1), Some(vote), "chains take turns");
+    assert_eq!(vote.alive_within(pool(1)), Some(vote), "chains take turns");
+    assert_eq!(vote.alive_in(pool(3), 2), 3);
+}
+
+#[test]
+fn a_candidate_takes_no_more_of_the_pool_than_the_steps_of_its_own() {
+    // 1,024 positions of a branch, 256 of a step and one block that is copied.
+    let pool = |blocks| Pool { blocks, whole: 64, block: 16, sample: 512 };
+    let size = [(Parameter::Width, Setting::Count(8)), (Parameter::Expansion, Setting::Count(4))];
+    let fitting = |name, verifiers, blocks| {
+        let mode = made(name, &size, verifiers).0.alive_within(pool(blocks))?;
+        let sizes = mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>();
+        Some((sizes[0], sizes[1], mode.alive_in(pool(blocks), 1)))
+    };
+    let beam = |blocks| fitting(ModeName::Beam, VERIFIERS, blocks);
+    // 8 * 64 and 32 * 17; what is left is room for more of the latter.
+    assert_eq!(beam(1_056), Some((8, 4, 40)));
+    assert_eq!(beam(1_170), Some((8, 4, 46)), "of which 18 would be whole branches");
+    assert_eq!(beam(1_055), Some((8, 3, 39)));
+    assert_eq!(beam(98), Some((1, 2, 3)));
+    assert_eq!(beam(97), None, "far too little is told");
+    assert_eq!(beam(1 << 20), Some((8, 4, 72)), "no more than it likes to have");
+    // A rollout of two steps beside each candidate takes 49 blocks with it.
+    let steps = [(Parameter::Lookahead, Setting::Count(2))];
+    let ahead = made(ModeName::Lookahead, &[&size[..], &steps].concat(), VERIFIERS).0;
+    assert_eq!(ahead.alive_within(pool(8 * 64 + 32 * 49)), Some(ahead));
+    assert_ne!(ahead.alive_within(pool(8 * 64 + 32 * 49 - 1)), Some(ahead));
+    // Completions are whole branches.
+    assert_eq!(fitting(ModeName::Beam, Verifiers::default(), 40 * 64), Some((8, 4, 40)));
+    assert_ne!(fitting(ModeName::Beam, Verifiers::default(), 40 * 64 - 1), Some((8, 4, 40)));
+}
+
+#[test]
+fn choices_whose_beams_do_not_all_fit_at_once_take_turns() {
+    let size = [(Parameter::Width, Setting::Count(8)), (Parameter::Expansion, Setting::Count(4))];
+    let beam = made(ModeName::Beam, &size, VERIFIERS).0;
+    let pool = |blocks| Pool { blocks, whole: 64, block: 16, sample: 512 };
+    assert_eq!(beam.alive_in(pool(2 * 1_056), 2), 80, "both at once");
+    assert_eq!(beam.alive_in(pool(2 * 1_056 - 1), 2), 40, "one after the other");
+    assert_eq!(beam.alive_in(pool(1 << 20), 3), 3 * beam.alive());
 }
 
 proptest! {

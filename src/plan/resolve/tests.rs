@@ -483,12 +483,16 @@ fn a_small_pool_narrows_beams_and_the_plan_says_so() {
         let fits = caps(2_048, blocks).widest(whole.prompt.len(), usual);
         (fits, planner_of(settings(), caps(2_048, blocks)).plan(&bounded, 0).expect("a plan"))
     };
-    let (fits, narrow) = with(20);
-    assert_eq!((fits, narrow.mode, narrow.live), (20, beams(6, 2), 20));
-    let note = "width lowered from 8x4 to 6x2 by the KV pool, which has room for 20 branches at once";
+    let (fits, narrow) = with(10);
+    assert_eq!((fits, narrow.mode), (10, beams(6, 2)));
+    let note = "width lowered from 8x4 to 6x2 by the KV pool, which has room for 10 whole branches at once";
     assert_eq!(narrow.notes, [note]);
     assert_eq!(narrow.settings.count(Parameter::Width), 6);
-    assert_eq!(with(40).1.mode, beams(8, 4));
+    assert!((6 * (1 + 2)..10 + 18).contains(&narrow.live), "{}", narrow.live);
+    // 40 branches are alive at once, but candidates share what their beams hold.
+    let (fits, wide) = with(20);
+    assert_eq!((fits, wide.mode, wide.notes.len()), (20, beams(8, 4), 0));
+    assert!(wide.live >= 8 * (1 + 4), "{}", wide.live);
 }
 
 #[test]
@@ -613,6 +617,18 @@ proptest! {
         prop_assert!(plan.live >= 1 && plan.live as u64 <= made);
         prop_assert!(caps.blocks_for(plan.prompt.len(), plan.positions, 1) <= blocks);
         let usual = plan.positions.min(plan.prompt.len() + 2 * settings().plan.branch_tokens as usize);
-        prop_assert!(plan.live == 1 || caps.blocks_for(plan.prompt.len(), usual, plan.live) <= blocks);
+        let needs = |width| caps.blocks_for(plan.prompt.len(), usual, width);
+        // Of beams only the wide ones are charged in full, and their candidates' steps.
+        let shared = match plan.mode {
+            Mode::Beam(beam) | Mode::Auto(Auto { beam, .. }) => {
+                let steps = (1 + beam.lookahead as usize) * (settings().plan.branch_tokens as usize).div_ceil(2);
+                let own = (steps.div_ceil(16) + 1).min(needs(1) - needs(0));
+                let width = beam.width as usize;
+                prop_assert!(needs(width) + width * beam.expansion as usize * own <= blocks);
+                params.n > 1 || needs(width) + plan.live.saturating_sub(width) * own <= blocks
+            }
+            _ => false,
+        };
+        prop_assert!(plan.live == 1 || shared || needs(plan.live) <= blocks);
     }
 }
