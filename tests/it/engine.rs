@@ -41,9 +41,15 @@ pub(crate) fn model(config: &str, weights: &str) -> Model {
     weights.load(config, &mut |_, _| {}).expect("loads")
 }
 
-fn rig_with(directory: &str, step_positions: usize, kv_bytes: usize) -> Rig {
+/// A checkpoint of the repository.
+fn parts(directory: &str) -> (Model, Tokenizer) {
     let model = model(&format!("{directory}/config.json"), directory);
     let tokenizer = Tokenizer::from_json(&read(&format!("{directory}/tokenizer.json"))).expect("reads");
+    (model, tokenizer)
+}
+
+fn rig_with(directory: &str, step_positions: usize, kv_bytes: usize) -> Rig {
+    let (model, tokenizer) = parts(directory);
     rig_over(model, tokenizer, (step_positions, kv_bytes))
 }
 
@@ -53,9 +59,14 @@ pub(crate) fn rig_over(
     tokenizer: Tokenizer,
     (step_positions, kv_bytes): (usize, usize),
 ) -> Rig {
-    let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let settings =
         tree::Config { kv_bytes, threads: 2, step_positions, queue: 64, grouped: true, twins: true };
+    rig_under(model, tokenizer, settings)
+}
+
+/// The same with settings of any kind.
+fn rig_under(model: Model, tokenizer: Tokenizer, settings: tree::Config) -> Rig {
+    let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let engine = TreeEngine::new(model, vec![2, 0], Arc::new(tokenizer), Arc::clone(&metrics), &settings)
         .expect("builds");
     let vocab = engine.caps().vocab;
@@ -217,6 +228,49 @@ async fn a_seeded_branch_says_the_same_alone_and_among_sixty_three_strangers() {
     assert_eq!(alone, crowded);
     let distinct: std::collections::HashSet<Vec<u32>> = others.iter().map(|(t, _)| ids(t)).collect();
     assert!(distinct.len() > 10, "different keys say different things: {}", distinct.len());
+    let counts = root.counts().await.expect("counts");
+    assert!(counts.copied > 0, "64 branches agree for a while");
+}
+
+/// Everything that some requests say, down to the bits of every log-probability,
+/// and the positions that were computed and copied for them.
+async fn told(twins: bool) -> (Vec<(Vec<Token>, End)>, u64, u64) {
+    let (model, tokenizer) = parts(POLICY);
+    let settings =
+        tree::Config { kv_bytes: 64 << 20, threads: 2, step_positions: 512, queue: 64, grouped: true, twins };
+    let rig = rig_under(model, tokenizer, settings);
+    let prompt = hard_prompt();
+    let mut said = Vec::new();
+    for key in [1, 100] {
+        let root = rig.open(&prompt, 200, 32).await;
+        root.settle().await.expect("settles");
+        let forks: Vec<Branch> = (key..key + 16).map(|key| root.fork(key)).collect();
+        let asked = || Segment { top_logprobs: 5, ..segment(40, 0.8) };
+        said.extend(futures_util::future::join_all(forks.iter().map(|fork| decode(fork, asked()))).await);
+        // Two of one key, further down, and the others beside them.
+        forks[3].settle().await.expect("settles");
+        let inner = [forks[3].fork(7), forks[3].fork(7)];
+        let second = forks.iter().chain(&inner).map(|branch| decode(branch, asked()));
+        said.extend(futures_util::future::join_all(second).await);
+    }
+    (said, rig.metrics.computed.get(), rig.metrics.copied.get())
+}
+
+#[tokio::test]
+async fn branches_say_the_same_bit_for_bit_whether_twins_are_computed_or_copied() {
+    let ((on, computed_on, copied_on), (off, computed_off, copied_off)) =
+        (told(true).await, told(false).await);
+    let bits = |said: &[(Vec<Token>, End)]| -> Vec<u32> {
+        let tokens = said.iter().flat_map(|(tokens, _)| tokens);
+        tokens
+            .flat_map(|t| [t.logprob.to_bits()].into_iter().chain(t.top.iter().map(|l| l.1.to_bits())))
+            .collect()
+    };
+    assert_eq!(on, off);
+    assert_eq!(bits(&on), bits(&off), "0.0 and -0.0 are equal, but not the same");
+    assert_eq!(on.len(), 2 * (16 + 18));
+    assert!(copied_on > 0, "16 samples of one prompt agree for a while");
+    assert_eq!((computed_on + copied_on, copied_off), (computed_off, 0));
 }
 
 #[tokio::test]
