@@ -70,7 +70,9 @@ pub struct Open {
     /// The most branches alive at once beside the root.
     pub width: usize,
     /// Branches that must fit at once for the request to get anywhere; it is
-    /// not cut below them while it runs, unless it is preempted as a whole.
+    /// not cut below them while it runs, unless it is preempted as a whole. Every
+    /// mode gets on with one: a search that asked for more would keep a chat out
+    /// of a full pool until it ends, instead of making way branch by branch.
     pub minimum: usize,
     /// Its class.
     pub priority: Priority,
