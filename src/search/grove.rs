@@ -8,6 +8,8 @@
 //! business of its owner.
 //!
 //! How an answer is chosen among its trajectories is in `vote`.
+//!
+//! Length: the account and the tree are one.
 
 mod vote;
 

@@ -1,4 +1,6 @@
 //! One step: which rows run, and what becomes of their logits.
+//!
+//! Length: a step is one matter from its claims to its outcome.
 
 use super::branch::Job;
 use super::draws::Dice;
