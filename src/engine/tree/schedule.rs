@@ -10,6 +10,7 @@ use super::memory::Standing;
 use super::model::Row;
 use super::prefix::Name;
 use super::store::Store;
+use super::twins::Twins;
 use super::{Forest, TreeEngine};
 use crate::engine::{EngineError, RequestId};
 use crate::token::TokenId;
@@ -41,6 +42,17 @@ impl Share {
     }
 }
 
+/// What a step may hold.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Rows that are computed.
+    rows: usize,
+    /// What a step costs beside its rows, in rows.
+    overhead: f64,
+    /// Whether one row is computed for all branches that would compute the same.
+    twins: bool,
+}
+
 /// Whose turn it is when a request's rows are given out.
 #[derive(Debug, Clone, Copy)]
 enum Turn {
@@ -58,12 +70,10 @@ impl<M: Forward> TreeEngine<M> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         self.forest.serve_kept_logits(&mut dice, &self.eos);
-        let mut shares = self.forest.schedule(self.step_positions, self.costs.overhead(), &mut self.store);
+        let most = Limits { rows: self.step_positions, overhead: self.costs.overhead(), twins: self.twins };
+        let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
             return Ok(());
-        }
-        if self.twins {
-            self.forest.pair(&mut shares);
         }
         let begun = (self.clock)();
         let outcome = self.compute(&shares);
@@ -168,15 +178,18 @@ impl Forest {
         }
     }
 
-    /// Chooses the step's rows and makes their slots writable.
-    fn schedule(&mut self, most: usize, overhead: f64, store: &mut Store) -> Vec<Share> {
+    /// Chooses the step's rows and makes their slots writable. What twins share is
+    /// claimed, granted and charged as the one row that is computed.
+    fn schedule(&mut self, limits: Limits, store: &mut Store) -> Vec<Share> {
         let order: Vec<RequestId> = self.order.iter().map(|&(_, id)| id).collect();
         let mut claims = Vec::new();
         let mut claimants = Vec::new();
         let waiting = self.prepare(&order);
+        let twins = if limits.twins { self.twins() } else { Twins::default() };
         for &id in &order {
             let Some(request) = self.requests.get_mut(&id) else { continue };
             let able = request.ready.iter().filter(|branch| !waiting.contains(branch));
+            let able = able.filter(|branch| twins.first(**branch) == **branch);
             let rows = able.filter_map(|branch| Some(self.branches.get(branch)?.pending())).sum();
             if rows > 0 {
                 // Nothing is owed for a time in which nobody was refused rows that
@@ -189,18 +202,19 @@ impl Forest {
                 claimants.push(id);
             }
         }
-        let room = fair::room(&claims, overhead, most);
+        let room = fair::room(&claims, limits.overhead, limits.rows);
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
         for (&id, &rows) in claimants.iter().zip(&granted) {
-            self.share_out(id, rows, &waiting, (store, &mut shares));
+            self.share_out(id, rows, (&waiting, &twins), (store, &mut shares));
         }
         // A branch that was scheduled may have been preempted for a later one; its
         // rows are not run, and so they are not charged.
         shares.retain(|share| self.branches.get(&share.branch).is_some_and(|state| !state.parked));
+        twins.pair(&mut shares);
         let mut given: HashMap<RequestId, usize> = HashMap::new();
         for share in &shares {
-            *given.entry(share.request).or_default() += share.rows;
+            *given.entry(share.request).or_default() += share.computed();
         }
         let mut refused: Option<u64> = None;
         let mut most_served = self.level;
@@ -267,13 +281,14 @@ impl Forest {
     /// queue, then one to each that is a single row away from its logits, then
     /// chunks to the others. The head leaves those single rows their room, but for
     /// one row: without it, a branch with more to compute would starve beside
-    /// siblings that decode. The queue turns, so that who was left out comes first
+    /// siblings that decode. Who says the same as one that has got its row goes
+    /// along for nothing. The queue turns, so that who was left out comes first
     /// next time.
     fn share_out(
         &mut self,
         id: RequestId,
         rows: usize,
-        waiting: &HashSet<u64>,
+        (waiting, twins): (&HashSet<u64>, &Twins),
         (store, shares): (&mut Store, &mut Vec<Share>),
     ) {
         let Some(queue) = self.requests.get(&id).map(|request| request.ready.clone()) else { return };
@@ -281,12 +296,16 @@ impl Forest {
             let state = forest.branches.get(&branch).filter(|state| !state.parked)?;
             Some(state.pending()).filter(|rows| *rows > 0 && !waiting.contains(&branch))
         };
-        let singles = queue.iter().filter(|branch| pending(self, **branch) == Some(1)).count();
+        let singles = queue.iter().filter(|branch| pending(self, **branch) == Some(1));
+        let singles = singles.map(|branch| twins.first(*branch)).collect::<HashSet<_>>().len();
         let mut room = rows;
         let mut asked = HashSet::new();
+        let mut paid = HashSet::new();
         for turn in [Turn::Head, Turn::Singles, Turn::Others] {
             for &branch in &queue {
-                if room == 0 || asked.contains(&branch) {
+                let first = twins.first(branch);
+                let along = paid.contains(&first);
+                if (room == 0 && !along) || asked.contains(&branch) {
                     continue;
                 }
                 // Asked anew each time: a branch may be parked for the one before it.
@@ -301,7 +320,10 @@ impl Forest {
                 // that have more to compute would wait behind it.
                 asked.insert(branch);
                 if let Some((start, rows)) = self.extend(branch, pending.min(most), store) {
-                    room -= rows;
+                    if !along {
+                        room -= rows;
+                    }
+                    paid.insert(first);
                     shares.push(Share { request: id, branch, start, rows, twin: branch });
                 }
             }

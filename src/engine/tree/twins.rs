@@ -15,22 +15,46 @@ use crate::engine::RequestId;
 use crate::token::TokenId;
 use std::collections::HashMap;
 
-impl Forest {
-    /// Finds the twins of a step: decode rows, and whatever else is one row that
-    /// leads to logits, of branches of one request that hold the same tokens.
+/// The twins among the branches that are ready. One that has none is its own.
+#[derive(Debug, Default)]
+pub(super) struct Twins(HashMap<u64, u64>);
+
+impl Twins {
+    /// The one that stands for all that say what a branch says.
+    pub(super) fn first(&self, branch: u64) -> u64 {
+        self.0.get(&branch).copied().unwrap_or(branch)
+    }
+
+    /// Tells each share of a step which branch computes it: the first in the step
+    /// of those that say the same.
     pub(super) fn pair(&self, shares: &mut [Share]) {
+        let mut computes = HashMap::new();
+        for share in shares {
+            share.twin = *computes.entry(self.first(share.branch)).or_insert(share.branch);
+        }
+    }
+}
+
+impl Forest {
+    /// Finds those that are one row away from their logits, to decode or to be
+    /// read, and hold the same tokens as another branch of their request.
+    pub(super) fn twins(&self) -> Twins {
         // A node of the prefix index stands for the tokens of all blocks up to it,
         // so that only those of the block under way are left to compare.
         let mut first: HashMap<(RequestId, NodeId, &[TokenId]), u64> = HashMap::new();
-        for share in shares {
-            let Some(state) = self.branches.get(&share.branch) else { continue };
-            let last = share.start + 1 == state.tokens.len();
-            if share.rows != 1 || !last || !state.wants_logits(share.start) {
+        let mut twins = HashMap::new();
+        for &id in self.requests.values().flat_map(|request| &request.ready) {
+            let Some(state) = self.branches.get(&id).filter(|state| state.pending() == 1) else { continue };
+            if !state.wants_logits(state.tokens.len() - 1) {
                 continue;
             }
             let behind = &state.tokens[state.listed * BLOCK..];
-            share.twin = *first.entry((share.request, state.node, behind)).or_insert(share.branch);
+            let twin = *first.entry((state.request, state.node, behind)).or_insert(id);
+            if twin != id {
+                twins.insert(id, twin);
+            }
         }
+        Twins(twins)
     }
 
     /// Gives twins the KV that was computed for them elsewhere.

@@ -1,8 +1,9 @@
 //! Who gets rows, over the model of [`super::super::tests`].
 
-use super::super::tests::{Rig, prompt, rig, rig_with, shares};
+use super::super::tests::{Rig, prompt, rig, rig_with, said, shares};
 use super::fair;
 use crate::engine::{Command, End, Engine, Open, Priority};
+use std::sync::Arc;
 
 #[test]
 fn a_branch_with_much_to_compute_goes_on_beside_its_decoding_siblings() {
@@ -117,4 +118,41 @@ fn who_comes_is_owed_nothing_and_in_no_debt() {
     let got = after_a_crowd_has_come(&mut rig, &[1000], 15);
     let fair = 800 / 16;
     assert!(got.iter().all(|got| got.abs_diff(fair) <= 4), "{got:?}");
+}
+
+#[test]
+fn branches_that_say_the_same_take_one_turn_together() {
+    // Three rows for a chat and for a search of twenty branches that say three
+    // different things, and so for one thing that it says too many.
+    let mut rig = rig_with(4000, 3, Box::new(|_| Ok(())));
+    let start = prompt(1, 20);
+    rig.settled(1, Open::new(Arc::clone(&start), 200, 1));
+    rig.settled(1000, Open::new(Arc::clone(&start), 200, 20));
+    let keys = |child: u64| child % 3;
+    for child in 1001..1021 {
+        rig.fork_with(1000, child, keys(child));
+        rig.decode(child, 90);
+    }
+    rig.decode(1, 90);
+    for _ in 0..15 {
+        rig.step().expect("runs");
+    }
+    let before = (shares(&rig, &[1, 1000]), rig.engine.forest.requests[&1000].served);
+    let lengths = |rig: &Rig| (1001..1021).map(|id| rig.heard[&id].0.len()).collect::<Vec<_>>();
+    let begun = lengths(&rig);
+    for _ in 0..30 {
+        rig.step().expect("runs");
+    }
+    let after = shares(&rig, &[1, 1000]);
+    assert_eq!((after[0] - before.0[0], after[1] - before.0[1]), (30, 60), "a step has its three rows");
+    let request = &rig.engine.forest.requests[&1000];
+    assert_eq!(request.served - before.1, fair::ticks(60, request.weight), "what is computed is charged");
+    // Two rows for three sayings: all branches of a saying have its turns.
+    for (child, (begun, ended)) in (1001..).zip(begun.iter().zip(lengths(&rig))) {
+        assert!((ended - begun).abs_diff(20) <= 1, "branch {child} has said {}", ended - begun);
+    }
+    rig.run();
+    for child in 1001..1021 {
+        assert_eq!(rig.heard[&child].0, said(&start, keys(child), 90), "branch {child}");
+    }
 }
