@@ -442,7 +442,12 @@ impl Maker<'_> {
             ("confidence", _) => Weight::Confidence(self.measure()),
             _ => Weight::Count,
         };
-        Voting { branches, wave, stop, weight, likelihood: settings.number(Parameter::VoteLikelihood) }
+        let likelihood = match weight {
+            Weight::Score(_) => settings.number(Parameter::VoteLikelihood),
+            // What is counted counts 1, and DeepConf weighs by confidence alone.
+            Weight::Count | Weight::Confidence(_) => 0.0,
+        };
+        Voting { branches, wave, stop, weight, likelihood }
     }
 
     fn measure(&self) -> Measure {

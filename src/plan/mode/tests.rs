@@ -50,12 +50,16 @@ fn every_setting_reaches_its_mode() {
         (Parameter::Vote, Choice("confidence")),
         (Parameter::Confidence, Choice("bottom")),
         (Parameter::ConfidenceWindow, Count(7)),
+        // It is of scores.
+        (Parameter::VoteLikelihood, Number(0.25)),
     ];
     let weight = Weight::Confidence(Measure { over: Over::Bottom, window: 7 });
     let expected = Voting { branches: 16, wave: 16, stop: VoteStop::Fixed, weight, likelihood: 0.0 };
     let vote = of(ModeName::SelfConsistency, &vote);
     assert_eq!(vote, Mode::SelfConsistency(expected));
     assert!(vote.reads_confidence() && vote.asks().is_none());
+    let vote = [(Parameter::Stop, Choice("fixed")), (Parameter::VoteLikelihood, Number(0.25))];
+    assert_eq!(of(ModeName::SelfConsistency, &vote), Mode::vote(16), "every vote counts 1");
     let best = [(Parameter::Rank, Choice("judge")), (Parameter::Weighted, Flag(false))];
     let best = of(ModeName::BestOfN, &best);
     assert_eq!(
