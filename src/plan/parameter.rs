@@ -170,7 +170,8 @@ pub const PARAMETERS: [Spec; 35] = [
         default: Some(Setting::Choice("posterior")),
         doc: "When a vote stops: `fixed` with its last chain, or as soon as the rest cannot change it; \
               `posterior` once the leader is the true majority with probability `stop_confidence` \
-              (Adaptive-Consistency, arXiv 2305.11860); `window` once a whole wave agrees (ESC, arXiv 2401.10480).",
+              (Adaptive-Consistency, arXiv 2305.11860); `window` once a whole wave agrees, \
+              whose answer it then gives (ESC, arXiv 2401.10480).",
     },
     Spec {
         parameter: Parameter::StopConfidence,

@@ -132,7 +132,7 @@ impl Strategy for AutoSearch {
     fn candidates(&self) -> Vec<Candidate> {
         match &self.stage {
             Stage::Probe { grove, .. } | Stage::Enough(grove) => {
-                grove.candidates(self.chosen(grove), |twig| twig.worth(self.auto.beam.scoring))
+                grove.scored_candidates(self.chosen(grove), self.auto.beam.scoring)
             }
             Stage::Search(search) => search.candidates(),
         }

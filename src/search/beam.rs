@@ -137,8 +137,9 @@ impl BeamSearch {
         let mut orders = Vec::new();
         for round in 0..rounds {
             for &(parent, count, group) in parents {
-                let last = parent.is_some_and(|index| self.grove.twig(index).depth >= self.beam.steps.most);
-                // At the depth limit a beam is brought to its end in one go.
+                let depth = parent.map_or(0, |index| self.grove.twig(index).depth);
+                // The last step goes on to the end, and a beam needs no two of it.
+                let last = depth + 1 >= self.beam.steps.most;
                 if round >= count || (last && round > 0) {
                     continue;
                 }
@@ -415,8 +416,8 @@ impl BeamSearch {
         }
         let end = slot.ahead.last().copied().unwrap_or(slot.index);
         if slot.ahead.len() < self.beam.lookahead as usize && held(end) {
-            // As with candidates, at the depth limit it is brought to its end.
-            let last = self.grove.twig(end).depth >= self.beam.steps.most;
+            // As with candidates, the last step goes on to the end.
+            let last = self.grove.twig(end).depth + 1 >= self.beam.steps.most;
             let step = Growth { greedy: true, ..self.step() };
             let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
             self.orders.push_back(Order {
@@ -535,10 +536,7 @@ impl Strategy for BeamSearch {
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let scored = matches!(self.beam.scoring, Scoring::Verifier(_));
-        self.grove.candidates(self.chosen(), |twig| {
-            if scored && twig.scores.is_some() { self.score(twig) } else { f64::NAN }
-        })
+        self.grove.scored_candidates(self.chosen(), self.beam.scoring)
     }
 }
 

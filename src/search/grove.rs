@@ -49,8 +49,8 @@ pub(super) struct Twig {
     pub(super) tokens: u32,
     /// Tokens from the prompt to its end.
     pub(super) path: u32,
-    /// The trajectory's text up to its end.
-    pub(super) text: String,
+    /// The trajectory's text up to its end, while it may have to be completed.
+    text: String,
     /// Its own tokens.
     pub(super) ids: Vec<TokenId>,
     /// The verifier's scores of the trajectory's steps.
@@ -64,6 +64,9 @@ pub(super) struct Twig {
     pub(super) state: State,
     /// Its last work added nothing.
     pub(super) stuck: bool,
+    /// Other branches begin where it ends. Its own must not grow then: what it
+    /// said would be read into theirs.
+    forked: bool,
 }
 
 impl Twig {
@@ -124,7 +127,8 @@ pub(super) struct Grove {
     works: WorkId,
     /// The longest step so far, in tokens.
     longest: u32,
-    completing: bool,
+    /// What the reserve is spent on.
+    completing: Option<Index>,
     /// A verifier that was asked has said nothing.
     mute: bool,
     /// For lack of what something was not grown.
@@ -147,7 +151,7 @@ impl Grove {
             alive: 0,
             works: 0,
             longest: 0,
-            completing: false,
+            completing: None,
             mute: false,
             starved: None,
         }
@@ -199,6 +203,9 @@ impl Grove {
         let takes_room = |state| usize::from(matches!(state, State::Held | State::Growing));
         let before = std::mem::replace(&mut self.twigs[index].state, state);
         self.alive = self.alive + takes_room(state) - takes_room(before);
+        if takes_room(state) == 0 {
+            self.twigs[index].text = String::new();
+        }
     }
 
     /// Branches that may still be made.
@@ -229,7 +236,7 @@ impl Grove {
             let from = parent.map_or(NodeId::ROOT, |index| self.twigs[index].node);
             (NodeId(self.made), Some(from))
         } else {
-            let Some(index) = parent.filter(|index| !self.is_forked(*index)) else {
+            let Some(index) = parent.filter(|index| !self.twigs[*index].forked) else {
                 self.refused();
                 return None;
             };
@@ -259,14 +266,7 @@ impl Grove {
         let Some(index) = parent else { return self.forks_left() > 0 && self.headroom(0) > 0 };
         let twig = &self.twigs[index];
         let alive = twig.state == State::Held && !twig.stuck;
-        alive && self.headroom(twig.path) > 0 && (self.forks_left() > 0 || !self.is_forked(index))
-    }
-
-    /// Whether other branches begin where this twig ends. Its own must not grow
-    /// then: what it said would be read into theirs.
-    fn is_forked(&self, index: Index) -> bool {
-        let node = self.twigs[index].node;
-        self.twigs.iter().any(|twig| twig.parent == Some(index) && twig.node != node)
+        alive && self.headroom(twig.path) > 0 && (self.forks_left() > 0 || !twig.forked)
     }
 
     /// Adds a twig on a branch.
@@ -274,13 +274,16 @@ impl Grove {
         let (path, depth) = parent.map_or((0, 0), |index| (self.twigs[index].path, self.twigs[index].depth));
         let index = self.twigs.len();
         let scores = parent.and_then(|index| self.twigs[index].scores.clone());
+        if let Some(parent) = parent {
+            self.twigs[parent].forked |= self.twigs[parent].node != node;
+        }
         self.twigs.push(Twig {
             node,
             parent,
             depth: depth + 1,
             tokens: 0,
             path,
-            text: parent.map(|index| self.twigs[index].text.clone()).unwrap_or_default(),
+            text: String::new(),
             ids: Vec::new(),
             scores,
             mean_logprob: f64::NAN,
@@ -288,6 +291,7 @@ impl Grove {
             value: None,
             state: State::Growing,
             stuck: false,
+            forked: false,
         });
         self.alive += 1;
         index
@@ -396,12 +400,12 @@ impl Grove {
     /// Called again once that has landed, it gives up what is held still.
     pub(super) fn finish(&mut self, rank: impl Fn(&Twig) -> f64) -> Vec<Work> {
         let left = self.budget.tokens.saturating_sub(self.spent + self.granted);
-        let best = if self.any_complete() || self.completing || left == 0 {
+        let best = if self.any_complete() || self.completing.is_some() || left == 0 {
             None
         } else {
             let fits = |index: &Index| {
                 self.twigs[*index].path < self.budget.branch_tokens
-                    && (self.forks_left() > 0 || !self.is_forked(*index))
+                    && (self.forks_left() > 0 || !self.twigs[*index].forked)
             };
             best_of(self.all(State::Held).filter(fits), |index| {
                 let twig = &self.twigs[index];
@@ -411,17 +415,17 @@ impl Grove {
         let held: Vec<Index> = self.all(State::Held).filter(|index| Some(*index) != best).collect();
         let mut works: Vec<Work> = held.into_iter().filter_map(|index| self.retire(index)).collect();
         if let Some(index) = best {
-            self.completing = true;
             let twig = &self.twigs[index];
             let max_tokens = left.min(self.budget.branch_tokens.saturating_sub(twig.path));
             let inject = injection(&twig.text, self.marker.as_ref(), max_tokens);
             let growth = Growth { until: Until::End, greedy: false, score: false, most: max_tokens };
-            let (index, fork) = if self.is_forked(index) {
+            let (index, fork) = if twig.forked {
                 self.made += 1;
                 (self.sprout(Some(index), NodeId(self.made)), Some(self.twigs[index].node))
             } else {
                 (index, None)
             };
+            self.completing = Some(index);
             works.push(self.launch(index, (fork, inject), growth, max_tokens));
         }
         works
@@ -431,7 +435,7 @@ impl Grove {
 /// What to inject so that a thought comes to its answer within `max_tokens`:
 /// nothing where the marker is there already, or where it leaves no room for an
 /// answer.
-pub(super) fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) -> Vec<TokenId> {
+fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) -> Vec<TokenId> {
     let Some(marker) = marker.filter(|marker| !text.contains(&marker.text)) else { return Vec::new() };
     let bare = text.is_empty() || text.ends_with(&marker.separator);
     let inject = if bare { &marker.inject_after_separator } else { &marker.inject };

@@ -122,10 +122,14 @@ impl TreeSearch {
         }
     }
 
-    /// Walks down from a node to one that can be expanded or is complete, the
-    /// most promising child first. `None` where everything below waits.
-    fn select(&self, place: Place) -> Option<Place> {
-        if self.is_complete(place) || self.widens(place) {
+    /// Walks down from a node to one that can be expanded or, where `again`, is
+    /// complete, the most promising child first. `None` where everything below
+    /// waits.
+    fn select(&self, place: Place, again: bool) -> Option<Place> {
+        if self.is_complete(place) {
+            return again.then_some(place);
+        }
+        if self.widens(place) {
             return Some(place);
         }
         let node = self.nodes.get(place);
@@ -138,7 +142,7 @@ impl TreeSearch {
             .map(|child| (child, self.promise(place, child)))
             .collect();
         children.sort_by(|a, b| b.1.total_cmp(&a.1));
-        children.into_iter().find_map(|(child, _)| self.select(child))
+        children.into_iter().find_map(|(child, _)| self.select(child, again))
     }
 
     /// The rule of selection.
@@ -169,8 +173,13 @@ impl TreeSearch {
     /// Begins a simulation: `None` where nothing can be begun now, no work where
     /// it cost no tokens.
     fn simulate(&mut self) -> Option<Option<Work>> {
-        let place = self.select(ROOT)?;
+        let place = self.select(ROOT, true)?;
         if self.is_complete(place) {
+            // It was chosen for its promise only where there was a choice: while all
+            // else is in flight, visits that cost nothing would be all that is left.
+            if self.grove.in_flight() > 0 && self.select(ROOT, false).is_none() {
+                return None;
+            }
             self.begun += 1;
             let value = self.nodes.get(place).worth;
             self.nodes.descend(None, place);
@@ -308,7 +317,7 @@ impl TreeSearch {
             && let Some(Simulation { at, first }) = self.waiting.pop_front()
         {
             // A node that cannot have another child sends it down to one.
-            let Some(target) = self.select(at) else {
+            let Some(target) = self.select(at, true) else {
                 self.give_up(at);
                 continue;
             };
@@ -547,10 +556,7 @@ impl Strategy for TreeSearch {
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let scored = matches!(self.mcts.scoring, Scoring::Verifier(_));
-        self.grove.candidates(self.chosen(), |twig| {
-            if scored && twig.scores.is_some() { self.score(twig) } else { f64::NAN }
-        })
+        self.grove.scored_candidates(self.chosen(), self.mcts.scoring)
     }
 }
 

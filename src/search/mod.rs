@@ -141,6 +141,11 @@ pub trait Strategy: Send {
     fn is_done(&self) -> bool;
     /// The trajectories so far, in the order of their branches.
     fn candidates(&self) -> Vec<Candidate>;
+    /// Whether its answer was settled before all that it had begun was at its end,
+    /// so that what was cut did not matter.
+    fn is_decided(&self) -> bool {
+        false
+    }
     /// With more of what it would have done more.
     fn starved(&self) -> Option<Scarce> {
         None

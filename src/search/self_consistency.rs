@@ -12,7 +12,7 @@
 //!
 //! An adaptive vote begins a wave of chains at a time and stops by the posterior
 //! of the leader (Adaptive-Consistency, arXiv 2305.11860) or once a whole wave
-//! agrees (ESC, arXiv 2401.10480). What is in flight is given up as soon as it
+//! agrees, whose answer it then gives (ESC, arXiv 2401.10480). What is in flight is given up as soon as it
 //! cannot change a vote any more.
 
 use super::event::Candidate;
@@ -40,6 +40,10 @@ pub(super) struct Chains {
     /// How sure every chain is, where that is read.
     traces: HashMap<NodeId, Trace>,
     over: Over,
+    /// Nothing that was still to come could have changed the answer, or needed to.
+    decided: bool,
+    /// The answer of the window that ended the vote.
+    agreed: Option<String>,
 }
 
 /// The confidence of each of a chain's tokens, and of the whole.
@@ -110,6 +114,8 @@ impl Chains {
             asked: 0,
             traces: HashMap::new(),
             over: Over::No,
+            decided: false,
+            agreed: None,
         }
     }
 
@@ -151,7 +157,7 @@ impl Chains {
     }
 
     /// Whether no chain that is still to end can change the vote.
-    fn decided(&self) -> bool {
+    fn is_certain(&self) -> bool {
         if !self.vote.0
             || self.vote.1 > 0.0
             || matches!(self.by, By::Confidence(_))
@@ -167,8 +173,8 @@ impl Chains {
     }
 
     /// Whether the wave that has ended is enough.
-    fn convinced(&self) -> bool {
-        match self.stop {
+    fn is_convinced(&mut self) -> bool {
+        self.decided = match self.stop {
             VoteStop::Fixed => false,
             VoteStop::Posterior(confidence) => {
                 let classes = self.weights();
@@ -183,9 +189,12 @@ impl Chains {
             VoteStop::Window => {
                 let mut values = self.current.iter().map(|index| self.grove.twig(*index).value.as_deref());
                 let first = values.next().flatten();
-                first.is_some() && values.all(|value| value == first)
+                let agree = values.all(|value| value == first);
+                self.agreed = first.filter(|_| agree).map(str::to_owned);
+                self.agreed.is_some()
             }
-        }
+        };
+        self.decided
     }
 
     /// Another round for the chains that were cut, with what is left beside the
@@ -209,7 +218,12 @@ impl Chains {
     }
 
     fn chosen(&self) -> Option<Index> {
-        self.grove.elect(self.vote, |twig| self.weight(twig))
+        // ESC gives the answer of its window, whatever the waves before it said.
+        self.grove.elect(self.vote, |twig| match &self.agreed {
+            None => self.weight(twig),
+            agreed if twig.value == *agreed => self.weight(twig).max(f64::MIN_POSITIVE),
+            Some(_) => 0.0,
+        })
     }
 }
 
@@ -261,7 +275,7 @@ impl Strategy for Chains {
         if !works.is_empty() {
             return works;
         }
-        if self.asked < self.branches && !self.convinced() {
+        if self.asked < self.branches && !self.is_convinced() {
             self.current.clear();
             return self.ask(room);
         }
@@ -280,7 +294,8 @@ impl Strategy for Chains {
             trace.tokens.extend(confidences);
             trace.confidence = confidence::of_trace(&trace.tokens, measure);
         }
-        if self.over == Over::No && self.decided() {
+        if self.over == Over::No && self.is_certain() {
+            self.decided = true;
             self.over = Over::Yes;
         }
     }
@@ -293,9 +308,13 @@ impl Strategy for Chains {
         self.over == Over::Yes
     }
 
+    fn is_decided(&self) -> bool {
+        self.decided
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         let plain = self.by == By::Count;
-        self.grove.candidates(self.chosen(), |twig| if plain { f64::NAN } else { self.weight(twig) })
+        self.grove.candidates(self.chosen(), |twig| (!plain).then(|| self.weight(twig)))
     }
 }
 

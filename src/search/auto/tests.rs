@@ -107,6 +107,7 @@ fn without_a_verifier_agreement_alone_decides() {
     let auto = Auto { beam, ..settings() };
     let (search, next) = after(auto, [chain(0.1, "4"), chain(0.1, "4"), chain(0.1, "4")]);
     assert!(next.is_empty() && search.is_done());
+    assert!(search.candidates().iter().all(|candidate| candidate.score.is_none()), "nobody gave one");
     let (search, next) = after(auto, [chain(0.1, "4"), chain(0.1, "5"), chain(0.1, "4")]);
     assert!(!next.is_empty() && !search.is_done());
 }

@@ -215,11 +215,50 @@ fn without_a_verifier_a_candidate_is_worth_the_share_of_its_completions_that_agr
 
 #[test]
 fn at_the_last_step_a_beam_is_brought_to_its_end_at_once() {
-    let mut search = search(Beam { steps: Steps { most: 1, tokens: 50, repeats: 0 }, ..settings() });
+    let mut search = search(Beam { steps: Steps { most: 2, tokens: 50, repeats: 0 }, ..settings() });
     let (works, _) = asked(&mut search);
     let (works, _) = level(&mut search, &works, &[step(1, 0.9), step(2, 0.8), step(3, 0.1), step(4, 0.1)]);
     assert_eq!(forks(&works), [(5, 1), (6, 2)], "one of each");
     assert!(works.iter().all(|work| work.until == Until::End));
+}
+
+#[test]
+fn trajectories_of_one_step_are_whole_chains() {
+    let mut search = search(Beam { steps: Steps { most: 1, tokens: 50, repeats: 0 }, ..settings() });
+    let (works, _) = asked(&mut search);
+    assert_eq!(forks(&works), [(1, 0), (2, 0)], "one for each beam");
+    assert!(works.iter().all(|work| work.until == Until::End && work.max_tokens > 50));
+}
+
+#[test]
+fn a_search_that_is_stopped_answers_with_a_beam_and_not_with_what_it_gave_up() {
+    let mut search = search(settings());
+    let (works, _) = asked(&mut search);
+    let (works, retired) =
+        level(&mut search, &works, &[step(1, 0.9), step(2, 0.8), step(3, 0.7), step(4, 0.7)]);
+    assert_eq!(retired, [3, 4]);
+    assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(1)));
+    // What is worth the less the longer it gets is still nearer to its end.
+    search.tell(works[2].id, Outcome::Grown(step(5, 0.3)));
+    search.tell(works[3].id, Outcome::Grown(step(6, 0.4)));
+    assert_eq!(search.answer(), Some(Answer { node: works[3].node, complete: false }));
+}
+
+#[test]
+fn what_the_reserve_was_spent_on_is_the_answer_though_it_was_cut_again() {
+    let budget = Budget { tokens: 30, reserve: 10, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let mut search = BeamSearch::new(settings(), budget, Some(marker()));
+    let mut works = asked(&mut search).0;
+    // The last level's steps are the better ones, but there is nothing left for more.
+    while works.iter().all(|work| work.inject.is_empty()) {
+        let told: Vec<Grown> = (0..).zip(&works).map(|(word, _)| step(word, 0.5)).collect();
+        works = level(&mut search, &works, &told).0;
+        assert!(!works.is_empty(), "the reserve is for an answer");
+    }
+    let completed = works[0].node;
+    let worst = Grown { tokens: works[0].max_tokens, scores: None, mean_logprob: -9.0, ..step(9, 0.0) };
+    assert!(level(&mut search, &works, &[worst]).0.is_empty() && search.is_done());
+    assert_eq!(search.answer(), Some(Answer { node: completed, complete: false }));
 }
 
 #[test]
@@ -473,7 +512,7 @@ fn a_candidate_that_will_be_merged_has_no_rollouts_of_its_own() {
 
 #[test]
 fn a_rollout_at_the_depth_limit_is_brought_to_its_end() {
-    let steps = Steps { most: 2, ..settings().steps };
+    let steps = Steps { most: 3, ..settings().steps };
     let mut search = search(Beam { width: 1, expansion: 1, lookahead: 3, steps, ..settings() });
     let (works, _) = asked(&mut search);
     let (works, _) = level(&mut search, &works, &[step(1, 0.9)]);

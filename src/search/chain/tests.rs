@@ -1,6 +1,8 @@
 //! One chain, by exact numbers; and what the tests of other strategies say.
 
 use super::*;
+use crate::search::{Extend, Grown, NodeId};
+use crate::token::TokenId;
 
 pub(in crate::search) fn marker() -> Marker {
     Marker {

@@ -2,6 +2,7 @@
 //! likelihood, and what clients are shown of the candidates.
 
 use super::{Grove, Index, State, Twig};
+use crate::plan::Scoring;
 use crate::search::Answer;
 use crate::search::event::Candidate;
 
@@ -11,7 +12,7 @@ pub(in crate::search) struct Class<'a> {
     pub(in crate::search) answer: &'a str,
     /// What they weigh together.
     pub(in crate::search) weight: f64,
-    pub(in crate::search) members: Vec<Index>,
+    members: Vec<(Index, f64)>,
 }
 
 impl Grove {
@@ -31,23 +32,32 @@ impl Grove {
         if power == 0.0 || !most.is_finite() { 1.0 } else { (power * (own - most)).exp().min(1.0) }
     }
 
+    /// The complete trajectories in the order of their making, each with what it
+    /// weighs in a vote: `weight` times its likelihood to a power.
+    fn weighed(&self, power: f64, weight: impl Fn(&Twig) -> f64) -> Vec<(Index, f64)> {
+        let complete: Vec<Index> = self.all(State::Complete).collect();
+        let most = self.likeliest(&complete);
+        let weighs = |index| sane(weight(&self.twigs[index])) * self.odds_below(index, most, power);
+        complete.into_iter().map(|index| (index, weighs(index))).collect()
+    }
+
     /// The answers that complete trajectories give, in the order in which they
     /// were first given. A trajectory weighs `weight` times its likelihood to a
     /// power.
     pub(in crate::search) fn classes(&self, power: f64, weight: impl Fn(&Twig) -> f64) -> Vec<Class<'_>> {
-        let complete: Vec<Index> = self.all(State::Complete).collect();
-        let most = self.likeliest(&complete);
+        self.classes_of(&self.weighed(power, weight))
+    }
+
+    fn classes_of(&self, weighed: &[(Index, f64)]) -> Vec<Class<'_>> {
         let mut classes: Vec<Class<'_>> = Vec::new();
-        for index in complete {
-            let twig = &self.twigs[index];
-            let Some(answer) = twig.value.as_deref() else { continue };
-            let weight = sane(weight(twig)) * self.odds_below(index, most, power);
+        for &(index, weight) in weighed {
+            let Some(answer) = self.twigs[index].value.as_deref() else { continue };
             match classes.iter_mut().find(|class| class.answer == answer) {
                 Some(class) => {
                     class.weight += weight;
-                    class.members.push(index);
+                    class.members.push((index, weight));
                 }
-                None => classes.push(Class { answer, weight, members: vec![index] }),
+                None => classes.push(Class { answer, weight, members: vec![(index, weight)] }),
             }
         }
         classes
@@ -57,52 +67,48 @@ impl Grove {
     /// answer's share of all weight, and the `weight` of the best trajectory that
     /// gives it. `None` without an answer.
     pub(in crate::search) fn lead(&self, power: f64, weight: impl Fn(&Twig) -> f64) -> Option<(f64, f64)> {
-        let chosen = &self.twigs[self.elect((true, power), &weight)?];
-        let value = chosen.value.as_deref()?;
-        let complete: Vec<Index> = self.all(State::Complete).collect();
-        let most = self.likeliest(&complete);
-        let (mut own, mut all) = (0.0, 0.0);
-        for &index in &complete {
-            let twig = &self.twigs[index];
-            let weight = sane(weight(twig)) * self.odds_below(index, most, power);
-            all += weight;
-            own += if twig.value.as_deref() == Some(value) { weight } else { 0.0 };
-        }
-        Some((if all > 0.0 { own / all } else { 0.0 }, sane(weight(chosen))))
+        let weighed = self.weighed(power, &weight);
+        let winner = heaviest(self.classes_of(&weighed))?;
+        let best = &self.twigs[self.best(&winner.members)?];
+        let all: f64 = weighed.iter().map(|(_, weight)| weight).sum();
+        Some((if all > 0.0 { winner.weight / all } else { 0.0 }, sane(weight(best))))
     }
 
     /// The answer among complete trajectories: by a vote in which a trajectory
     /// weighs `weight` times its likelihood to a power, else the heaviest alone.
     /// Without any answer that can be compared the heaviest complete one; without
-    /// any complete one the best text. Equal weights: the likelier, then the first.
+    /// any complete one the text that came nearest to its end. Equal weights: the
+    /// likelier, then the first.
     pub(in crate::search) fn elect(
         &self,
         (vote, power): (bool, f64),
         weight: impl Fn(&Twig) -> f64,
     ) -> Option<Index> {
-        let complete: Vec<Index> = self.all(State::Complete).collect();
-        let most = self.likeliest(&complete);
-        let key = |index: Index| {
-            let twig = &self.twigs[index];
-            (sane(weight(twig)) * self.odds_below(index, most, power), twig.likelihood())
-        };
-        if vote {
-            let mut winner: Option<Class<'_>> = None;
-            for class in self.classes(power, &weight) {
-                let own = (class.weight, class.members.len());
-                if winner.as_ref().is_none_or(|best| own > (best.weight, best.members.len())) {
-                    winner = Some(class);
-                }
-            }
-            if let Some(class) = winner {
-                return best_of(class.members.into_iter(), key);
-            }
+        let weighed = self.weighed(power, &weight);
+        let winner = heaviest(self.classes_of(&weighed)).filter(|_| vote);
+        match winner {
+            Some(class) => self.best(&class.members),
+            None => self.best(&weighed).or_else(|| self.farthest(weight)),
         }
-        best_of(complete.iter().copied(), key).or_else(|| {
-            let some = (0..self.twigs.len()).filter(|&index| self.twigs[index].tokens > 0);
-            let leaf =
-                |index: &Index| !self.twigs.iter().any(|twig| twig.parent == Some(*index) && twig.tokens > 0);
-            best_of(some.filter(leaf), key)
+    }
+
+    /// The heaviest of some trajectories.
+    fn best(&self, weighed: &[(Index, f64)]) -> Option<Index> {
+        let key = |place: usize| (weighed[place].1, self.twigs[weighed[place].0].likelihood());
+        best_of(0..weighed.len(), key).map(|place| weighed[place].0)
+    }
+
+    /// Of texts that are not complete, the one that was being brought to its
+    /// answer; else the best of those with the most steps. What was given up on
+    /// the way has fewer, and so often the better score.
+    fn farthest(&self, weight: impl Fn(&Twig) -> f64) -> Option<Index> {
+        if let Some(index) = self.completing.filter(|index| self.twigs[*index].tokens > 0) {
+            return Some(index);
+        }
+        let spoken = || (0..self.twigs.len()).filter(|&index| self.twigs[index].tokens > 0);
+        let most = spoken().map(|index| self.twigs[index].depth).max()?;
+        best_of(spoken().filter(|&index| self.twigs[index].depth == most), |index| {
+            (sane(weight(&self.twigs[index])), self.twigs[index].likelihood())
         })
     }
 
@@ -111,11 +117,24 @@ impl Grove {
         Some(Answer { node: twig.node, complete: twig.state == State::Complete })
     }
 
-    /// Every trajectory that came to its end, and the chosen one.
+    /// Every trajectory that came to its end, and the chosen one, with what a
+    /// verifier's scores make of each.
+    pub(in crate::search) fn scored_candidates(
+        &self,
+        chosen: Option<Index>,
+        scoring: Scoring,
+    ) -> Vec<Candidate> {
+        self.candidates(chosen, |twig| match scoring {
+            Scoring::Verifier(aggregate) => twig.score(aggregate),
+            Scoring::Rollouts(_) => None,
+        })
+    }
+
+    /// The same with scores of another kind.
     pub(in crate::search) fn candidates(
         &self,
         chosen: Option<Index>,
-        score: impl Fn(&Twig) -> f64,
+        score: impl Fn(&Twig) -> Option<f64>,
     ) -> Vec<Candidate> {
         let shown = |index: &Index| self.twigs[*index].state == State::Complete || Some(*index) == chosen;
         let candidate = |index: Index| {
@@ -124,7 +143,7 @@ impl Grove {
                 branch: twig.node,
                 answer: twig.value.clone(),
                 mean_logprob: twig.mean_logprob,
-                score: Some(score(twig)).filter(|score| score.is_finite()),
+                score: score(twig).filter(|score| score.is_finite()),
                 tokens: twig.path,
                 complete: twig.state == State::Complete,
                 selected: Some(index) == chosen,
@@ -132,6 +151,14 @@ impl Grove {
         };
         (0..self.twigs.len()).filter(shown).map(candidate).collect()
     }
+}
+
+/// The class that weighs most, of equal ones that with more members, then the first.
+fn heaviest(classes: Vec<Class<'_>>) -> Option<Class<'_>> {
+    classes.into_iter().reduce(|best, class| {
+        let own = |class: &Class<'_>| (class.weight, class.members.len());
+        if own(&class) > own(&best) { class } else { best }
+    })
 }
 
 /// A weight that is no number counts for nothing.

@@ -98,6 +98,18 @@ fn the_rules_of_selection_are_those_of_the_papers() {
 }
 
 #[test]
+fn visits_that_cost_nothing_do_not_use_up_the_simulations_while_steps_are_in_flight() {
+    let mut tree = search(Mcts { in_flight: 2, simulations: 9, ..settings() });
+    assert_eq!(asked(&mut tree), [(1, Some(0)), (2, Some(0))]);
+    // One is complete at once, and the prompt may have no third child.
+    tree.tell(0, end(1, 0.9, "4"));
+    assert!(asked(&mut tree).is_empty());
+    assert_eq!(tree.begun, 2, "there is nothing to choose it from");
+    tree.tell(1, step(2, 0.5));
+    assert_eq!(asked(&mut tree)[0], (3, Some(2)));
+}
+
+#[test]
 fn steps_are_selected_expanded_valued_and_backed_up_in_turn() {
     let mut tree = search(settings());
     // The first simulation is a whole trajectory.

@@ -259,7 +259,21 @@ fn a_window_stops_once_a_whole_wave_agrees() {
     // Neither two answers nor the lack of one are agreement, nor is agreement
     // across waves.
     assert!(!wave(["4", "5"], 0) && !wave(["5", "4"], 2) && !wave(["", ""], 4) && !wave(["6", "6"], 6));
-    assert!(strategy.ask(12).is_empty() && strategy.is_done());
+    assert!(strategy.ask(12).is_empty() && strategy.is_done() && strategy.is_decided());
+    // Two said 4, and two 5; the window's answer is what it agreed on.
+    assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(7)));
+}
+
+#[test]
+fn a_chain_that_was_cut_does_not_matter_to_a_vote_that_is_decided() {
+    let mut strategy = Chains::voting(plain(5), budget(500, 0, 5), None);
+    assert_eq!(strategy.ask(5).len(), 5);
+    strategy.tell(0, cut(100, "so", -1.0));
+    strategy.tell(1, complete(10, &boxed("4"), -1.0));
+    strategy.tell(2, complete(10, &boxed("4"), -1.0));
+    assert!(!strategy.is_decided() && !strategy.is_done());
+    strategy.tell(3, complete(10, &boxed("4"), -1.0));
+    assert!(strategy.is_decided() && strategy.is_done());
 }
 
 #[test]

@@ -24,6 +24,8 @@ impl Choice {
                 (None, None) if self.met_context() => StopReason::Context,
                 (None, None) => StopReason::Completed,
             }
+        } else if self.strategy.is_decided() {
+            StopReason::Completed
         // Chains go on to their ends without scores; a note says that there are none.
         } else if cut(StopReason::Tokens) {
             StopReason::Tokens
