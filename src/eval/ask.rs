@@ -5,10 +5,9 @@
 
 use super::args::EvalArgs;
 use super::arm::{self, Arm};
-use super::grade::is_right;
+use super::grade::{Response, is_right};
 use super::record::{Record, Store, fingerprint};
 use super::suite::{Placed, Problem};
-use crate::answer;
 use crate::client::{Client, ClientError, Completion};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -156,12 +155,14 @@ impl Asking<'_> {
         if choice.is_null() {
             return Record { error: Some("the response has no choice".to_owned()), ignored, ..asked };
         }
-        let text = whole_text(&choice["message"]);
+        let message = &choice["message"];
+        let text = whole_text(message);
+        let response = Response { content: message["content"].as_str().unwrap_or_default(), whole: &text };
         let (usage, search) = (&body["usage"], &body["search"]);
         let finish_reason = choice["finish_reason"].as_str().unwrap_or_default().to_owned();
         Record {
-            right: is_right(&self.problem.check, &self.problem.answer, &text),
-            answer: answer::extract(&text).map(str::to_owned),
+            right: is_right(&self.problem.check, &self.problem.answer, response),
+            answer: response.answer().map(str::to_owned),
             tokens: usage["completion_tokens"].as_u64(),
             reasoning_tokens: usage["completion_tokens_details"]["reasoning_tokens"].as_u64(),
             verifier_tokens: search["spent"]["verifier_tokens"].as_u64().unwrap_or(0),

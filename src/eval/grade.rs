@@ -30,18 +30,40 @@ pub enum Check {
     },
 }
 
-/// Whether a whole response, thought and answer together, is right.
+/// A response as it is graded.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// What it says to the user.
+    pub content: &'a str,
+    /// Thought and content joined: all that the model wrote but for a marker that
+    /// the server hides.
+    pub whole: &'a str,
+}
+
+impl<'a> Response<'a> {
+    /// One whose thought is not told apart.
+    #[must_use]
+    pub fn undivided(text: &'a str) -> Self {
+        Self { content: text, whole: text }
+    }
+
+    /// The final answer, where there is one. The content comes first: where the
+    /// `</think>` between the two is hidden, the whole reads as a thought that
+    /// never ends.
+    #[must_use]
+    pub fn answer(&self) -> Option<&'a str> {
+        answer::extract(self.content).or_else(|| answer::extract(self.whole))
+    }
+}
+
+/// Whether a response is right.
 #[must_use]
-pub fn is_right(check: &Check, answer: &str, text: &str) -> bool {
-    if *check == Check::Equiv {
-        return answer::extract(text).is_some_and(|given| answer::equiv(given, answer));
-    }
-    if boxed(text).last() != Some(&answer) {
-        return false;
-    }
+pub fn is_right(check: &Check, answer: &str, response: Response<'_>) -> bool {
+    let last = || boxed(response.whole).last() == Some(&answer);
     match check {
-        Check::Answer | Check::Equiv => true,
-        Check::Countdown { numbers, target } => derives(numbers, *target, answer, text),
+        Check::Answer => last(),
+        Check::Equiv => response.answer().is_some_and(|given| answer::equiv(given, answer)),
+        Check::Countdown { numbers, target } => last() && derives(numbers, *target, answer, response.whole),
     }
 }
 
@@ -151,6 +173,10 @@ fn results(a: u64, b: u64) -> [Option<u64>; 4] {
 mod tests {
     use super::*;
 
+    fn verdict(check: &Check, answer: &str, text: &str) -> bool {
+        is_right(check, answer, Response::undivided(text))
+    }
+
     #[derive(Deserialize)]
     struct Graded {
         problem: String,
@@ -167,7 +193,7 @@ mod tests {
         let graded: Vec<Graded> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(graded.len() > 300);
         for g in graded {
-            assert_eq!(is_right(&g.check, &g.answer, &g.text), g.right, "{}\n{:?}", g.problem, g.text);
+            assert_eq!(verdict(&g.check, &g.answer, &g.text), g.right, "{}\n{:?}", g.problem, g.text);
         }
     }
 
@@ -179,9 +205,24 @@ mod tests {
             ("\\boxed{50\\%}", false),
             ("no idea", false),
         ] {
-            assert_eq!(is_right(&Check::Equiv, "1/2", text), right, "{text}");
+            assert_eq!(verdict(&Check::Equiv, "1/2", text), right, "{text}");
         }
-        assert!(!is_right(&Check::Answer, "1/2", "\\boxed{1/2}"), "only integers");
+        assert!(!verdict(&Check::Answer, "1/2", "\\boxed{1/2}"), "only integers");
+    }
+
+    #[test]
+    fn a_hidden_end_of_the_thought_does_not_hide_the_answer() {
+        let thought = "<think>\nIs it \\boxed{3}?\n";
+        for (content, given) in [("It is \\boxed{\\frac{1}{2}}.", Some("\\frac{1}{2}")), ("No idea.", None)] {
+            let whole = format!("{thought}{content}");
+            let response = Response { content, whole: &whole };
+            assert_eq!(response.answer(), given);
+            assert_eq!(is_right(&Check::Equiv, "0.5", response), given.is_some(), "{content}");
+        }
+        // A server may call all of it a thought, or leave the marker where it was.
+        for (content, whole) in [("", "So \\boxed{5}"), ("", "<think>3</think>\\boxed{5}")] {
+            assert!(is_right(&Check::Equiv, "5", Response { content, whole }), "{whole}");
+        }
     }
 
     #[test]
@@ -189,15 +230,15 @@ mod tests {
         let check = Check::Countdown { numbers: vec![25, 16, 20], target: 61 };
         let end = "The answer is \\boxed{61}.";
         let good = format!("25 + 16 = 41, left: 20, 41\n\n20 + 41 = 61\n\n{end}");
-        assert!(is_right(&check, "61", &good));
+        assert!(verdict(&check, "61", &good));
         let dead = format!("25 - 16 = 9, left: 20, 9\n\n20 + 9 = 29\n\n{end}");
-        assert!(!is_right(&check, "61", &dead));
+        assert!(!verdict(&check, "61", &dead));
     }
 
     #[test]
     fn numbers_beyond_any_machine_word_are_wrong_not_a_panic() {
         let check = Check::Countdown { numbers: vec![1, 2], target: 3 };
         let huge = "9".repeat(80);
-        assert!(!is_right(&check, "3", &format!("{huge} + 2 = 3\n\nThe answer is \\boxed{{3}}.")));
+        assert!(!verdict(&check, "3", &format!("{huge} + 2 = 3\n\nThe answer is \\boxed{{3}}.")));
     }
 }

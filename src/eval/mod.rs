@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use args::EvalArgs;
 pub use arm::Arm;
 pub use compare::{Comparison, Difference, Pair};
-pub use grade::{Check, is_right};
+pub use grade::{Check, Response, is_right};
 pub use record::Record;
 pub use suite::Problem;
 pub use table::{ArmSummary, Row, Spread};

@@ -77,7 +77,9 @@ fn chat(body: &Value, seen: &Seen) -> (u16, Value) {
     if seed == 2 && before < 2 {
         return (503, json!({"error": {"message": "no room", "code": null}}));
     }
-    let message = json!({"reasoning_content": "1 + 1 = 2\n\n", "content": format!("\\boxed{{{seed}}}")});
+    // As of a thinking model whose marker, the end of its thought, is hidden.
+    let message =
+        json!({"reasoning_content": "<think>\n1 + 1 = 2\n\n", "content": format!("\\boxed{{{seed}}}")});
     let choices = json!([{"message": message, "finish_reason": "stop"}]);
     (200, json!({"choices": choices, "usage": {"completion_tokens": 7}}))
 }
@@ -86,7 +88,8 @@ fn chat(body: &Value, seen: &Seen) -> (u16, Value) {
 /// knows under seed 0, but for the last, which it does not.
 fn suite(folder: &Path) -> String {
     let line = |i: i64, answer: i64| {
-        json!({"id": format!("p{i}"), "family": "f", "problem": "?", "answer": answer.to_string(), "check": {"kind": "answer"}}).to_string()
+        let kind = if i % 2 == 0 { "answer" } else { "equiv" };
+        json!({"id": format!("p{i}"), "family": "f", "problem": "?", "answer": answer.to_string(), "check": {"kind": kind}}).to_string()
     };
     let file = folder.join("suite.jsonl");
     std::fs::write(&file, [line(0, 0), line(1, 1), line(2, 2), line(3, 9)].join("\n")).unwrap();
@@ -131,7 +134,7 @@ async fn a_run_grades_counts_and_reports_what_failed() {
     assert_eq!(order, expected);
     assert_eq!(
         (records[1].text.as_str(), records[1].answer.as_deref()),
-        ("1 + 1 = 2\n\n\\boxed{1}", Some("1"))
+        ("<think>\n1 + 1 = 2\n\n\\boxed{1}", Some("1"))
     );
     assert_eq!(records[7].error.as_deref(), Some("400: odd"));
     // The server had no room for p2, which was asked again under each arm.
