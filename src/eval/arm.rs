@@ -40,13 +40,15 @@ impl Arm {
         merge(&mut fields, &json!({"reasoning": {"budget": {"tokens": tokens}}}));
         Self { title: format!("arm {label}"), label, fields, series: Some(self.label.clone()) }
     }
+}
 
-    /// The most tokens that a response may take, if its fields say so.
-    #[must_use]
-    pub fn budget(&self) -> Option<u64> {
-        let bounds = ["/reasoning/budget/tokens", "/reasoning/max_tokens", "/max_completion_tokens"];
-        bounds.iter().filter_map(|bound| self.fields.pointer(bound)?.as_u64()).min()
-    }
+/// The most tokens that the response to a request body may take, if it says so.
+pub(super) fn bound(body: &Value) -> Option<u64> {
+    let at = |pointer: &str| body.pointer(pointer)?.as_u64();
+    // The older name counts only where the newer one is not there.
+    let whole = at("/max_completion_tokens").or_else(|| at("/max_tokens"));
+    let bounds = [at("/reasoning/budget/tokens"), at("/reasoning/max_tokens"), whole];
+    bounds.into_iter().flatten().min()
 }
 
 /// Reads `LABEL=JSON`, the value of `--arm`.
@@ -133,7 +135,6 @@ mod tests {
         assert_eq!(arms[0].fields, both);
         let deep = json!({"reasoning": {"mode": "beam", "width": 8, "budget": {"tokens": 1000}}});
         assert_eq!(arms[7].fields, deep);
-        assert_eq!(arms[7].budget(), Some(1000));
     }
 
     #[test]
@@ -141,9 +142,22 @@ mod tests {
         let arms = all(&args(&["--effort", "none", "--modes", "cot"])).unwrap();
         assert_eq!(arms[0].fields, json!({"reasoning_effort": "none"}));
         assert_eq!(arms[1].fields, json!({"reasoning": {"mode": "cot"}}));
-        assert_eq!(arms[1].budget(), None);
         let [low] = &all(&args(&[])).unwrap()[..] else { panic!("one") };
         assert_eq!((low.label.as_str(), low.title.as_str()), ("low", "effort low"));
+    }
+
+    #[test]
+    fn the_bound_of_a_request_is_the_tightest_that_it_names() {
+        for (body, most) in [
+            (json!({"reasoning_effort": "low"}), None),
+            (json!({"max_completion_tokens": 9}), Some(9)),
+            (json!({"max_tokens": 5}), Some(5)),
+            (json!({"max_tokens": 5, "max_completion_tokens": 9}), Some(9)),
+            (json!({"reasoning": {"max_tokens": 7}, "max_completion_tokens": 9}), Some(7)),
+            (json!({"reasoning": {"budget": {"tokens": 9}}, "max_tokens": 3}), Some(3)),
+        ] {
+            assert_eq!(bound(&body), most, "{body}");
+        }
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Asking<'_> {
         (self.arm.label.clone(), self.problem.id.clone(), self.seed)
     }
 
+    /// The most tokens that its response may take, as the body that is sent has it.
+    pub(super) fn bound(&self) -> Option<u64> {
+        arm::bound(&self.body)
+    }
+
     async fn put(&self, client: &Client) -> Record {
         let mut attempts = 0;
         loop {

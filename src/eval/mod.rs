@@ -147,7 +147,9 @@ pub async fn run(args: &EvalArgs, target: &Target, out: &mut dyn Write) -> Resul
     let mut summaries: Vec<ArmSummary> = Vec::new();
     for (arm, asking) in arms.iter().zip(&asking) {
         let of_arm = ask::put(&client, asking, args.concurrency.get(), &mut store).await?;
-        let summary = ArmSummary::of(arm, &of_arm);
+        // Alike for all of an arm's requests.
+        let bound = asking.first().and_then(Asking::bound);
+        let summary = ArmSummary::of(arm, bound, &of_arm);
         summary.write(out)?;
         summaries.push(summary);
         records.push(of_arm);

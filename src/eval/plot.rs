@@ -258,7 +258,7 @@ mod tests {
             tokens: Some(tokens),
             ..Record::default()
         };
-        ArmSummary::of(&arm, &(0..100).map(record).collect::<Vec<_>>())
+        ArmSummary::of(&arm, None, &(0..100).map(record).collect::<Vec<_>>())
     }
 
     /// What a strict reader finds: the elements' names, and the texts.

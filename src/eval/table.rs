@@ -75,7 +75,7 @@ pub struct ArmSummary {
     pub failures: BTreeMap<String, usize>,
     /// Responses of a server that did not count their tokens.
     pub uncounted: usize,
-    /// Responses with more tokens than the arm's budget.
+    /// Responses with more tokens than their request allows.
     pub over_budget: usize,
     /// Request fields that the server said it ignored, by response.
     pub ignored: BTreeMap<String, usize>,
@@ -122,9 +122,10 @@ impl Spread {
 }
 
 impl ArmSummary {
-    /// Sums up the responses of one arm, which are in the suite's order.
+    /// Sums up the responses of one arm, which are in the suite's order; each of
+    /// its requests allows at most `bound` tokens.
     #[must_use]
-    pub fn of(arm: &Arm, records: &[Record]) -> Self {
+    pub fn of(arm: &Arm, bound: Option<u64>, records: &[Record]) -> Self {
         let mut families: Vec<&str> = Vec::new();
         for record in records {
             if !families.contains(&record.family.as_str()) {
@@ -142,8 +143,7 @@ impl ArmSummary {
         let answered = || records.iter().filter(|r| r.error.is_none());
         let wall = busy(records);
         let tokens: u64 = records.iter().filter_map(|r| r.tokens).sum();
-        let budget = arm.budget();
-        let over = |r: &&Record| r.tokens.zip(budget).is_some_and(|(tokens, budget)| tokens > budget);
+        let over = |r: &&Record| r.tokens.zip(bound).is_some_and(|(tokens, most)| tokens > most);
         Self {
             label: arm.label.clone(),
             fields: arm.fields.clone(),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn of(records: &[Record]) -> ArmSummary {
-        ArmSummary::of(&super::super::arm::parse(r#"x={"max_completion_tokens":12}"#).unwrap(), records)
+        ArmSummary::of(&super::super::arm::parse("x={}").unwrap(), Some(12), records)
     }
 
     #[test]

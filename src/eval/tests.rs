@@ -156,6 +156,19 @@ async fn a_run_grades_counts_and_reports_what_failed() {
 }
 
 #[tokio::test]
+async fn responses_past_a_bound_that_all_arms_share_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (suite, target) = (suite(folder.path()), serve().0);
+    for (bound, over) in [("6", 4), ("7", 0)] {
+        let words = ["--suite", &suite, "--max-completion-tokens", bound];
+        let (summary, text) = printed(&args(&words), &target).await;
+        assert_eq!(summary.unwrap().arms[0].over_budget, over);
+        let told = text.contains("4 responses have more tokens than the budget allows");
+        assert_eq!(told, over > 0, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn one_arm_under_one_seed_prints_its_table_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = printed(&args(&["--suite", &suite(folder.path())]), &serve().0).await;
