@@ -85,11 +85,12 @@ pub struct Difference {
     pub only_from: usize,
     /// Pairs that only the second has right.
     pub only_to: usize,
-    /// The second's generated tokens over the first's; none where the first has none.
+    /// The second's generated tokens over the first's, over the pairs of which both
+    /// requests were answered and both servers counted; none where the first has none.
     pub token_share: Option<f64>,
     /// The same of generated and verifier tokens together.
     pub all_token_share: Option<f64>,
-    /// The same of the mean time of a request.
+    /// The same of the mean time of a request, over the pairs of which both were answered.
     pub time_share: Option<f64>,
 }
 
@@ -143,10 +144,18 @@ impl Tally {
         self.pairs += 1;
         self.only_from += usize::from(a.right && !b.right);
         self.only_to += usize::from(b.right && !a.right);
+        // A failure is no answer for nothing: on one side of a ratio, it would make
+        // the arm that fails more look the cheaper one.
+        if [a, b].iter().any(|record| record.error.is_some()) {
+            return;
+        }
+        let counted = a.tokens.zip(b.tokens).map(|(a, b)| [a, b]);
         for (i, record) in [a, b].into_iter().enumerate() {
-            self.tokens[i] += record.tokens.unwrap_or(0);
-            self.all_tokens[i] += record.tokens.unwrap_or(0) + record.verifier_tokens;
             self.seconds[i] += record.seconds;
+            if let Some(tokens) = counted {
+                self.tokens[i] += tokens[i];
+                self.all_tokens[i] += tokens[i] + record.verifier_tokens;
+            }
         }
     }
 
@@ -219,6 +228,25 @@ mod tests {
         // Seed 1: 20 + 20 against 40 + 40; seed 2: 30 against 90.
         assert_eq!(all.all_token_share, Some(170.0 / 70.0));
         assert_eq!(all.time_share, Some(1.0));
+    }
+
+    #[test]
+    fn costs_are_compared_only_where_both_arms_have_one() {
+        let failed = |id| Record {
+            tokens: None,
+            seconds: 60.0,
+            error: Some("500: no".to_owned()),
+            ..record(id, 1, false, 0)
+        };
+        let uncounted = |id| Record { tokens: None, seconds: 1.5, ..record(id, 1, true, 0) };
+        let a = [record(0, 1, true, 10), record(2, 1, true, 10), failed(4), record(6, 1, true, 10)];
+        let b = [record(0, 1, true, 30), failed(2), record(4, 1, true, 30), uncounted(6)];
+        let all = Comparison::of(&pair(), &a, &b).rows.pop().unwrap();
+        assert_eq!((all.token_share, all.all_token_share), (Some(3.0), Some(3.0)));
+        assert_eq!(all.time_share, Some(2.0), "1 second against 2");
+        assert_eq!((all.pairs, all.only_from, all.only_to), (4, 1, 1), "a failure is a wrong answer");
+        let none = Comparison::of(&pair(), &[failed(0)], &[record(0, 1, true, 30)]).rows.pop().unwrap();
+        assert_eq!((none.pairs, none.token_share, none.time_share), (1, None, None));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::io;
 use std::path::Path;
 
 /// How the figures are to be read, below them.
-const READING: &str = "Tokens are generated tokens per response over all branches. Intervals are at 95 %: \
+const READING: &str = "Tokens are generated tokens per response over all branches; failed requests count as \
+    wrong and are in no cost. Intervals are at 95 %: \
     Wilson's for shares (at the effective number of responses where problems were asked under several \
     seeds), the bootstrap over problems for differences.";
 

@@ -19,8 +19,10 @@ pub struct Row {
     pub right: usize,
     /// Responses, failed requests included.
     pub total: usize,
-    /// Completion tokens over all responses.
+    /// Completion tokens over all responses that were counted.
     pub tokens: u64,
+    /// Responses whose tokens the server counted.
+    pub counted: usize,
     /// Share of right responses, in per cent.
     pub percent: f64,
     /// Lower end of the 95 % confidence interval of `percent`: Wilson's, at the
@@ -99,16 +101,18 @@ impl Row {
             right,
             total,
             tokens: records.iter().filter_map(|r| r.tokens).sum(),
+            counted: records.iter().filter(|r| r.tokens.is_some()).count(),
             percent: 100.0 * share,
             low: 100.0 * low,
             high: 100.0 * high,
         }
     }
 
-    /// Mean completion tokens per response.
+    /// Mean completion tokens per response that was counted: a failed request did
+    /// not cost nothing, its cost is unknown.
     #[must_use]
     pub fn mean_tokens(&self) -> f64 {
-        if self.total == 0 { 0.0 } else { self.tokens as f64 / self.total as f64 }
+        if self.counted == 0 { 0.0 } else { self.tokens as f64 / self.counted as f64 }
     }
 }
 
@@ -204,7 +208,7 @@ impl ArmSummary {
             self.ignored.iter().map(|(fields, n)| format!("ignored by the server {n} times: {fields}")),
         );
         if self.uncounted > 0 {
-            out.push(format!("{} responses have no usage and count as no tokens", self.uncounted));
+            out.push(format!("{} responses have no usage and are in no count of tokens", self.uncounted));
         }
         if self.over_budget > 0 {
             out.push(format!("{} responses have more tokens than the budget allows", self.over_budget));
@@ -283,6 +287,7 @@ mod tests {
         assert_eq!(summary.stop_reasons, BTreeMap::from([("completed".to_owned(), 4)]));
         assert_eq!((summary.errors(), summary.over_budget, summary.uncounted), (1, 1, 1));
         assert_eq!((summary.all().right, summary.all().total, summary.all().tokens), (4, 5, 54));
+        assert_eq!(summary.all().mean_tokens(), summary.tokens.mean, "as in the table of costs");
         let troubles = summary.troubles().join("\n");
         for told in [
             "failed 1 times: 500: no",
