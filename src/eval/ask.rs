@@ -167,7 +167,7 @@ impl Asking<'_> {
         let finish_reason = choice["finish_reason"].as_str().unwrap_or_default().to_owned();
         Record {
             right: is_right(&self.problem.check, &self.problem.answer, response),
-            answer: response.answer().map(str::to_owned),
+            answer: self.problem.check.given(response),
             tokens: usage["completion_tokens"].as_u64(),
             reasoning_tokens: usage["completion_tokens_details"]["reasoning_tokens"].as_u64(),
             verifier_tokens: search["spent"]["verifier_tokens"].as_u64().unwrap_or(0),

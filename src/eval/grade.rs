@@ -3,7 +3,9 @@
 //! `answer` and `countdown` are exactly the bundled suite's own checks: the rule is `is_right` and `check_steps` of the bundled models' generator
 //! (`models/seedling/train/gen.py`); `tests/fixtures/grades.jsonl` holds its
 //! verdicts, and a test compares all of them. `equiv` is for suites whose answers
-//! have many spellings, and as strict as the votes' own equality.
+//! have many spellings, and as strict as the votes' own equality. `number` and
+//! `choice` are for suites of one kind of answer, and for models that are not told
+//! how to mark it; votes know neither.
 
 use crate::answer;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,10 @@ pub enum Check {
     Answer,
     /// The final answer must be the same as the right one by [`answer::equiv`].
     Equiv,
+    /// The last number of the response must equal the answer, a number, by [`answer::equiv`].
+    Number,
+    /// The letter, A to J, that the final answer is or begins with must be the answer, a letter.
+    Choice,
     /// The last boxed integer must equal the answer, and every step must be a true equation over the numbers left,
     /// each used once, with the target still within reach.
     Countdown {
@@ -28,6 +34,31 @@ pub enum Check {
         /// What to make of them.
         target: u64,
     },
+}
+
+impl Check {
+    /// What an answer has to be for this check, where this one is not: no response
+    /// could ever be right.
+    pub(super) fn wants(&self, answer: &str) -> Option<&'static str> {
+        let letter = || answer.parse().is_ok_and(|letter: char| ('A'..='J').contains(&letter));
+        match self {
+            Self::Number => (answer::last_number(answer) != Some(answer)).then_some("a number"),
+            Self::Choice => (!letter()).then_some("a letter from A to J"),
+            Self::Answer | Self::Equiv | Self::Countdown { .. } => None,
+        }
+    }
+
+    /// The final answer of a response as this check reads it, where there is one.
+    #[must_use]
+    pub fn given(&self, response: Response<'_>) -> Option<String> {
+        match self {
+            Self::Number => response.read(answer::last_number).map(str::to_owned),
+            Self::Choice => response.read(answer::choice).map(String::from),
+            Self::Answer | Self::Equiv | Self::Countdown { .. } => {
+                response.read(answer::extract).map(str::to_owned)
+            }
+        }
+    }
 }
 
 /// A response as it is graded.
@@ -47,12 +78,10 @@ impl<'a> Response<'a> {
         Self { content: text, whole: text }
     }
 
-    /// The final answer, where there is one. The content comes first: where the
-    /// `</think>` between the two is hidden, the whole reads as a thought that
-    /// never ends.
-    #[must_use]
-    pub fn answer(&self) -> Option<&'a str> {
-        answer::extract(self.content).or_else(|| answer::extract(self.whole))
+    /// What a rule finds. The content comes first: where the `</think>` between the
+    /// two is hidden, the whole reads as a thought that never ends.
+    fn read<T>(&self, rule: impl Fn(&'a str) -> Option<T>) -> Option<T> {
+        rule(self.content).or_else(|| rule(self.whole))
     }
 }
 
@@ -62,7 +91,10 @@ pub fn is_right(check: &Check, answer: &str, response: Response<'_>) -> bool {
     let last = || boxed(response.whole).last() == Some(&answer);
     match check {
         Check::Answer => last(),
-        Check::Equiv => response.answer().is_some_and(|given| answer::equiv(given, answer)),
+        Check::Equiv | Check::Number => {
+            check.given(response).is_some_and(|given| answer::equiv(&given, answer))
+        }
+        Check::Choice => check.given(response).as_deref() == Some(answer),
         Check::Countdown { numbers, target } => last() && derives(numbers, *target, answer, response.whole),
     }
 }
@@ -170,75 +202,4 @@ fn results(a: u64, b: u64) -> [Option<u64>; 4] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(check: &Check, answer: &str, text: &str) -> bool {
-        is_right(check, answer, Response::undivided(text))
-    }
-
-    #[derive(Deserialize)]
-    struct Graded {
-        problem: String,
-        answer: String,
-        check: Check,
-        text: String,
-        right: bool,
-    }
-
-    #[test]
-    fn every_verdict_is_that_of_the_suites_own_checker() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/grades.jsonl");
-        let file = std::fs::read_to_string(path).unwrap();
-        let graded: Vec<Graded> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(graded.len() > 300);
-        for g in graded {
-            assert_eq!(verdict(&g.check, &g.answer, &g.text), g.right, "{}\n{:?}", g.problem, g.text);
-        }
-    }
-
-    #[test]
-    fn spellings_of_one_answer_are_equivalent_and_others_are_not() {
-        for (text, right) in [
-            ("So \\boxed{\\frac{1}{2}}.", true),
-            ("The answer is 0.5.", true),
-            ("\\boxed{50\\%}", false),
-            ("no idea", false),
-        ] {
-            assert_eq!(verdict(&Check::Equiv, "1/2", text), right, "{text}");
-        }
-        assert!(!verdict(&Check::Answer, "1/2", "\\boxed{1/2}"), "only integers");
-    }
-
-    #[test]
-    fn a_hidden_end_of_the_thought_does_not_hide_the_answer() {
-        let thought = "<think>\nIs it \\boxed{3}?\n";
-        for (content, given) in [("It is \\boxed{\\frac{1}{2}}.", Some("\\frac{1}{2}")), ("No idea.", None)] {
-            let whole = format!("{thought}{content}");
-            let response = Response { content, whole: &whole };
-            assert_eq!(response.answer(), given);
-            assert_eq!(is_right(&Check::Equiv, "0.5", response), given.is_some(), "{content}");
-        }
-        // A server may call all of it a thought, or leave the marker where it was.
-        for (content, whole) in [("", "So \\boxed{5}"), ("", "<think>3</think>\\boxed{5}")] {
-            assert!(is_right(&Check::Equiv, "5", Response { content, whole }), "{whole}");
-        }
-    }
-
-    #[test]
-    fn a_legal_step_into_a_dead_end_is_wrong() {
-        let check = Check::Countdown { numbers: vec![25, 16, 20], target: 61 };
-        let end = "The answer is \\boxed{61}.";
-        let good = format!("25 + 16 = 41, left: 20, 41\n\n20 + 41 = 61\n\n{end}");
-        assert!(verdict(&check, "61", &good));
-        let dead = format!("25 - 16 = 9, left: 20, 9\n\n20 + 9 = 29\n\n{end}");
-        assert!(!verdict(&check, "61", &dead));
-    }
-
-    #[test]
-    fn numbers_beyond_any_machine_word_are_wrong_not_a_panic() {
-        let check = Check::Countdown { numbers: vec![1, 2], target: 3 };
-        let huge = "9".repeat(80);
-        assert!(!verdict(&check, "3", &format!("{huge} + 2 = 3\n\nThe answer is \\boxed{{3}}.")));
-    }
-}
+mod tests;

@@ -37,8 +37,8 @@ pub(super) type Placed = (usize, Problem);
 /// or of all where none is named.
 ///
 /// # Errors
-/// When the file cannot be read, a line is no problem, two have the same id, a
-/// family is not there, or nothing is left.
+/// When the file cannot be read, a line is no problem, an answer is none for its
+/// check, two have the same id, a family is not there, or nothing is left.
 pub(super) fn read(path: &Path, limit: Option<usize>, families: &[String]) -> Result<Vec<Placed>, EvalError> {
     let wrong = |problem: String| EvalError::Suite { file: path.display().to_string(), problem };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
@@ -48,6 +48,12 @@ pub(super) fn read(path: &Path, limit: Option<usize>, families: &[String]) -> Re
     for (place, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
         let line = place + 1;
         let problem: Problem = serde_json::from_str(json).map_err(|e| wrong(format!("line {line}: {e}")))?;
+        if let Some(wanted) = problem.check.wants(&problem.answer) {
+            let answer = &problem.answer;
+            return Err(wrong(format!(
+                "line {line}: its check needs {wanted} for an answer, not '{answer}'"
+            )));
+        }
         if problem.family == ALL {
             return Err(wrong(format!("line {line}: no family may be called '{ALL}'; rename it")));
         }
@@ -96,6 +102,28 @@ mod tests {
         assert_eq!(places(Some(2), &["expr"]), [200, 201]);
         let error = read(Path::new(DEV), None, &["exprs".to_owned()]).unwrap_err().to_string();
         assert!(error.ends_with("it has no family 'exprs', only expr, story, target"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_its_check_can_never_find_is_refused() {
+        let line = |kind: &str, answer: &str| {
+            format!(r#"{{"id":"a","problem":"?","answer":"{answer}","check":{{"kind":"{kind}"}}}}"#)
+        };
+        for (kind, answer, wanted) in [
+            ("number", "1/2", "a number"),
+            ("number", "5 cm", "a number"),
+            ("choice", "Paris", "a letter from A to J"),
+            ("choice", "b", "a letter from A to J"),
+        ] {
+            let error = refused(&line(kind, answer));
+            let expected = format!("line 1: its check needs {wanted} for an answer, not '{answer}'");
+            assert!(error.ends_with(&expected), "{error}");
+        }
+        for (kind, answer) in [("number", "-1,234.5"), ("choice", "J"), ("equiv", "Paris")] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            std::io::Write::write_all(&mut file, line(kind, answer).as_bytes()).unwrap();
+            assert_eq!(read(file.path(), None, &[]).unwrap().len(), 1, "{kind}");
+        }
     }
 
     #[test]
