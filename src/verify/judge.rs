@@ -8,12 +8,13 @@
 //! Where `after` is set, the verdicts on all steps follow each other in one
 //! question, each as if those before had been good, and those on the new steps
 //! are read. Else every new step is a question of its own about the solution up
-//! to it.
+//! to it; such questions are asked at once, as branches of one request, and what
+//! they share is computed once.
 
 use super::clean::Cleaner;
 use super::lease::Transcript;
 use super::{Aggregate, FormatError, Opening, VerifyError, against};
-use crate::engine::{Handle, Open};
+use crate::engine::{Branch, Handle, Open};
 use crate::prompt::{ChatTemplate, Message, Tokenizer};
 use crate::token::TokenId;
 use serde::Deserialize;
@@ -67,6 +68,15 @@ pub(super) struct Question {
     pub ids: Vec<TokenId>,
     /// Where verdicts are read, ascending.
     pub positions: Vec<usize>,
+}
+
+impl Question {
+    /// How much both begin with, up to the first verdict: verdicts are read at
+    /// positions that a branch computes itself.
+    fn shared(&self, other: &Self) -> usize {
+        let most = self.positions.first().min(other.positions.first()).copied().unwrap_or(0);
+        self.ids[..most].iter().zip(&other.ids).take_while(|(mine, others)| mine == others).count()
+    }
 }
 
 impl Judge {
@@ -162,19 +172,61 @@ impl Judge {
         Ok(Question { ids, positions })
     }
 
-    /// Asks.
+    /// Asks, and returns the verdicts in the order of the questions.
     pub(super) async fn score(
         &self,
         engine: &Handle,
-        questions: Vec<Question>,
+        mut questions: Vec<Question>,
         opening: &Opening,
     ) -> Result<Vec<f64>, VerifyError> {
+        let Some(last) = questions.pop() else { return Ok(Vec::new()) };
         let mut scores = Vec::new();
-        for Question { ids, positions } in questions {
-            let length = ids.len();
-            let (priority, salt) = (opening.priority, opening.salt.clone());
-            let root = engine.open(Open { priority, salt, ..Open::new(ids.into(), length, 0) }).await?;
-            for row in root.logits(positions, self.words.to_vec()).await? {
+        // A branch keeps one token at least, so what begins otherwise is no branch.
+        if questions.iter().any(|question| question.shared(&last) == 0) {
+            for question in questions.drain(..) {
+                scores.extend(self.verdicts(engine, Vec::new(), question, opening).await?);
+            }
+        }
+        scores.extend(self.verdicts(engine, questions, last, opening).await?);
+        Ok(scores)
+    }
+
+    /// Asks `last`, the one that reads the most of the solution, and the `others`
+    /// as forks of it, each from where it parts.
+    async fn verdicts(
+        &self,
+        engine: &Handle,
+        others: Vec<Question>,
+        last: Question,
+        opening: &Opening,
+    ) -> Result<Vec<f64>, VerifyError> {
+        let shared: Vec<usize> = others.iter().map(|question| question.shared(&last)).collect();
+        let trunk = shared.iter().copied().max().unwrap_or(last.ids.len());
+        let longest = others.iter().map(|question| question.ids.len()).fold(last.ids.len(), usize::max);
+        let (priority, salt) = (opening.priority, opening.salt.clone());
+        let open = Open::new(last.ids[..trunk].into(), longest, others.len());
+        let root = engine.open(Open { priority, salt, ..open }).await?;
+        if !others.is_empty() {
+            root.settle().await?;
+        }
+        let ask = |branch: &Branch, Question { ids, positions }: Question, from: usize| {
+            branch.truncate(from);
+            branch.append(ids[from..].to_vec());
+            branch.logits(positions, self.words.to_vec())
+        };
+        let mut asked: Vec<_> = others
+            .into_iter()
+            .zip(shared)
+            .map(|(question, from)| {
+                let branch = root.fork(0);
+                let rows = ask(&branch, question, from);
+                (Some(branch), rows)
+            })
+            .collect();
+        asked.push((None, ask(&root, last, trunk)));
+        let mut scores = Vec::new();
+        for (_branch, rows) in asked {
+            for row in rows.await? {
                 scores.push(match row.as_slice() {
                     &[good, bad] => against(good, bad)?,
                     other => return Err(VerifyError::Shape { expected: 2, found: other.len() }),

@@ -45,13 +45,18 @@ struct Rig {
 }
 
 fn rig(config: JudgeConfig) -> Rig {
+    let (tokenizer, template) = parts();
+    built(Judge::new(config, Arc::clone(&tokenizer), template).expect("fits"), tokenizer, 2_048)
+}
+
+/// A judge on an engine with room for so many positions.
+fn built(judge: Judge, tokenizer: Arc<Tokenizer>, positions: usize) -> Rig {
     let directory = root().join("models/seedling/policy");
     let shape = std::fs::read(directory.join("config.json")).expect("bundled");
     let shape = ModelConfig::from_json(&shape).expect("a configuration");
     let model = Weights::open(&directory).expect("opens").load(shape, &mut |_, _| {}).expect("loads");
-    let (tokenizer, template) = parts();
     let settings = tree::Config {
-        kv_bytes: 1 << 24,
+        kv_bytes: TreeEngine::block_bytes(&model) * positions.div_ceil(TreeEngine::BLOCK),
         threads: 1,
         step_positions: 512,
         queue: 8,
@@ -59,10 +64,8 @@ fn rig(config: JudgeConfig) -> Rig {
         twins: true,
     };
     let metrics = Arc::new(Metrics::new().expect("unique names"));
-    let engine =
-        TreeEngine::new(model, vec![2], Arc::clone(&tokenizer), Arc::clone(&metrics.engine), &settings);
+    let engine = TreeEngine::new(model, vec![2], tokenizer, Arc::clone(&metrics.engine), &settings);
     let (thread, handle) = EngineThread::spawn(engine.expect("builds")).expect("a thread");
-    let judge = Judge::new(config, tokenizer, template).expect("fits");
     let verifier = Verifier::judge("judge".to_owned(), handle, judge).with_metrics(Arc::clone(&metrics));
     Rig { verifier, metrics, _thread: thread }
 }
@@ -133,6 +136,58 @@ async fn a_judge_of_prefixes_is_asked_once_a_step_and_scores_do_not_depend_on_wh
     }
     assert_eq!((by_steps.scores(), sum), (&whole[..], tokens), "bit for bit");
     assert_eq!(rig.verifier.aggregate(), Aggregate::Last);
+}
+
+/// A solution of twelve steps.
+fn long() -> String {
+    let steps: Vec<String> = (1..13).map(|i| format!("{i} + {i} = {}", 2 * i)).collect();
+    steps.join("\n\n")
+}
+
+#[tokio::test]
+async fn questions_about_many_steps_are_asked_at_once_and_compute_what_they_share_once() {
+    let rig = rig(general());
+    let (tokens, scores) = scored(&mut opened(&rig).await, &long(), true).await;
+    let engine = &rig.metrics.engine;
+    assert_eq!(scores.len(), 12);
+    assert!(engine.steps.get() < 6, "{} steps of the engine", engine.steps.get());
+    let computed = engine.computed.get() + engine.copied.get();
+    assert!(2 * computed < u64::from(tokens), "{computed} of {tokens}");
+    assert_eq!(rig.metrics.verifier_tokens.get(), u64::from(tokens), "all that was asked is paid");
+}
+
+#[tokio::test]
+async fn questions_that_do_not_fit_at_once_take_turns_and_score_the_same() {
+    let expected = scored(&mut opened(&rig(general())).await, &long(), true).await;
+    let (tokenizer, template) = parts();
+    let judge = Judge::new(general(), Arc::clone(&tokenizer), template).expect("fits");
+    let most = usize::try_from(expected.0).expect("small") / 6;
+    let tight = built(judge, tokenizer, most);
+    assert_eq!(scored(&mut opened(&tight).await, &long(), true).await, expected, "bit for bit");
+    assert!(tight.metrics.engine.preempted.get() > 0, "the pool was meant to be too small");
+}
+
+#[tokio::test]
+async fn questions_that_share_no_beginning_are_asked_apart() {
+    // "T" and the verdict's "he" are one token where nothing stands between them.
+    let bare = || {
+        let (tokenizer, _) = parts();
+        let template = ChatTemplate::new("{{ messages[0]['content'] }}", TemplateTokens::default());
+        let (prompt, verdict) = ("{solution}".to_owned(), "he".to_owned());
+        let config = JudgeConfig { prompt, verdict, ..general() };
+        built(
+            Judge::new(config, Arc::clone(&tokenizer), template.expect("Jinja")).expect("fits"),
+            tokenizer,
+            512,
+        )
+    };
+    let (text, rig) = ("T\n\n3 + 4 = 7\n\nso 7", bare());
+    let whole = scored(&mut opened(&rig).await, text, true).await;
+    let (mut by_steps, mut sum) = (opened(&rig).await, 0);
+    for end in [3, 14, text.len()] {
+        sum += scored(&mut by_steps, &text[..end], end == text.len()).await.0;
+    }
+    assert_eq!((sum, by_steps.scores()), (whole.0, &whole.1[..]), "bit for bit");
 }
 
 #[tokio::test]
