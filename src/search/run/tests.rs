@@ -12,9 +12,13 @@ use crate::search::conformance::{budget, modes};
 use crate::search::event::{Finish, Finished, Progress, StopReason};
 use crate::verify::{Aggregate, Judge};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+mod grader;
 
 /// An engine and what it reveals.
 struct Fixture {
@@ -660,17 +664,26 @@ fn chance(key: u64) -> Vec<String> {
     (1..=length).map(|i| SAYS[(rng::derive(key, i) % 8) as usize].to_owned()).collect()
 }
 
-proptest! {
+/// How many forks lie between the prompt and the deepest branch that has scores.
+fn scored_depth(done: &Finished) -> usize {
+    let scored = done.tree.iter().filter(|(_, node)| !node.scores.is_empty());
+    scored.map(|(id, _)| done.tree.ancestors(id).count() + 1).max().unwrap_or(0)
+}
+
+#[test]
+fn no_request_exceeds_a_budget_or_leaves_a_branch() {
     // PROPTEST_CASES sets how many; each case is a request in every mode.
-    #[test]
-    fn no_request_exceeds_a_budget_or_leaves_a_branch(
-        modes in modes(),
-        budget in budget(),
-        (live, n, salt) in (1usize..40, 1usize..4, any::<u64>()),
-        marked in any::<bool>(),
-    ) {
+    let config = ProptestConfig::with_source_file(file!());
+    let cases = config.cases;
+    let asks = (modes(), budget(), (1usize..40, 1usize..4, any::<u64>()), any::<bool>());
+    let deepest = Cell::new(0);
+    let whole = TestRunner::new(config).run(&asks, |(modes, budget, (live, n, salt), marked)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let fixture = saying(move |key| chance(rng::derive(key, salt)));
+        let (_grader, grades) = grader::start();
+        let Fixture { runner, metrics, live: alive, _thread } =
+            saying(move |key| chance(rng::derive(key, salt)));
+        let runner = Runner::new(runner.engine().clone(), Some(judge(&grades)), Arc::clone(&metrics));
+        let fixture = Fixture { runner, metrics, live: alive, _thread };
         for mode in modes {
             let asked = Plan {
                 choices: vec![budget; n],
@@ -678,6 +691,7 @@ proptest! {
                 seed: salt,
                 positions: 20 + budget.tokens.min(budget.branch_tokens) as usize,
                 marker: marked.then(|| marker(true)),
+                messages: vec![Message { role: "user", content: "3 + 4?".to_owned() }].into(),
                 ..plan(mode, budget.tokens, n)
             };
             // The counts are compared, and nothing may be left.
@@ -689,7 +703,13 @@ proptest! {
                 let complete = done.report.candidates.iter().any(|c| c.selected && c.complete);
                 prop_assert_eq!(done.finish == Finish::Stop, complete);
                 prop_assert_eq!(done.report.candidates.iter().filter(|c| c.selected).count(), 1);
+                prop_assert_ne!(done.report.stop_reason, StopReason::VerifierFault, "{:?}", mode);
+                deepest.set(deepest.get().max(scored_depth(done)));
             }
         }
-    }
+        Ok(())
+    });
+    whole.unwrap_or_else(|error| panic!("{error}"));
+    // A few cases may all be small ones.
+    assert!(cases < 16 || deepest.get() >= 2, "no search went on from scored steps: {}", deepest.get());
 }
