@@ -181,9 +181,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_a_fault(text in "\\PC{0,40}") {
-            let _ = parse(&text);
-            let _ = parse(&format!("a={text}"));
+        fn a_text_is_an_arm_as_it_says_or_is_refused_for_what_it_says(text in "\\PC{0,40}") {
+            for text in [text.clone(), format!("a={text}"), format!("{text}={{}}")] {
+                let label = text.split_once('=').map_or("", |(label, _)| label);
+                match parse(&text) {
+                    Ok(arm) => {
+                        prop_assert_eq!(&arm.label, label);
+                        prop_assert!(arm.fields.is_object());
+                    }
+                    Err(error) => {
+                        let form = error.contains("give a label and a JSON object");
+                        let bad_label = error.contains(&format!("'{label}' is no label"));
+                        let ours = OURS.iter().any(|field| error.contains(&format!("'{field}' is set")));
+                        prop_assert!(form || bad_label || ours, "{}: {}", text, error);
+                    }
+                }
+            }
         }
     }
 

@@ -130,7 +130,8 @@ fn heads_that_lie_are_refused_before_anything_is_allocated() {
 }
 
 proptest! {
-    /// Whatever a damaged head says, it is refused or read, and nothing panics.
+    /// Whatever a damaged head says, it is refused in words about the file, or all
+    /// of its tensors are there; a shape that it lacks is refused by key or tensor.
     #[test]
     fn damaged_heads_are_refused_or_read(
         flips in prop::collection::vec((0usize..300, any::<u8>()), 1..6),
@@ -150,8 +151,19 @@ proptest! {
             }
         }
         bytes.truncate(keep);
-        if let Ok(gguf) = opened(&bytes) {
-            drop(gguf.shape());
+        match opened(&bytes) {
+            Ok(gguf) => {
+                let length = bytes.len() as u64;
+                prop_assert!(gguf.tensors.iter().all(|tensor| tensor.place.1 + gguf.data <= length));
+                let error = gguf.shape().expect_err("most keys are missing").to_string();
+                let named = ["general.architecture", "llama.", "token_embd.weight"];
+                prop_assert!(named.iter().any(|name| error.contains(name)), "{}", error);
+            }
+            Err(error) => {
+                let what = ["GGUF", "version", "endian", "head", "alignment", "parts", "cut off"];
+                let error = error.to_string();
+                prop_assert!(error.starts_with("the file ") && what.iter().any(|what| error.contains(what)), "{}", error);
+            }
         }
     }
 }
