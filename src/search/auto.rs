@@ -95,6 +95,14 @@ impl Strategy for AutoSearch {
                 self.stage = Stage::Enough(grove);
                 return works;
             }
+            // Of equal trajectories one has a vote, as in the search.
+            let complete: Vec<Index> = grove.all(State::Complete).collect();
+            for (place, &index) in complete.iter().enumerate() {
+                let ids = &grove.twig(index).ids;
+                if complete[..place].iter().any(|&before| grove.twig(before).ids == *ids) {
+                    grove.merge(index);
+                }
+            }
             // What was cut stays alive: the search may have to complete it.
             self.stage = Stage::Search(Box::new(BeamSearch::over(grove, self.auto.beam)));
         }

@@ -102,6 +102,24 @@ fn else_a_beam_goes_on_and_the_probe_votes_in_it() {
 }
 
 #[test]
+fn of_equal_chains_one_has_a_vote_beside_the_beams() {
+    // What a probe says twice is as likely as it says; a search merges it too.
+    let said = |ids: &[u32], score, answer| match chain(score, answer) {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { ids: ids.to_vec(), ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    };
+    for (other, chosen) in [([1, 2], 3), ([1, 3], 1)] {
+        let probe = [said(&[1, 2], 0.4, "4"), said(&other, 0.4, "4"), said(&[5], 0.5, "5")];
+        let (mut search, next) = after(settings(), probe);
+        for work in &next {
+            search.tell(work.id, said(&[9], 0.0, "6"));
+        }
+        while !search.ask(100).is_empty() {}
+        assert_eq!(search.answer().map(|answer| answer.node), Some(NodeId(chosen)));
+    }
+}
+
+#[test]
 fn without_a_verifier_agreement_alone_decides() {
     let beam = Beam { scoring: Scoring::Rollouts(2), ..settings().beam };
     let auto = Auto { beam, ..settings() };
