@@ -1,7 +1,9 @@
 //! How a model is prompted and what its efforts mean, in three layers: general
 //! settings, the model's own `espalier.toml` over them, and the server's file
-//! over both, key by key.
+//! over both, key by key. A row of the effort table that gets another mode keeps
+//! of the row below what every mode has, and nothing of what the mode had.
 
+use crate::plan::TERM_KEYS;
 use crate::{plan, prompt, verify};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -80,11 +82,30 @@ impl ModelConfig {
     }
 }
 
-/// Puts `over` over `base`, key by key.
+/// Puts `over` over `base`, key by key. Parameters mean something in their mode
+/// alone: where a row gets another one, only what every mode has stays.
 pub(super) fn overlay(base: &mut Table, over: &Table) {
+    for (effort, row) in rows(over) {
+        let below = base.get_mut("plan").and_then(|plan| plan.get_mut("efforts")?.get_mut(effort));
+        if let (Some(mode), Some(Value::Table(below))) = (row.get("mode"), below)
+            && below.get("mode") != Some(mode)
+        {
+            below.retain(|key, _| TERM_KEYS.contains(&key));
+        }
+    }
+    merge(base, over);
+}
+
+/// The rows of a layer's effort table.
+fn rows(layer: &Table) -> impl Iterator<Item = (&str, &Value)> {
+    let efforts = layer.get("plan").and_then(|plan| plan.get("efforts")?.as_table());
+    efforts.into_iter().flatten().map(|(effort, row)| (effort.as_str(), row))
+}
+
+fn merge(base: &mut Table, over: &Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => overlay(base, over),
+            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
             _ => drop(base.insert(key.clone(), value.clone())),
         }
     }

@@ -2,11 +2,13 @@
 
 use super::file::{File, JUDGE, PLAN, PROMPT, known_keys, row};
 use super::*;
+use crate::plan::{self, Effort, Parameter};
 use clap::CommandFactory;
 use std::collections::BTreeSet;
 use toml::Value;
 
 const GENERAL: &str = include_str!("general.toml");
+const SEEDLING: &str = include_str!("../../models/seedling/policy/espalier.toml");
 
 /// A value that is not the default, as a flag and as a file spell it.
 fn sample(setting: &Setting) -> (String, Value) {
@@ -359,6 +361,48 @@ fn a_models_settings_are_layered_key_by_key() {
     let none = table("[prompt]\nanswer_marker = \"\"");
     let config = ModelConfig::layered(&[&thinking, &none]).expect("valid");
     assert_eq!(config.prompt.answer_marker, None, "an empty marker takes one away");
+}
+
+#[test]
+fn a_row_that_gets_another_mode_keeps_what_every_mode_has() {
+    let own: Table = toml::from_str(SEEDLING).expect("TOML");
+    let over = |text: &str| {
+        let over: Table = toml::from_str(text).expect("TOML");
+        ModelConfig::layered(&[&general(""), &own, &over]).expect("valid").plan.row(Effort::High).clone()
+    };
+    let beam = over("");
+    assert_eq!(beam.terms.settings.get(Parameter::VoteLikelihood), Some(plan::Setting::Number(0.5)));
+    assert_eq!(beam.terms.settings.get(Parameter::Wave), None, "the general row's is a vote's");
+    let vote = over("[plan.efforts]\nhigh = { mode = \"self_consistency\", branches = 9 }");
+    assert_eq!(
+        (vote.mode.name(), vote.terms.budget, vote.terms.temperature),
+        ("self_consistency", 65536, Some(0.8))
+    );
+    let set: Vec<_> = vote.terms.settings.iter().collect();
+    assert_eq!(set, [(Parameter::Branches, plan::Setting::Count(9))], "nothing of the beam's");
+    let wide = over("[plan.efforts]\nhigh = { mode = \"beam\", width = 9 }");
+    let (width, rest) = (wide.terms.settings.count(Parameter::Width), wide.terms.settings.iter().count());
+    assert_eq!((width, rest), (9, beam.terms.settings.iter().count()), "the same mode, named again");
+    assert_eq!(over("[plan.efforts.high]\nbudget = 9").terms.settings, beam.terms.settings);
+}
+
+#[test]
+fn a_row_is_printed_with_what_its_mode_has() {
+    let own: Table = toml::from_str(SEEDLING).expect("TOML");
+    let settings = resolved(&Given::default(), &Environment::default(), "").expect("valid");
+    let printed = |sections: Vec<Table>| {
+        let layers =
+            ModelLayers { name: "m".to_owned(), general: general(""), own: Some(own.clone()), sections };
+        let mut page = Vec::new();
+        print(&settings, &Ok(layers), &mut page).expect("written");
+        let page: Table = toml::from_str(std::str::from_utf8(&page).expect("text")).expect("TOML");
+        page["models"]["m"]["plan"]["efforts"].clone()
+    };
+    assert_eq!(printed(Vec::new()), own["plan"]["efforts"], "nothing of the general rows'");
+    let over = toml::from_str("[plan.efforts]\nhigh = { mode = \"self_consistency\" }").expect("TOML");
+    let high =
+        toml::from_str("mode = \"self_consistency\"\ntemperature = 0.8\nbudget = 65536").expect("TOML");
+    assert_eq!(printed(vec![over])["high"], Value::Table(high));
 }
 
 #[test]
