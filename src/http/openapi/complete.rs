@@ -6,7 +6,7 @@
 //! examples are a recording of the bundled model, and a test checks each
 //! against its schema.
 
-use crate::plan::{Effort, Kind, ModeName, PARAMETERS};
+use crate::plan::{Effort, Kind, ModeName, PARAMETERS, Setting};
 use crate::search::event::{BranchState, StopReason};
 use serde_json::{Map, Value, json};
 
@@ -83,6 +83,19 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     ]
 }
 
+/// What the description of a parameter with a default ends with, before the value.
+const DEFAULT: &str = "Where neither the request nor the model's table names it: ";
+
+/// A value as descriptions show it.
+fn shown(value: Setting) -> String {
+    match value {
+        Setting::Count(count) => count.to_string(),
+        Setting::Number(number) => number.to_string(),
+        Setting::Choice(word) => format!("`{word}`"),
+        Setting::Flag(flag) => flag.to_string(),
+    }
+}
+
 /// The parameters of the modes, in the request and in the report.
 fn parameters(document: &mut Value) {
     for spec in &PARAMETERS {
@@ -93,7 +106,9 @@ fn parameters(document: &mut Value) {
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Flag => json!({"type": "boolean"}),
         };
-        schema["description"] = json!(format!("Of {}. {}", modes.join(", "), spec.doc));
+        // It is no `default` of the schema: a row of the model's table comes before it.
+        let default = spec.default.map(|value| format!(" {DEFAULT}{}.", shown(value))).unwrap_or_default();
+        schema["description"] = json!(format!("Of {}. {}{default}", modes.join(", "), spec.doc));
         document["components"]["schemas"]["Parameters"]["properties"][spec.name] = schema.clone();
         // A request may leave it to the effort's row by null.
         schema["type"] = json!([schema["type"], "null"]);
@@ -208,6 +223,35 @@ mod tests {
             let property = &schemas[schema]["properties"][field];
             assert!(property["description"].is_string(), "{schema}.{field}");
             assert_eq!(property["enum"][0], values[0], "{schema}.{field}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_says_what_it_is_where_nobody_names_it() {
+        let schemas = &crate::http::document()["components"]["schemas"];
+        for (name, default) in [
+            ("branches", Some("16")),
+            ("stop_confidence", Some("0.95")),
+            ("stop", Some("`posterior`")),
+            ("weighted", Some("true")),
+            ("aggregate", None),
+        ] {
+            for schema in ["ReasoningRequest", "Parameters"] {
+                let said = schemas[schema]["properties"][name]["description"].as_str().expect(name);
+                let named = said.split_once(DEFAULT).map(|(_, value)| value);
+                assert_eq!(named, default.map(|value| format!("{value}.")).as_deref(), "{said}");
+                // The page reads the modes from here.
+                assert!(said.starts_with("Of "), "{said}");
+            }
+        }
+        for spec in PARAMETERS {
+            let said = schemas["ReasoningRequest"]["properties"][spec.name]["description"].as_str();
+            assert_eq!(
+                said.map(|said| said.contains(DEFAULT)),
+                Some(spec.default.is_some()),
+                "{}",
+                spec.name
+            );
         }
     }
 
