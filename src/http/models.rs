@@ -26,7 +26,10 @@ impl From<&ModelCard> for Model {
     path = "/v1/models",
     tag = "models",
     operation_id = "listModels",
-    responses((status = 200, body = ModelList), (status = 503, body = ErrorBody))
+    responses(
+        (status = 200, body = ModelList),
+        (status = 503, description = "The model is loading", body = ErrorBody)
+    )
 )]
 pub(super) fn list(State(state): State<AppState>) -> Ready<Result<Json<ModelList>, ApiError>> {
     let list = |model| Json(ModelList { object: "list", data: vec![Model::from(model)] });
@@ -43,7 +46,7 @@ pub(super) fn list(State(state): State<AppState>) -> Ready<Result<Json<ModelList
     responses(
         (status = 200, body = Model),
         (status = 404, body = ErrorBody),
-        (status = 503, body = ErrorBody)
+        (status = 503, description = "The model is loading", body = ErrorBody)
     )
 )]
 pub(super) fn one(

@@ -10,12 +10,20 @@ use axum::response::{IntoResponse, Response};
 use std::future::{Ready, ready};
 
 /// Whether the server should be left running: it is loading its model, or its
-/// engine thread is alive and gets on with its work.
+/// engines are alive and get on with their work, be it the last before it stops.
 #[utoipa::path(
     get,
     path = "/health",
     tag = "operation",
-    responses((status = 200, description = "Alive"), (status = 503, body = ErrorBody))
+    responses(
+        (status = 200, description = "Alive"),
+        (
+            status = 503,
+            description = "An engine has died, or has had work for too long without finishing any; the reward \
+                           model's engine counts too",
+            body = ErrorBody
+        )
+    )
 )]
 pub(super) fn health(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
     ready(match state.health() {
@@ -25,13 +33,21 @@ pub(super) fn health(State(state): State<AppState>) -> Ready<Result<StatusCode, 
     })
 }
 
-/// Whether requests should be sent here: the model is loaded, the engine's last
-/// step succeeded, and the server is not going down.
+/// Whether requests should be sent here: the model is loaded, the engines' last
+/// steps succeeded, and the server is not going down.
 #[utoipa::path(
     get,
     path = "/ready",
     tag = "operation",
-    responses((status = 200, description = "Ready"), (status = 503, body = ErrorBody))
+    responses(
+        (status = 200, description = "Ready"),
+        (
+            status = 503,
+            description = "The model is loading, the server is stopping, an engine's last step failed, or \
+                           `/health` is 503 too",
+            body = ErrorBody
+        )
+    )
 )]
 pub(super) fn readiness(State(state): State<AppState>) -> Ready<Result<StatusCode, ApiError>> {
     let answer = || {

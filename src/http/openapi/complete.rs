@@ -270,6 +270,33 @@ mod tests {
     }
 
     #[test]
+    fn a_503_says_what_it_means_at_its_path() {
+        let paths = &crate::http::document()["paths"];
+        let meaning = |path: &str, method: &str| {
+            paths[path][method]["responses"]["503"]["description"].as_str().expect(path)
+        };
+        let (health, ready) = (meaning("/health", "get"), meaning("/ready", "get"));
+        // Loading and stopping are no reason to start the server anew.
+        assert!(
+            health.contains("An engine has died") && health.contains("the reward model's engine"),
+            "{health}"
+        );
+        assert!(!health.contains("loading") && !health.contains("stopping"), "{health}");
+        assert!(
+            ready.contains("loading") && ready.contains("stopping") && ready.contains("step failed"),
+            "{ready}"
+        );
+        for path in ["/v1/models", "/v1/models/{id}"] {
+            assert_eq!(
+                meaning(path, "get"),
+                "The model is loading",
+                "it is listed whatever becomes of its engine"
+            );
+        }
+        assert!(meaning("/v1/chat/completions", "post").contains("its engine has failed"));
+    }
+
+    #[test]
     fn the_recording_is_json_and_has_every_status() {
         let examples: Value = serde_json::from_str(EXAMPLES).expect("JSON");
         let chat = crate::http::document().pointer(CHAT).expect("the operation");
