@@ -22,7 +22,8 @@ use utoipa::OpenApi;
         description = "An OpenAI-compatible inference server that runs each request as a tree of branches \
                        inside an exact budget. Errors have OpenAI's shape. Extensions to OpenAI's API: the \
                        request's `reasoning` object and `stream_options.include_search`; the response's \
-                       `search` report, `reasoning_content` and `reasoning`; the header `x-ignored-params`."
+                       `search` report, `reasoning_content` and `reasoning`; the header `x-ignored-params`. \
+                       No authentication: put it behind a gateway."
     ),
     tags(
         (name = "chat", description = "Answers"),

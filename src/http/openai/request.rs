@@ -48,8 +48,8 @@ pub struct ChatRequest {
     /// if absent; our extension, as in vLLM.
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
-    /// Equal seeds give equal answers, whatever else the server does. Absent means that one is drawn, and
-    /// reported as `search.seed`.
+    /// Equal requests with equal seeds give equal answers, unless a clock, a shutdown or a fault ended the
+    /// search. Absent means that one is drawn, and reported as `search.seed`.
     #[schema(examples(1))]
     pub seed: Option<i64>,
     /// A string, or up to four, any of which ends the answer.
@@ -259,8 +259,9 @@ pub struct BudgetRequest {
     /// Branches made.
     #[schema(minimum = 1)]
     pub branches: Option<u64>,
-    /// Tokens put through the verifier, its own prompt included; never exceeded by one. When they are spent, the
-    /// search ends with the best that it has.
+    /// Tokens put through the verifier, its own prompt included; never exceeded by one for a reward model of this
+    /// server; for another server's an estimate by bytes. When they are spent, the search ends with the best that
+    /// it has.
     #[schema(minimum = 0)]
     pub verifier_tokens: Option<u64>,
 }

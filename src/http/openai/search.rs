@@ -118,8 +118,8 @@ pub struct SearchReport {
     /// when nothing was shared.
     #[schema(required)]
     pub sharing_ratio: Option<f64>,
-    /// The request's seed: sent again, it gives the same answer. An absent one was drawn from 53 bits, which
-    /// every client's numbers hold.
+    /// The request's seed: sent again with the same request, it gives the same answer, unless a clock, a shutdown
+    /// or a fault ended the search. An absent one was drawn from 53 bits, which every client's numbers hold.
     pub seed: i64,
     /// Why it stopped: `completed` (the mode had done all that it does), `budget_tokens`,
     /// `budget_branches`, `budget_verifier_tokens`, `deadline`, `context` (it was full), `shutdown`,
