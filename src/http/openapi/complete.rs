@@ -3,8 +3,8 @@
 //!
 //! It works on the finished JSON, so that a response which a handler adds gets
 //! its headers, its meaning and its examples without being named here. The
-//! examples are a recording of the bundled model, and a test checks each
-//! against its schema.
+//! examples are a recording of the bundled model; `tests/sdk/test_document.py`
+//! checks each against its schema, tells a stale one, and makes it anew.
 
 use crate::plan::{Effort, Kind, ModeName, PARAMETERS, Setting};
 use crate::search::event::{BranchState, StopReason};
