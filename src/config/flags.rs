@@ -2,7 +2,7 @@
 //!
 //! clap only collects texts here: defaults, variables and the file come in
 //! later, and a flag that was not given must be told from one that was. `--help`
-//! names each flag's variable and default.
+//! names each flag's variable and default, under the section of its key.
 
 use super::settings::{SETTINGS, Setting};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -43,10 +43,24 @@ impl Given {
 fn argument(setting: &Setting) -> Arg {
     let default = setting.default.unwrap_or(setting.absent);
     let help = format!("{} [env: {}] [default: {default}]", setting.help, setting.variable());
-    let argument = Arg::new(setting.flag).long(setting.flag).value_name(setting.value).help(help);
+    let argument = Arg::new(setting.flag)
+        .long(setting.flag)
+        .value_name(setting.value)
+        .help(help)
+        .help_heading(heading(setting.section));
     match setting.kind {
         super::settings::Kind::Names => argument.action(ArgAction::Append).num_args(1..),
         _ => argument.action(ArgAction::Set),
+    }
+}
+
+/// What `--help` puts above the flags of a section.
+fn heading(section: &str) -> &'static str {
+    match section {
+        "server" => "Server",
+        "model" => "Model",
+        "engine" => "Engine",
+        _ => "Log",
     }
 }
 

@@ -88,20 +88,21 @@ pub struct ServeArgs {
     pub port: u16,
     /// Largest request body, in bytes.
     pub body_limit: usize,
-    /// Requests in flight at once, at most.
+    /// Chat requests in flight at once, at most.
     pub max_concurrency: usize,
-    /// Requests that may wait beyond those in flight.
+    /// Chat requests that may wait beyond those in flight.
     pub max_queue: usize,
     /// Longest that a request may run, in seconds.
     pub request_timeout: u64,
-    /// Longest that a request's head and body may take to arrive, in seconds.
+    /// Longest that a request's head, and then its body, may take to arrive, in
+    /// seconds.
     pub header_timeout: u64,
     /// Silence on a stream, in seconds, after which a comment keeps it open.
     pub keep_alive: u64,
     /// How long requests may go on after a signal to stop, in seconds.
     pub shutdown_timeout: u64,
-    /// How long the engine may work on one step, in seconds, before it counts
-    /// as stuck.
+    /// How long an engine may have work without finishing any, in seconds,
+    /// before it counts as stuck.
     pub stuck_timeout: u64,
     /// Shape of log lines.
     pub log_format: LogFormat,
@@ -146,7 +147,8 @@ pub struct ModelArgs {
     /// A bundled name, a directory, a GGUF file, or a Hugging Face id.
     #[serde(rename = "model")]
     pub name: String,
-    /// Branch, tag or commit of a Hugging Face model.
+    /// Branch, tag or commit of a Hugging Face model; that of the process
+    /// reward model is `main`.
     pub revision: String,
     /// Names in requests, the reported one first; empty for the model's own.
     #[serde(default)]

@@ -99,7 +99,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Number(1, 1 << 20),
         default: Some("256"),
         absent: "",
-        help: "Requests in flight at once, at most",
+        help: "Chat requests in flight at once, at most",
     },
     Setting {
         flag: "max-queue",
@@ -109,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Number(0, 1 << 20),
         default: Some("256"),
         absent: "",
-        help: "Requests that may wait beyond those in flight; more are refused with 429",
+        help: "Chat requests that may wait beyond those in flight; more are refused with 429",
     },
     Setting {
         flag: "request-timeout",
@@ -129,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Number(1, DAY),
         default: Some("30"),
         absent: "",
-        help: "Longest that a request's head and body may take to arrive, in seconds",
+        help: "Longest that a request's head, and then its body, may take to arrive, in seconds; then 408",
     },
     Setting {
         flag: "keep-alive",
@@ -159,7 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Number(1, DAY),
         default: Some("120"),
         absent: "",
-        help: "How long the engine may work on one step, in seconds, before /health calls it stuck",
+        help: "How long an engine may have work without finishing any, in seconds, before /health is 503",
     },
     Setting {
         flag: "model",
@@ -180,7 +180,8 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: Some("main"),
         absent: "",
-        help: "Branch, tag or commit of a Hugging Face model",
+        help: "Branch, tag or commit of the Hugging Face model that --model names; one that --prm names is \
+               taken from its branch main",
     },
     Setting {
         flag: "served-model-name",

@@ -62,6 +62,26 @@ fn every_command_is_consistent_and_says_what_it_does() {
 }
 
 #[test]
+fn the_flags_of_a_setting_stand_under_its_section() {
+    let mut command = Cli::command();
+    for name in ["serve", "config", "eval", "healthcheck"] {
+        let command = command.find_subcommand_mut(name).expect(name);
+        let mut headings = BTreeSet::new();
+        for argument in command.get_arguments() {
+            let setting = SETTINGS.iter().find(|setting| setting.flag == argument.get_id().as_str());
+            let heading = argument.get_help_heading().map(str::to_lowercase);
+            assert_eq!(heading.as_deref(), setting.map(|setting| setting.section), "{}", argument.get_id());
+            headings.extend(heading);
+        }
+        let page = command.render_help().to_string();
+        assert!(!headings.is_empty() && page.contains("--config"), "{page}");
+        for heading in headings {
+            assert!(page.to_lowercase().contains(&format!("\n{heading}:\n")), "{heading} {page}");
+        }
+    }
+}
+
+#[test]
 fn the_table_of_settings_is_consistent_and_its_defaults_are_within_bounds() {
     let mut names = BTreeSet::new();
     for setting in SETTINGS {
