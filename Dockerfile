@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # A server on 0.0.0.0:8080 as user 65532, with no shell and nothing to install:
-#   docker build -t espalier .
+#   docker build -t espalier --build-arg REVISION=$(git rev-parse HEAD) .
 #   docker run -p 8080:8080 -v models:/models espalier
 # Settings are flags behind `serve`, or variables ESPALIER_*. Models of the
 # Hugging Face hub are kept in /models; the root file system may be read-only.
@@ -17,11 +17,13 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && rm -r src
 COPY models models
 COPY src src
+# What /version names; below the dependencies, which it would build anew.
+ARG REVISION
 # The stand-ins are newer than the sources that were copied; touching makes
 # cargo look again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     touch src/lib.rs src/main.rs \
-    && cargo build --locked --release --bin espalier \
+    && ESPALIER_GIT="${REVISION}" cargo build --locked --release --bin espalier \
     && strip target/release/espalier \
     && install -d /image/models \
     && install -D target/release/espalier /image/usr/local/bin/espalier

@@ -25,5 +25,21 @@ pub(super) struct VersionBody {
     responses((status = 200, description = "The version", body = VersionBody))
 )]
 pub(super) fn version() -> Ready<Json<VersionBody>> {
-    ready(Json(VersionBody { version: env!("CARGO_PKG_VERSION"), git: option_env!("ESPALIER_GIT") }))
+    ready(Json(VersionBody { version: env!("CARGO_PKG_VERSION"), git: commit(option_env!("ESPALIER_GIT")) }))
+}
+
+/// A variable that is there and empty, as where an image is built without its
+/// argument, names nothing.
+fn commit(named: Option<&'static str>) -> Option<&'static str> {
+    named.filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_name_is_no_commit() {
+        assert_eq!([None, Some(""), Some("1f2e")].map(commit), [None, None, Some("1f2e")]);
+    }
 }

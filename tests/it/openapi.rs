@@ -78,3 +78,15 @@ async fn the_version_is_the_packages() {
     let server = serve().await;
     assert_eq!(server.get("/version").await.json()["version"], env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn the_version_of_the_image_names_its_commit() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
+    let text = std::fs::read_to_string(path).expect("it is there");
+    // Two builds: of the dependencies, which must not depend on the commit, and of the server.
+    let (dependencies, server) = text.split_once("COPY src src").expect("the second build");
+    let (server, _) = server.split_once("\nFROM ").expect("the image");
+    assert!(!dependencies.contains("\nARG REVISION"), "{dependencies}");
+    assert!(server.contains("\nARG REVISION\n"), "{server}");
+    assert!(server.contains("ESPALIER_GIT=\"${REVISION}\" cargo build "), "{server}");
+}
