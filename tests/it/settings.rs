@@ -3,7 +3,7 @@
 
 use crate::binary::{Binary, Ended};
 use crate::support::{engine, serve_with};
-use espalier::config::{EngineArgs, Environment, Given, ModelArgs, SETTINGS, ServeArgs, Settings};
+use espalier::config::{EngineArgs, Environment, Given, ModelArgs, SETTINGS, ServeArgs, Settings, general};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
@@ -212,7 +212,12 @@ fn the_example_file_holds_every_setting_with_its_default() {
     let own = fs::read_to_string(root().join("models/seedling/policy/espalier.toml")).expect("there");
     let own: toml::Value = toml::from_str(&own).expect("TOML");
     assert_eq!(example.models["seedling"], own, "the example shows what seedling really has");
-    // What it shows behind a `#` is right as well.
+    // What it shows behind a `#` is right as well: the rows of a model without a file,
+    let (_, rows) = text.split_once("\n# [models.\"org/name\".plan.efforts]").expect("the general rows");
+    let rows = rows.lines().skip(1).map_while(|line| line.strip_prefix("# ")).collect::<Vec<_>>();
+    let rows: toml::Table = toml::from_str(&rows.join("\n")).expect("TOML");
+    assert_eq!(toml::Value::from(rows), general("")["plan"]["efforts"]);
+    // and every setting.
     let key = |line: &str| {
         let shown = line.strip_prefix("# ").unwrap_or(line);
         let takes_a_place = shown.starts_with("kv_fraction = ");
