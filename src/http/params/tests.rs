@@ -46,11 +46,15 @@ const UNKNOWN: &str = "unknown_parameter";
 fn scalar_fields() {
     let rows = [
         (json!({"n": 0}), "n", LOW, [">= 1", "0"]),
+        (json!({"n": -1}), "n", LOW, [">= 1", "-1"]),
         (json!({"n": 129}), "n", HIGH, ["<= 128", "129"]),
         (json!({"n": 1.5}), "n", TYPE, ["an integer", "a decimal number"]),
         (json!({"n": "2"}), "n", TYPE, ["an integer", "a string"]),
         (json!({"max_completion_tokens": 0}), "max_completion_tokens", LOW, [">= 1", "0"]),
+        (json!({"max_completion_tokens": -678}), "max_completion_tokens", LOW, [">= 1", "-678"]),
+        (json!({"max_tokens": 0}), "max_tokens", LOW, [">= 1", "0"]),
         (json!({"max_tokens": -678}), "max_tokens", LOW, [">= 1", "-678"]),
+        (json!({"max_tokens": "many"}), "max_tokens", TYPE, ["an integer", "a string"]),
         (
             json!({"max_tokens": 0, "max_completion_tokens": 5}),
             "max_tokens",
@@ -82,6 +86,7 @@ fn scalar_fields() {
         (json!({"repetition_penalty": "x"}), "repetition_penalty", TYPE, ["a decimal number", "a string"]),
         (json!({"presence_penalty": 2.5}), "presence_penalty", "decimal_above_max_value", ["<= 2", "2.5"]),
         (json!({"frequency_penalty": -3}), "frequency_penalty", "decimal_below_min_value", [">= -2", "-3"]),
+        (json!({"frequency_penalty": 3}), "frequency_penalty", "decimal_above_max_value", ["<= 2", "got 3"]),
         (json!({"logit_bias": [1]}), "logit_bias", TYPE, ["an object", "an array"]),
         (json!({"logit_bias": {"x": 1}}), "logit_bias", VALUE, ["'x'", "no token id"]),
         (json!({"logit_bias": {"05": 1}}), "logit_bias", VALUE, ["'05'", "no token id"]),
@@ -96,7 +101,9 @@ fn scalar_fields() {
         ),
         (json!({"logit_bias": {"5": null}}), "logit_bias.5", TYPE, ["a decimal number", "null"]),
         (json!({"seed": 1u64 << 63}), "seed", HIGH, ["<= 9223372036854775807", "9223372036854775808"]),
+        (json!({"seed": 1e30}), "seed", HIGH, ["<= 9223372036854775807", "got 1e+30"]),
         (json!({"seed": -1e30}), "seed", LOW, [">= -9223372036854775808", "-1e"]),
+        (json!({"seed": 1.5}), "seed", TYPE, ["an integer", "a decimal number"]),
         (json!({"seed": true}), "seed", TYPE, ["an integer", "a boolean"]),
         (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs", HIGH, ["<= 20", "21"]),
         (json!({"top_logprobs": -1, "logprobs": true}), "top_logprobs", LOW, [">= 0", "-1"]),
@@ -108,6 +115,7 @@ fn scalar_fields() {
         (json!({"stop": []}), "stop", "empty_array", ["minimum length 1", "'stop'"]),
         (json!({"stop": ["a", ""]}), "stop[1]", "empty_string", ["minimum length 1", "'stop[1]'"]),
         (json!({"stop": ["a", null]}), "stop[1]", TYPE, ["a string", "null"]),
+        (json!({"stop": ["a", 5]}), "stop[1]", TYPE, ["a string", "an integer"]),
         (
             json!({"stop": ["a", "b", "c", "d", "e"]}),
             "stop",
@@ -117,12 +125,19 @@ fn scalar_fields() {
         (json!({"stop": 3}), "stop", TYPE, ["a string or an array of strings", "an integer"]),
         (json!({"stream_options": {}}), "stream_options", VALUE, ["'stream'", "true"]),
         (
+            json!({"stream_options": {"include_usage": true}}),
+            "stream_options",
+            VALUE,
+            ["only allowed", "'stream'"],
+        ),
+        (
             json!({"stream": true, "stream_options": {"include_usage": 1}}),
             "stream_options.include_usage",
             TYPE,
             ["a boolean", "an integer"],
         ),
         (json!({"stream": true, "stream_options": 1}), "stream_options", TYPE, ["an object", "an integer"]),
+        (json!({"stream": true, "stream_options": []}), "stream_options", TYPE, ["an object", "an array"]),
     ];
     for (fields, param, code, said) in rows {
         refuse(&with(fields), param, code, &said);
@@ -218,6 +233,12 @@ fn reasoning() {
         (json!({"reasoning": {"budget": {"tokens": 0}}}), "reasoning.budget.tokens", LOW, [">= 1", "0"]),
         (json!({"reasoning": {"budget": {"branches": 0}}}), "reasoning.budget.branches", LOW, [">= 1", "0"]),
         (
+            json!({"reasoning": {"budget": {"branches": -2}}}),
+            "reasoning.budget.branches",
+            LOW,
+            [">= 1", "-2"],
+        ),
+        (
             json!({"reasoning": {"budget": {"verifier_tokens": -1}}}),
             "reasoning.budget.verifier_tokens",
             LOW,
@@ -228,6 +249,12 @@ fn reasoning() {
             "reasoning.budget.seconds",
             "decimal_below_min_value",
             ["> 0", "got 0"],
+        ),
+        (
+            json!({"reasoning": {"budget": {"seconds": -3}}}),
+            "reasoning.budget.seconds",
+            "decimal_below_min_value",
+            ["> 0", "got -3"],
         ),
         (
             json!({"reasoning_effort": "low", "reasoning": {"effort": "high"}}),
@@ -289,6 +316,23 @@ fn messages() {
     }
     let second = json!([{"role": "user", "content": "hi"}, {"role": "user", "content": [{"type": "text", "text": ""}, {}]}]);
     refuse(&with(json!({"messages": second})), "messages[1].content[1].type", MISSING, &[]);
+    refuse(&with(json!({"messages": []})), "messages", "empty_array", &["minimum length 1", "empty array"]);
+    refuse(&with(json!({"messages": "hi"})), "messages", TYPE, &["an array of objects", "a string"]);
+    refuse(&with(json!({"messages": [7]})), "messages[0]", TYPE, &["an object", "an integer"]);
+    let content = "messages[0].content";
+    refuse(
+        &with(json!({"messages": text(json!(7))})),
+        content,
+        TYPE,
+        &["a string or an array", "an integer"],
+    );
+    let king = json!([{"role": "king", "content": "x"}]);
+    refuse(&with(json!({"messages": king})), "messages[0].role", VALUE, &["'king'", "'assistant'"]);
+    refuse(&with(json!({"messages": null})), "messages", MISSING, &["Missing", "'messages'"]);
+    refuse(&with(json!({"model": null})), "model", MISSING, &["Missing", "'model'"]);
+    let format = json!({"response_format": {"type": "json_object"}});
+    refuse(&with(format), "response_format", UNSERVED, &["response_format", "text"]);
+    refuse(&with(json!({"tools": [{}]})), "tools", UNSERVED, &["tools", "not supported"]);
     refuse(&json!({"model": "m"}), "messages", MISSING, &["'messages'"]);
     refuse(&json!({"messages": []}), "model", MISSING, &["'model'"]);
     refuse(&with(json!({"model": 4})), "model", TYPE, &["a string"]);
