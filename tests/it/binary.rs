@@ -2,9 +2,9 @@
 //! decides and an end that comes with the test.
 
 use crate::support::PATIENCE;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How a process ended.
@@ -18,8 +18,10 @@ pub(crate) struct Ended {
 /// A process that runs until it is dropped.
 pub(crate) struct Binary {
     child: Child,
-    /// Standard output once it is read line by line; closed, it would fail the child.
-    lines: Option<BufReader<ChildStdout>>,
+    /// Standard output and error, until they are read to their ends; closed
+    /// earlier, they would fail the child.
+    out: Option<BufReader<ChildStdout>>,
+    err: Option<BufReader<ChildStderr>>,
 }
 
 impl Drop for Binary {
@@ -38,7 +40,7 @@ impl Binary {
 
     /// The same in another directory.
     pub(crate) fn start_in(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_espalier"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_espalier"))
             .args(arguments)
             .current_dir(directory)
             .env_clear()
@@ -47,7 +49,19 @@ impl Binary {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        Self { child, lines: None }
+        let (out, err) = (child.stdout.take().map(BufReader::new), child.stderr.take().map(BufReader::new));
+        Self { child, out, err }
+    }
+
+    /// Starts `espalier serve`; it warns, unless `arguments` set another level.
+    pub(crate) fn serve(arguments: &[&str]) -> Self {
+        let levels: &[&str] = if arguments.contains(&"--log-level") { &[] } else { &["--log-level", "warn"] };
+        Self::start(&[&["serve"], arguments, levels].concat(), &[])
+    }
+
+    /// On a port of its own, with little memory.
+    pub(crate) fn small(arguments: &[&str]) -> Self {
+        Self::serve(&[&["--port", "0", "--kv-mib", "128", "--threads", "2"], arguments].concat())
     }
 
     /// Runs `espalier` to its end.
@@ -55,10 +69,20 @@ impl Binary {
         Self::start(arguments, variables).end()
     }
 
-    /// Waits for its end.
+    /// Whether it has ended.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Sends it a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(told.expect("kill").success());
+    }
+
+    /// Waits for its end; what it has said since it was read last.
     pub(crate) fn end(mut self) -> Ended {
-        let out = self.child.stdout.take().expect("piped");
-        let err = self.child.stderr.take().expect("piped");
+        let (out, err) = (self.out.take().expect("piped"), self.err.take().expect("piped"));
         // Both are read while it runs, or it could wait for a reader for ever.
         let out = std::thread::spawn(move || whole(out));
         let err = std::thread::spawn(move || whole(err));
@@ -81,10 +105,14 @@ impl Binary {
         url.expect("the last line").trim().trim_end_matches("/v1").to_owned()
     }
 
+    /// The same as an address to connect to.
+    pub(crate) fn address(&mut self) -> String {
+        self.url().trim_start_matches("http://").to_owned()
+    }
+
     /// What it says when it begins, up to the line with its URL.
     pub(crate) fn summary(&mut self) -> String {
-        let out: ChildStdout = self.child.stdout.take().expect("piped");
-        let lines = self.lines.insert(BufReader::new(out));
+        let lines = self.out.as_mut().expect("piped");
         let mut seen = String::new();
         loop {
             let begun = seen.len();
@@ -94,14 +122,12 @@ impl Binary {
                 _ => {}
             }
         }
-        let mut err = String::new();
-        self.child.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
-        panic!("it ended: {seen} {err}");
+        panic!("it ended: {seen} {}", whole(self.err.take().expect("piped")));
     }
 
     /// What it writes to standard error, up to the line with `word`.
     pub(crate) fn log_until(&mut self, word: &str) -> String {
-        let mut lines = BufReader::new(self.child.stderr.take().expect("piped"));
+        let lines = self.err.as_mut().expect("piped");
         let mut seen = String::new();
         loop {
             let begun = seen.len();
@@ -116,13 +142,11 @@ impl Binary {
     /// Ends it by force; what it has written to standard error.
     pub(crate) fn kill(mut self) -> String {
         self.child.kill().expect("it runs");
-        let mut err = String::new();
-        self.child.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
-        err
+        whole(self.err.take().expect("piped"))
     }
 }
 
-fn whole(mut from: impl std::io::Read) -> String {
+fn whole(mut from: impl Read) -> String {
     let mut text = String::new();
     from.read_to_string(&mut text).expect("text");
     text

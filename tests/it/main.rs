@@ -8,6 +8,7 @@ mod binary; // the real binary as a child process
 mod broken; // the real engines, breaking in the middle
 mod browser; // the page, in a Chromium
 mod budget; // token bounds, and the independent counts of what was spent
+mod bytes; // requests as bytes, and what comes back
 mod chat; // what a good request gets, whole and streamed
 mod disconnect; // clients that leave
 mod engine; // the tree engine against transformers, and its promises about sharing
@@ -20,7 +21,6 @@ mod models; // checkpoints that cannot be served, and the binary that refuses th
 mod modes; // every mode and variant on the bundled models
 mod openapi; // the API's document, and the pages for people
 mod operating; // loading, limits, drain, logs and metrics
-mod process; // the real binary, for the modules around
 mod reproducible; // equal seeds, whatever else is going on
 mod sampling; // the sampling fields of requests and of a model's own defaults
 mod sdk; // the official clients of OpenAI against a server

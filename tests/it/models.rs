@@ -1,7 +1,7 @@
 //! Checkpoints that cannot be served, each with a message of its own, and the
 //! binary that refuses them before it opens its port.
 
-use crate::process::Binary;
+use crate::binary::{Binary, Ended};
 use crate::support::serve_model;
 use espalier::app::load;
 use serde_json::{Value, json};
@@ -178,12 +178,11 @@ fn the_binary_refuses_what_it_cannot_serve_in_one_line_and_opens_no_port() {
     ] {
         let mut binary = Binary::serve(&["--model", model, "--port", &port]);
         let mut opened = false;
-        while binary.child.try_wait().expect("a child").is_none() {
+        while !binary.is_over() {
             opened |= TcpStream::connect(free).is_ok();
         }
-        let status = binary.wait();
-        let (out, err) = binary.said();
-        assert_eq!(status.code(), Some(1), "{err}");
+        let Ended { code, out, err } = binary.end();
+        assert_eq!(code, Some(1), "{err}");
         assert!(!opened, "the port was open before the model was refused");
         assert_eq!(out, "");
         assert!(err.starts_with("espalier: ") && err.contains(named), "{err}");
@@ -196,10 +195,8 @@ fn the_binary_refuses_what_it_cannot_serve_in_one_line_and_opens_no_port() {
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let address = taken.local_addr().expect("an address");
-    let mut binary = Binary::serve(&["--port", &address.port().to_string()]);
-    let status = binary.wait();
-    let (_, err) = binary.said();
-    assert_eq!(status.code(), Some(1), "{err}");
+    let Ended { code, err, .. } = Binary::serve(&["--port", &address.port().to_string()]).end();
+    assert_eq!(code, Some(1), "{err}");
     assert!(err.contains(&format!("cannot listen on {address}")) && err.contains("--port"), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");
 }
@@ -219,7 +216,6 @@ fn a_signal_to_stop_ends_it_in_peace() {
 
     let started = Instant::now();
     binary.signal("TERM");
-    let status = binary.wait();
-    assert_eq!(status.code(), Some(0), "a wanted end is no failure");
+    assert_eq!(binary.end().code, Some(0), "a wanted end is no failure");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

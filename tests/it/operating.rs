@@ -1,7 +1,8 @@
 //! What operators rely on, mostly on the real binary: loading, limits, drain,
 //! logs and metrics.
 
-use crate::process::{Binary, chat, exchange, get, rest, sent};
+use crate::binary::{Binary, Ended};
+use crate::bytes::{chat, exchange, get, rest, sent};
 use crate::support::{PATIENCE, PROBLEM, PUZZLE, counter, eventually, serve};
 use espalier::app::{AppError, Server, Stack, find_here, http_config};
 use espalier::config::{EngineArgs, ServeArgs};
@@ -160,9 +161,8 @@ fn a_drain_lets_streams_end_and_then_ends_them_well() {
     }
     let whole = rest(&whole);
     assert!(whole.starts_with("HTTP/1.1 200 ") && whole.contains("\"stop_reason\":\"shutdown\""), "{whole}");
-    let status = binary.wait();
-    let (_, err) = binary.said();
-    assert_eq!(status.code(), Some(0), "{err}");
+    let Ended { code, err, .. } = binary.end();
+    assert_eq!(code, Some(0), "{err}");
     assert!(err.contains("the time is up"), "{err}");
 }
 
@@ -176,7 +176,7 @@ fn a_drain_ends_as_soon_as_nothing_runs() {
     binary.signal("INT");
     let text = head + &rest(&stream);
     assert!(text.contains("data: [DONE]") && text.contains("\"stop_reason\":\"completed\""), "{text}");
-    assert_eq!(binary.wait().code(), Some(0));
+    assert_eq!(binary.end().code, Some(0));
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn a_second_signal_ends_it_at_once_and_not_in_peace() {
         assert!(started.elapsed() < PATIENCE, "it does not drain");
     }
     binary.signal("TERM");
-    assert_eq!(binary.wait().code(), Some(1));
-    let (_, err) = binary.said();
+    let Ended { code, err, .. } = binary.end();
+    assert_eq!(code, Some(1));
     assert!(err.contains("espalier: stopped at once by a second signal"), "{err}");
     assert!(!rest(&stream).contains("[DONE]"));
 }
@@ -288,11 +288,8 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
             binary.address()
         } else {
             // It prints no text for people; the log says where it listens.
-            let mut err = std::io::BufReader::new(binary.child.stderr.take().expect("piped"));
-            let mut line = String::new();
-            std::io::BufRead::read_line(&mut err, &mut line).expect("a line");
-            binary.child.stderr = Some(err.into_inner());
-            let line: Value = serde_json::from_str(&line).expect("JSON");
+            let line = binary.log_until("\"url\"");
+            let line: Value = serde_json::from_str(&line).expect("JSON, and the first line");
             line["url"].as_str().expect("a URL").trim_start_matches("http://").to_owned()
         };
         let started = Instant::now();
@@ -318,8 +315,8 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
         drop(leaving);
         until(&address, "espalier_client_disconnects_total", 1);
         binary.signal("TERM");
-        assert_eq!(binary.wait().code(), Some(0));
-        let (_, log) = binary.said();
+        let Ended { code, err: log, .. } = binary.end();
+        assert_eq!(code, Some(0));
         for secret in SECRETS {
             assert!(!log.contains(secret), "{secret} is in the log: {log}");
         }
@@ -348,9 +345,8 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
 
 #[test]
 fn a_filter_that_is_none_is_one_clear_line() {
-    let mut binary = Binary::small(&["--log-level", "loud"]);
-    assert_eq!(binary.wait().code(), Some(1));
-    let (_, err) = binary.said();
+    let Ended { code, err, .. } = Binary::small(&["--log-level", "loud"]).end();
+    assert_eq!(code, Some(1));
     assert!(err.contains("log-level = 'loud'") && err.lines().count() == 1, "{err}");
 }
 
