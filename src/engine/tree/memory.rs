@@ -196,7 +196,12 @@ impl Forest {
         {
             let range = state.table.len()..state.table.len() + BLOCK;
             let inside = range.clone().any(|p| state.wants_logits(p) && p + 1 < state.tokens.len());
-            let last = matches!(state.job, Some(Job::Logits { .. })) && range.end == state.tokens.len();
+            // A block that is taken whole gets a copy where its last position is
+            // computed again, and for that a branch that may not grow need not have
+            // room: it computes the block.
+            let alone = self.requests.get(&state.request).is_some_and(|of| range.end == of.positions);
+            let again = alone || matches!(state.job, Some(Job::Logits { .. }));
+            let last = again && range.end == state.tokens.len();
             if inside || last {
                 break;
             }

@@ -389,12 +389,15 @@ fn who_came_first_gets_the_memory_and_a_higher_class_comes_first() {
 #[test]
 fn a_request_that_may_not_grow_enters_though_it_fills_the_whole_pool() {
     let mut rig = rig(4);
-    // Not a position more than the pool has, nor one that it could decode.
-    rig.settled(1, Open::new(prompt(1, 4 * BLOCK), 4 * BLOCK, 1));
-    assert_eq!(rig.engine.forest.pool.used(), 4);
-    rig.free(1);
-    rig.run();
-    rig.assert_empty();
+    // Not a position more than the pool has, nor one that it could decode. Whoever
+    // comes after the first finds all of it in the pool.
+    for root in 1..3 {
+        rig.settled(root, Open::new(prompt(1, 4 * BLOCK), 4 * BLOCK, 1));
+        assert_eq!(rig.engine.forest.pool.used(), 4);
+        rig.free(root);
+        rig.run();
+        rig.assert_empty();
+    }
 }
 
 #[test]
