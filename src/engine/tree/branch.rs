@@ -207,7 +207,7 @@ impl BranchState {
 pub(super) struct Look {
     /// Bytes in which no separator begins.
     at: usize,
-    /// Whether something else than white space stands before `at`, or there.
+    /// Whether something else than white space stands before `at`.
     spoken: bool,
 }
 
@@ -217,9 +217,11 @@ impl Look {
     fn step_ended(&mut self, text: &str, separator: &str) -> bool {
         let Some(new) = text.get(self.at..).filter(|_| !separator.is_empty()) else { return false };
         if !self.spoken {
-            let begun = new.trim_start();
-            self.at = text.len() - begun.len();
-            self.spoken = !begun.is_empty();
+            // The first character that is no white space may be the beginning of a
+            // separator, and a step is more than that.
+            let mut begun = new.trim_start().chars();
+            self.spoken = begun.next().is_some();
+            self.at = text.len() - begun.as_str().len();
         }
         let ended = self.spoken && text[self.at..].contains(separator);
         if self.spoken && !ended {
@@ -258,5 +260,14 @@ mod tests {
             assert_eq!(step_ended(text, "\n\n"), ended, "{text:?}");
         }
         assert!(!step_ended("a", ""));
+        // One that is no white space may stand at the beginning of a step.
+        for (text, separator, ended) in [
+            ("|a|", "|", true),
+            (" |a", "|", false),
+            ("### Step 1: ", "###", false),
+            ("\n### Step 1: a\n### Step 2: ", "###", true),
+        ] {
+            assert_eq!(step_ended(text, separator), ended, "{text:?}");
+        }
     }
 }
