@@ -177,6 +177,8 @@ impl Life<'_> {
                 leaf.branch.truncate(len);
                 leaf.tokens.truncate(len);
                 leaf.written = leaf.written.min(len);
+                // What is left of the text is searched again, where strings are asked for.
+                leaf.stopped = false;
                 self.tally.did(Deed::Truncation);
             }
             5 if room > 0 => {

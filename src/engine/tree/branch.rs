@@ -6,6 +6,7 @@ use super::prefix::NodeId;
 use crate::engine::{End, EngineError, Reply, Report, RequestId, Segment, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
 use crate::token::TokenId;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The engine's side of a [`crate::engine::Branch`].
@@ -46,6 +47,23 @@ struct Text {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
     text: String,
+    /// Where the branch's tokens were appended and not generated: they have no
+    /// part in it.
+    silent: Vec<Range<usize>>,
+}
+
+impl Text {
+    /// The text of a branch that has generated nothing.
+    fn new(detokenizer: Detokenizer) -> Self {
+        Self { detokenizer, matcher: StopMatcher::default(), text: String::new(), silent: Vec::new() }
+    }
+
+    /// The text that became complete with this token.
+    fn push(&mut self, id: TokenId) -> String {
+        let text = self.detokenizer.push(id);
+        self.text.push_str(&text);
+        text
+    }
 }
 
 /// What a branch is busy with.
@@ -101,7 +119,6 @@ impl BranchState {
         detokenizer: Detokenizer,
         node: NodeId,
     ) -> Self {
-        let text = Text { detokenizer, matcher: StopMatcher::default(), text: String::new() };
         Self {
             request,
             key: 0,
@@ -115,7 +132,7 @@ impl BranchState {
             job: None,
             fault: None,
             computed_before: 0,
-            text,
+            text: Text::new(detokenizer),
         }
     }
 
@@ -169,9 +186,38 @@ impl BranchState {
     pub(super) fn push(&mut self, id: TokenId, logprob: f32, top: Vec<(TokenId, f32)>) -> Token {
         self.tokens.push(id);
         self.logits = None;
-        let text = self.text.detokenizer.push(id);
-        self.text.text.push_str(&text);
-        Token { id, logprob, top, text }
+        Token { id, logprob, top, text: self.text.push(id) }
+    }
+
+    /// Adds tokens to the branch that are no text of its own.
+    pub(super) fn append(&mut self, tokens: &[TokenId]) {
+        let end = self.tokens.len() + tokens.len();
+        self.text.silent.push(self.tokens.len()..end);
+        self.tokens.extend(tokens);
+        self.logits = None;
+    }
+
+    /// Keeps the first `len` tokens, and of the text what was generated in them,
+    /// which `detokenizer` reads anew: where half a character was cut off, the
+    /// old one's state would be of no use, nor a stop string that was found.
+    pub(super) fn truncate(&mut self, len: usize, detokenizer: Detokenizer) {
+        self.tokens.truncate(len);
+        self.prompt = self.prompt.min(len);
+        self.logits = None;
+        self.computed_before = self.computed_before.min(len);
+        let silent = std::mem::take(&mut self.text.silent);
+        self.text = Text::new(detokenizer);
+        self.text.silent = silent.into_iter().filter(|range| range.start < len).collect();
+        let mut at = self.prompt;
+        for range in self.text.silent.clone().into_iter().chain(std::iter::once(len..len)) {
+            for &id in self.tokens.get(at..range.start).unwrap_or_default() {
+                self.text.push(id);
+            }
+            at = range.end;
+        }
+        if let Some(last) = self.text.silent.last_mut() {
+            last.end = last.end.min(len);
+        }
     }
 
     /// Where the earliest stop string begins in the branch's text, if one came.

@@ -185,8 +185,7 @@ impl<M: Forward> TreeEngine<M> {
         } else if tokens.iter().any(|&token| token as usize >= vocab) {
             state.fault = Some(EngineError::Misuse("a token lies outside the vocabulary"));
         } else if !tokens.is_empty() {
-            state.tokens.extend(tokens);
-            state.logits = None;
+            state.append(tokens);
         }
     }
 
@@ -194,9 +193,7 @@ impl<M: Forward> TreeEngine<M> {
         let Some(state) = self.idle(id) else { return };
         let len = len.max(1);
         if len < state.tokens.len() {
-            state.tokens.truncate(len);
-            state.logits = None;
-            state.computed_before = state.computed_before.min(len);
+            state.truncate(len, detokenizer);
             self.forest.cut(id, len);
         }
     }
@@ -235,3 +232,6 @@ impl Forest {
         self.metrics.blocks_idle.set(self.pool.idle() as i64);
     }
 }
+
+#[cfg(test)]
+mod tests;

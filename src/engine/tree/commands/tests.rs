@@ -1,0 +1,63 @@
+//! What commands leave behind, over the model of [`super::super::tests`].
+
+use super::super::sample::{Ask, Scratch, draw};
+use super::super::tests::{Rig, echo, prompt, rig, segment};
+use crate::engine::tree::kernel::Kernels;
+use crate::engine::{Command, End, Engine, Open, Report, Sampling, Segment, rng};
+use crate::prompt::StopRule;
+use crate::token::TokenId;
+use std::sync::Arc;
+
+/// Puts some tokens on a branch; says how that ended where a stop string applies.
+fn inject(rig: &mut Rig, branch: u64, tokens: &[TokenId], stop: &str) -> End {
+    let stop = Arc::new(StopRule { strings: vec![stop.to_owned()], after: None });
+    decode(rig, branch, Segment { inject: tokens.to_vec(), stop, ..segment(tokens.len() as u32) });
+    rig.heard[&branch].1.clone().expect("over").expect("nothing is wrong")
+}
+
+fn decode(rig: &mut Rig, branch: u64, segment: Segment) {
+    rig.heard.insert(branch, (Vec::new(), None));
+    let report = Report::new(branch, rig.events.clone());
+    rig.engine.apply(Command::Decode { branch, segment, report });
+    rig.run();
+}
+
+#[test]
+fn what_was_cut_off_a_branch_is_not_in_its_text() {
+    let mut rig = rig(20);
+    rig.settled(1, Open::new(prompt(1, 20), 60, 2));
+    rig.fork(1, 2);
+    // The tokens from 6 on are one character each: ! " # $ % & '.
+    assert_eq!(inject(&mut rig, 2, &[6, 7], "\""), End::Stop { cut: 1 });
+    rig.engine.apply(Command::Truncate { branch: 2, len: 21 });
+    assert_eq!(inject(&mut rig, 2, &[8], "\""), End::Length, "its stop string was cut off");
+    rig.engine.apply(Command::Truncate { branch: 2, len: 21 });
+    assert_eq!(inject(&mut rig, 2, &[9], "#$"), End::Length, "half of it was cut off");
+    assert_eq!(inject(&mut rig, 2, &[8], "!$#"), End::Stop { cut: 0 });
+    // What a segment did not put there is no text, whatever is cut.
+    rig.engine.apply(Command::Truncate { branch: 2, len: 22 });
+    rig.engine.apply(Command::Append { branch: 2, tokens: vec![10, 10, 10] });
+    assert_eq!(inject(&mut rig, 2, &[11, 12], "?"), End::Length);
+    rig.engine.apply(Command::Truncate { branch: 2, len: 26 });
+    assert_eq!(inject(&mut rig, 2, &[6], "&!"), End::Stop { cut: 2 });
+    rig.engine.apply(Command::Truncate { branch: 2, len: 23 });
+    rig.engine.apply(Command::Append { branch: 2, tokens: vec![10] });
+    assert_eq!(inject(&mut rig, 2, &[12], "$'"), End::Stop { cut: 1 });
+}
+
+#[test]
+fn what_a_branch_says_in_the_place_of_its_prompt_is_no_prompt() {
+    let sampling = Sampling { presence_penalty: 2.0, ..Sampling::default() };
+    let mut rig = rig(20);
+    rig.settled(1, Open::new(prompt(1, 20), 60, 2));
+    rig.engine.apply(Command::Truncate { branch: 1, len: 8 });
+    decode(&mut rig, 1, Segment { sampling: sampling.clone(), ..segment(12) });
+    let mut tokens = prompt(1, 8).to_vec();
+    for _ in 0..12 {
+        let uniform = rng::uniform(0, tokens.len() as u64);
+        let ask = Ask { sampling: &sampling, tokens: &tokens, prompt: 8, uniform, top: 0 };
+        let drawn = draw(Kernels::detect(), &echo(&tokens), ask, &mut Scratch::default());
+        tokens.push(drawn.expect("finite").id);
+    }
+    assert_eq!(rig.heard[&1].0, tokens[8..]);
+}
