@@ -88,7 +88,9 @@ impl State {
         job.left -= 1;
         let full = job.left == 0;
         let step = job.segment.step.as_deref();
-        let step = step.is_some_and(|separator| self.text[job.begun..].contains(separator));
+        // As of the tree engine, a step is more than its separator.
+        let mut begun = self.text[job.begun..].trim_start().chars();
+        let step = step.is_some_and(|separator| begun.next().is_some() && begun.as_str().contains(separator));
         match self.matcher.find(&job.segment.stop, &self.text) {
             _ if id == eos => self.end(End::Eos),
             Some(cut) => self.end(End::Stop { cut }),
@@ -115,10 +117,14 @@ impl ScriptedEngine {
         let Some(state) = self.branches.get_mut(&id) else {
             return job.report.fail(EngineError::Misuse("the branch is not admitted"));
         };
+        if state.job.is_some() {
+            return job.report.fail(EngineError::Misuse("the branch is busy"));
+        }
         let inject = std::mem::take(&mut job.segment.inject);
+        let room = job.left as usize;
         let counts = &mut self.counts.entry(state.request).or_default().0;
         state.job = Some(job);
-        for id in inject {
+        for id in inject.into_iter().take(room) {
             counts.injected += 1;
             if let Some(job) = &mut state.job {
                 job.left = job.left.saturating_sub(1);
@@ -212,5 +218,69 @@ impl Engine for ScriptedEngine {
         self.counts.remove(&request);
         self.script.live.store(self.branches.len(), Ordering::SeqCst);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Open, Reply, SegmentEvent};
+    use super::*;
+    use crate::engine::Sampling;
+    use crate::prompt::StopRule;
+    use tokio::sync::mpsc;
+
+    /// Decodes on the root of an engine that says some tokens, with each of some
+    /// segments as soon as the one before it was begun; all that is heard of them.
+    fn heard(says: &'static [&str], segments: Vec<Segment>) -> Vec<(u64, SegmentEvent)> {
+        let caps = Caps { context: 100, vocab: 10, eos: vec![2], block: 16, pool_blocks: 10 };
+        let says = Box::new(|_| says.iter().map(|&text| text.to_owned()).collect());
+        let script = Script { caps, says, before_step: Box::new(|_| Ok(())), live: Arc::default() };
+        let mut engine = ScriptedEngine::new(script);
+        let (reply, _) = Reply::new();
+        engine.apply(Command::Open { root: 1, open: Open::new([1].into(), 50, 1), reply });
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        for (work, segment) in (0..).zip(segments) {
+            let report = Report::new(work, events.clone());
+            engine.apply(Command::Decode { branch: 1, segment, report });
+        }
+        while engine.step() == Ok(true) {}
+        std::iter::from_fn(|| inbox.try_recv().ok()).collect()
+    }
+
+    fn segment(inject: &[u32], max_tokens: u32) -> Segment {
+        Segment {
+            inject: inject.to_vec(),
+            max_tokens,
+            sampling: Sampling::default(),
+            stop: Arc::new(StopRule::default()),
+            top_logprobs: 0,
+            step: Some("\n\n".into()),
+        }
+    }
+
+    fn tokens(heard: &[(u64, SegmentEvent)]) -> usize {
+        heard.iter().filter(|(_, event)| matches!(event, SegmentEvent::Token(_))).count()
+    }
+
+    #[test]
+    fn no_more_is_put_on_a_branch_than_its_segment_may_add() {
+        let heard = heard(&["a"], vec![segment(&[5, 6, 7], 2)]);
+        assert_eq!(tokens(&heard), 2);
+        assert_eq!(heard[2].1, SegmentEvent::End { end: End::Length, tail: String::new() });
+    }
+
+    #[test]
+    fn a_separator_alone_is_no_step() {
+        let heard = heard(&["\n\n", "a", "\n\n", "b"], vec![segment(&[], 9)]);
+        assert_eq!(tokens(&heard), 3);
+        assert_eq!(heard[3].1, SegmentEvent::End { end: End::Step, tail: String::new() });
+    }
+
+    #[test]
+    fn a_busy_branch_refuses_another_segment_and_goes_on() {
+        let heard = heard(&["a", "b"], vec![segment(&[], 9), segment(&[], 9)]);
+        assert!(matches!(heard[0], (1, SegmentEvent::Failed(EngineError::Misuse(_)))), "{heard:?}");
+        assert_eq!(tokens(&heard), 3);
+        assert!(heard[1..].iter().all(|(work, _)| *work == 0));
     }
 }
