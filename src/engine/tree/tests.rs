@@ -574,7 +574,7 @@ proptest! {
                 rig.decode(child, 3000);
             }
         }
-        // Until they say different things, branches ask for less than a row each.
+        // Until they say different things they ask for less.
         for _ in 0..20 {
             rig.step().expect("runs");
         }
