@@ -48,8 +48,7 @@ impl<M: Forward> TreeEngine<M> {
             let begin = whole.min(open.prompt.len().div_ceil(BLOCK) + minimum);
             let standing = Standing::newcomer(rank, root);
             let node = forest.index.enter(&open.salt);
-            let need = begin + forest.wanted(standing);
-            if !forest.make_room_for((node, &open.prompt), need, standing) {
+            if !forest.make_room_for((node, &open.prompt), begin, standing) {
                 forest.index.leave(&open.salt);
                 break;
             }
@@ -190,6 +189,7 @@ impl<M: Forward> TreeEngine<M> {
     }
 
     pub(super) fn truncate(&mut self, id: u64, len: usize) {
+        let detokenizer = self.tokenizer.detokenizer();
         let Some(state) = self.idle(id) else { return };
         let len = len.max(1);
         if len < state.tokens.len() {

@@ -1,8 +1,9 @@
 //! Who gets KV blocks when there are not enough: preemption, and reuse of
 //! prefixes.
 //!
-//! Nothing is reserved ahead. A request is admitted when its smallest set of
-//! branches fits; when blocks run out, idle prefixes are given up first and then
+//! Nothing is reserved ahead. A request is admitted when its prompt and a block
+//! for each branch of its smallest set fit beside what those ahead of it are about
+//! to take; when blocks run out, idle prefixes are given up first and then
 //! branches lose their KV, to be computed again later. Branches are totally
 //! ordered by [`Standing`], and one takes blocks only from those behind it. So
 //! the first branch that has work can take the whole pool, which holds at least
@@ -16,7 +17,6 @@ use super::prefix::{Name, NodeId, PrefixIndex};
 use super::store::BLOCK;
 use crate::engine::RequestId;
 use crate::token::TokenId;
-use std::collections::HashSet;
 
 /// How well a branch is protected; the greater gives way to the smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,8 @@ pub(super) struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     /// It has work, or was just admitted, and belongs to the smallest set of
-    /// its request.
+    /// its request: it gives way to the cores of requests that come first, one by
+    /// one, and to nobody's surplus.
     Core,
     /// It has work.
     Surplus,
@@ -56,6 +57,14 @@ impl Standing {
     pub(super) fn is_core(self) -> bool {
         self.need == Need::Core
     }
+}
+
+/// What branches are about to take.
+struct Soon {
+    /// Blocks that will be written.
+    fresh: usize,
+    /// Resident blocks that they will find, which are idle perhaps.
+    known: Vec<BlockId>,
 }
 
 /// The blocks that are resident of a sequence that begins at `root`; they are used
@@ -102,40 +111,62 @@ impl Forest {
 
     /// Blocks that branches ahead of `standing` will take soon: for what they
     /// have pending, and one more where they decode.
-    pub(super) fn wanted(&self, standing: Standing) -> usize {
+    fn soon(&self, standing: Standing) -> Soon {
+        let mut soon = Soon { fresh: 0, known: Vec::new() };
         let all = self.order.iter().flat_map(|&(_, request)| self.standings(request));
-        all.filter(|other| *other < standing)
-            .filter_map(|other| self.branches.get(&other.branch).filter(|state| !state.parked))
-            .map(|state| {
-                let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
-                self.pool.needed(&state.table, state.pending() + next)
-            })
-            .sum()
+        for other in all.filter(|other| *other < standing) {
+            let Some(state) = self.branches.get(&other.branch).filter(|state| !state.parked) else {
+                continue;
+            };
+            let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
+            let mut fresh = self.pool.needed(&state.table, state.pending() + next);
+            let (mut node, mut at) = (state.node, state.table.len());
+            while at.is_multiple_of(BLOCK)
+                && let Some((child, block)) = self.index.find(node, &state.tokens[at..])
+            {
+                soon.known.push(block);
+                fresh = fresh.saturating_sub(1);
+                (node, at) = (child, at + BLOCK);
+            }
+            soon.fresh += fresh;
+        }
+        soon
     }
 
     /// Makes room for `need` blocks that are to hold a sequence from its beginning,
-    /// of which those that are resident are kept and not needed again.
+    /// of which those that are resident are kept and not needed again, beside what
+    /// branches ahead of `standing` are about to take.
     pub(super) fn make_room_for(
         &mut self,
         (root, tokens): (NodeId, &[TokenId]),
         need: usize,
         standing: Standing,
     ) -> bool {
-        let known = resident(&mut self.index, root, tokens);
-        self.free_up(need.saturating_sub(known.len()), &known, standing)
+        let mut known = resident(&mut self.index, root, tokens);
+        let need = need.saturating_sub(known.len());
+        let soon = self.soon(standing);
+        known.extend(soon.known);
+        self.free_up(need + soon.fresh, known, standing)
     }
 
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
-    /// the KV of branches that stand behind `standing`, the last first. Takes
+    /// the KV of branches that stand behind that of `id`, the last first. Takes
     /// nobody's KV where that would not be enough.
-    pub(super) fn make_room(&mut self, need: usize, standing: Standing) -> bool {
-        self.free_up(need, &[], standing)
+    pub(super) fn make_room(&mut self, need: usize, id: u64) -> bool {
+        // Who asks matters only where prefixes that nobody uses are not enough.
+        if self.spare(&[]) >= need {
+            return self.evict_for(need);
+        }
+        self.standing(id).is_some_and(|standing| self.free_up(need, Vec::new(), standing))
     }
 
-    /// The same where the blocks of `known`, which were just used, are not to be
-    /// given up. Those of them that a branch holds may be idle once it is parked,
-    /// and even then they are none of those that are needed.
-    fn free_up(&mut self, need: usize, known: &[BlockId], standing: Standing) -> bool {
+    /// The same where the blocks of `known`, of which some may be named twice, are
+    /// not to be given up. Those of them that a branch holds may be idle once it is
+    /// parked, and even then they are none of those that are needed.
+    fn free_up(&mut self, need: usize, mut known: Vec<BlockId>, standing: Standing) -> bool {
+        known.sort_unstable();
+        known.dedup();
+        let known = known.as_slice();
         if self.spare(known) < need {
             let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
                 .order
@@ -144,8 +175,9 @@ impl Forest {
                 .filter(|other| !self.branches[&other.branch].table.is_empty())
                 .partition(|other| *other > standing);
             let held = ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks());
-            let kept: HashSet<BlockId> = held.chain(known).copied().collect();
-            if self.blocks - kept.len() < need {
+            let mut kept = vec![false; self.blocks];
+            held.chain(known).for_each(|block| kept[*block as usize] = true);
+            if kept.iter().filter(|kept| !**kept).count() < need {
                 return false;
             }
             behind.sort_unstable();
@@ -155,6 +187,11 @@ impl Forest {
                 self.park(last.branch);
             }
         }
+        self.evict_for(need)
+    }
+
+    /// Gives up idle prefixes until `need` blocks are free.
+    fn evict_for(&mut self, need: usize) -> bool {
         while self.pool.free() < need {
             if !self.index.evict(&mut self.pool) {
                 return false;
@@ -164,22 +201,26 @@ impl Forest {
         true
     }
 
-    /// Blocks that can be had without taking anybody's KV, beside those of `known`.
+    /// Blocks that can be had without taking anybody's KV, beside those of `known`,
+    /// which names none twice.
     fn spare(&self, known: &[BlockId]) -> usize {
         let idle = known.iter().filter(|block| self.pool.is_idle(**block)).count();
         self.pool.free() + self.pool.idle() - idle
     }
 
-    /// Takes a branch's KV. Its tokens stay, and its job waits.
-    fn park(&mut self, id: u64) {
+    /// Takes a branch's KV, if it has any. Its tokens stay, and its job waits
+    /// until there is memory for it.
+    pub(super) fn park(&mut self, id: u64) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(request) = self.requests.get_mut(&state.request) else { return };
+        if !state.table.is_empty() {
+            request.counts.preempted += 1;
+            self.metrics.preempted.inc();
+        }
         // What was computed is counted already. The table may be longer: it has
         // room for rows of this very step, which now are not run.
         self.pool.truncate(&mut state.table, 0);
         (state.node, state.listed, state.parked) = (request.root, 0, true);
-        request.counts.preempted += 1;
-        self.metrics.preempted.inc();
         request.retire(id);
         if state.job.is_some() {
             request.parked.insert(id);
@@ -265,15 +306,21 @@ impl Forest {
                 let Some(root) = self.requests.get(&request).map(|request| request.root) else { continue };
                 let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
                 let need = (state.tokens.len() + next).div_ceil(BLOCK);
-                let known = resident(&mut self.index, root, &state.tokens);
+                let mut known = resident(&mut self.index, root, &state.tokens);
                 let fresh = need.saturating_sub(known.len());
+                // What those ahead are about to take is not there for this one, or
+                // all would come back to the same blocks.
+                let soon = self.soon(standing);
+                known.extend(soon.known);
                 // Surplus comes back only into what is left over, and where the
                 // others can go on for a while as well. What is resident of it,
                 // which for a young branch is most, it need not find again.
                 let fits = if standing.is_core() {
-                    self.free_up(fresh, &known, standing)
+                    self.free_up(fresh + soon.fresh, known, standing)
                 } else {
-                    self.spare(&known) >= fresh + 2 * self.wanted(standing)
+                    known.sort_unstable();
+                    known.dedup();
+                    self.spare(&known) >= fresh + 2 * soon.fresh
                 };
                 if !fits {
                     break;

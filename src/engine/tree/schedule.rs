@@ -336,18 +336,17 @@ impl Forest {
     }
 
     /// Makes up to `rows` positions of a branch writable, as many as blocks can
-    /// be had for; says from where and how many.
+    /// be had for; says from where and how many. One for which there is not even a
+    /// block is preempted: as it stands it would claim rows in every step that it
+    /// cannot use.
     fn extend(&mut self, id: u64, mut rows: usize, store: &mut Store) -> Option<(usize, usize)> {
         loop {
             let needed = self.pool.needed(&self.branches.get(&id)?.table, rows);
-            if needed <= self.pool.free() {
-                break;
-            }
-            let standing = self.standing(id)?;
-            if self.make_room(needed, standing) {
+            if needed <= self.pool.free() || self.make_room(needed, id) {
                 break;
             }
             if rows == 1 {
+                self.park(id);
                 return None;
             }
             rows /= 2;

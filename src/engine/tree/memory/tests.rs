@@ -1,8 +1,8 @@
 //! Who gets blocks, over the model of [`super::super::tests`].
 
 use super::super::store::BLOCK;
-use super::super::tests::{prompt, rig, said};
-use crate::engine::{Command, End, Engine, Open, Priority, Reply};
+use super::super::tests::{prompt, rig, rig_with, said};
+use crate::engine::{Command, End, Engine, EngineError, Open, Priority, Reply};
 
 #[test]
 fn a_wide_search_stays_wide_where_what_its_branches_share_is_most_of_the_pool() {
@@ -75,4 +75,116 @@ fn of_equal_ranks_the_one_that_came_first_keeps_its_memory() {
     assert_eq!(opened.try_recv(), Ok(Ok(())));
     let ranks: Vec<u64> = rig.engine.forest.order.iter().map(|&(rank, _)| rank).collect();
     assert_eq!(ranks[0], ranks[1], "they are of equal rank");
+}
+
+#[test]
+fn many_that_share_a_resident_prompt_enter_at_once_and_cost_nobody_its_prefix() {
+    let mut rig = rig(60);
+    let (shared, other) = (prompt(1, 20 * BLOCK), prompt(2, 20 * BLOCK));
+    for (root, start) in [(1, &shared), (2, &other)] {
+        rig.settled(root, Open::new(start.clone(), start.len(), 1));
+        rig.free(root);
+    }
+    // Each needs the block behind the prompt, and all of them the prompt once.
+    let mut opened: Vec<_> =
+        (11..21).map(|root| rig.open(root, Open::new(shared.clone(), shared.len() + 8, 1))).collect();
+    rig.step().expect("runs");
+    assert!(opened.iter_mut().all(|opened| opened.try_recv() == Ok(Ok(()))), "they enter together");
+    for root in 11..21 {
+        rig.decode(root, 8);
+    }
+    rig.run();
+    for root in 11..21 {
+        assert_eq!(rig.heard[&root], (said(&shared, 0, 8), Some(Ok(End::Length))));
+        assert_eq!(rig.counts(root).preempted, 0);
+    }
+    assert_eq!(rig.metrics.evicted.get(), 0, "twenty blocks were free, and ten were needed");
+}
+
+#[test]
+fn what_is_idle_and_about_to_be_taken_up_is_not_promised_to_another() {
+    let mut rig = rig(24);
+    let known = prompt(1, 16 * BLOCK);
+    rig.settled(1, Open::new(known.clone(), known.len(), 1));
+    rig.free(1);
+    // The first takes up what is idle, and the second has to wait for it.
+    let mut first = rig.open(2, Open::new(known.clone(), known.len() + 8, 1));
+    let mut second = rig.open(3, Open::new(prompt(2, 16 * BLOCK), 16 * BLOCK + 8, 1));
+    rig.step().expect("runs");
+    assert_eq!(first.try_recv(), Ok(Ok(())));
+    assert!(second.try_recv().is_err(), "eight blocks are free beside those that the first finds");
+    rig.decode(2, 8);
+    rig.run();
+    assert_eq!((rig.counts(2).reused, rig.counts(2).recomputed), (known.len() as u64, 1));
+    assert_eq!(second.try_recv(), Ok(Ok(())));
+}
+
+#[test]
+fn who_has_no_memory_claims_no_rows_of_those_that_have() {
+    // Twelve chats of which the pool holds one, and steps of few rows.
+    let mut rig = rig_with(20, 4, Box::new(|_| Ok(())));
+    let chats: Vec<u64> = (1..13).collect();
+    for &chat in &chats {
+        rig.settled(chat, Open::new(prompt(chat as u32, 120), 130, 1));
+    }
+    // Their logits were kept, and what they say is behind them.
+    for &chat in &chats {
+        rig.engine.apply(Command::Append { branch: chat, tokens: vec![1, 2] });
+        rig.decode(chat, 5);
+    }
+    // Somebody takes the whole pool and goes.
+    rig.settled(50, Open { priority: Priority::High, ..Open::new(prompt(0, 290), 300, 1) });
+    rig.free(50);
+    for _ in 0..3000 {
+        rig.step().expect("runs");
+    }
+    for &chat in &chats {
+        let start = [&prompt(chat as u32, 120)[..], &[1, 2]].concat();
+        assert_eq!(rig.heard[&chat], (said(&start, 0, 5), Some(Ok(End::Length))), "chat {chat}");
+    }
+}
+
+#[test]
+fn a_request_that_needs_two_branches_waits_until_both_fit() {
+    for minimum in [1, 2] {
+        let mut rig = rig(12);
+        rig.settled(1, Open::new(prompt(1, 96), 140, 1));
+        rig.decode(1, 40);
+        rig.step().expect("runs");
+        // Seven blocks are taken: there is room for the prompt and for one more.
+        let mut opened = rig.open(2, Open { minimum, ..Open::new(prompt(2, 64), 112, 2) });
+        rig.step().expect("runs");
+        assert_eq!(opened.try_recv().is_ok(), minimum == 1);
+        rig.run();
+        if minimum == 2 {
+            assert_eq!(opened.try_recv(), Ok(Ok(())), "the first has no work any more");
+        }
+    }
+    let whole = rig(1).engine.caps().blocks_for(64, 112, 2);
+    let two = Open { minimum: 2, ..Open::new(prompt(2, 64), 112, 2) };
+    let refused = rig(whole - 1).open(2, two).try_recv();
+    assert_eq!(refused, Ok(Err(EngineError::Pool { needed: whole, blocks: whole - 1 })));
+}
+
+#[test]
+fn the_branches_that_a_request_needs_are_not_taken_for_the_surplus_of_another() {
+    for minimum in [1, 2] {
+        let mut rig = rig(16);
+        rig.settled(100, Open::new(prompt(1, 16), 80, 3));
+        rig.settled(200, Open { minimum, ..Open::new(prompt(2, 16), 80, 2) });
+        for (root, children) in [(100, 101..104), (200, 201..203)] {
+            for child in children {
+                rig.fork(root, child);
+                rig.decode(child, 60);
+            }
+        }
+        rig.run();
+        for (root, children) in [(100, 101..104), (200, 201..203)] {
+            for child in children {
+                assert_eq!(rig.heard[&child].0, said(&prompt(root as u32 / 100, 16), child, 60));
+            }
+        }
+        assert!(rig.counts(100).recomputed > 0, "there is no room for all five");
+        assert_eq!(rig.counts(200).recomputed == 0, minimum == 2);
+    }
 }
