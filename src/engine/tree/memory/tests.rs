@@ -121,8 +121,8 @@ fn what_is_idle_and_about_to_be_taken_up_is_not_promised_to_another() {
 
 #[test]
 fn who_has_no_memory_claims_no_rows_of_those_that_have() {
-    // Twelve chats of which the pool holds one, and steps of few rows.
-    let mut rig = rig_with(20, 4, Box::new(|_| Ok(())));
+    // Twelve chats of which the pool holds two, and steps of a row.
+    let mut rig = rig_with(20, 1, Box::new(|_| Ok(())));
     let chats: Vec<u64> = (1..13).collect();
     for &chat in &chats {
         rig.settled(chat, Open::new(prompt(chat as u32, 120), 130, 1));
@@ -135,12 +135,32 @@ fn who_has_no_memory_claims_no_rows_of_those_that_have() {
     // Somebody takes the whole pool and goes.
     rig.settled(50, Open { priority: Priority::High, ..Open::new(prompt(0, 290), 300, 1) });
     rig.free(50);
-    for _ in 0..3000 {
+    // Each position is computed once or nearly so.
+    for _ in 0..12 * (122 + 10) {
         rig.step().expect("runs");
     }
     for &chat in &chats {
         let start = [&prompt(chat as u32, 120)[..], &[1, 2]].concat();
         assert_eq!(rig.heard[&chat], (said(&start, 0, 5), Some(Ok(End::Length))), "chat {chat}");
+    }
+}
+
+#[test]
+fn who_finds_no_block_to_go_on_lets_those_ahead_go_on() {
+    // Twelve chats that fit, and come to the end of their block together.
+    let mut rig = rig_with(14, 1, Box::new(|_| Ok(())));
+    for chat in 1..13 {
+        rig.settled(chat, Open::new(prompt(chat as u32, 12), 60, 1));
+    }
+    for chat in 1..13 {
+        rig.decode(chat, 40);
+    }
+    for _ in 0..3000 {
+        rig.step().expect("runs");
+    }
+    for chat in 1..13 {
+        let all = said(&prompt(chat as u32, 12), 0, 40);
+        assert_eq!(rig.heard[&chat], (all, Some(Ok(End::Length))), "chat {chat}");
     }
 }
 
