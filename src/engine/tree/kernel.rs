@@ -25,6 +25,11 @@ use std::ops::Range;
 /// Output columns that one panel of a packed matrix holds.
 pub(super) const PANEL: usize = 32;
 
+/// Outputs that some panels of a matrix with `n` outputs hold.
+pub(super) fn outputs(n: usize, panels: &Range<usize>) -> usize {
+    n.min(panels.end * PANEL) - n.min(panels.start * PANEL)
+}
+
 /// The instruction set that the kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isa {
@@ -39,7 +44,8 @@ pub(super) enum Isa {
 /// instruction set was detected.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
-    pub(super) isa: Isa,
+    // Private, so that nobody else makes such a value.
+    isa: Isa,
 }
 
 /// A weight matrix `[n, k]`, packed into panels of 32 outputs:
@@ -103,12 +109,6 @@ impl Packed {
     #[must_use]
     pub(super) fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)
-    }
-
-    /// Outputs that some panels hold.
-    #[must_use]
-    pub(super) fn outputs(&self, panels: &Range<usize>) -> usize {
-        self.n.min(panels.end * PANEL) - self.n.min(panels.start * PANEL)
     }
 }
 
@@ -176,6 +176,11 @@ impl Kernels {
     }
 
     /// The instruction set that they use.
+    pub(super) fn isa(self) -> Isa {
+        self.isa
+    }
+
+    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.isa {
@@ -200,7 +205,7 @@ impl Kernels {
         (w, panels): (&Packed, Range<usize>),
         out: &mut [f32],
     ) {
-        let n = w.outputs(&panels);
+        let n = outputs(w.n, &panels);
         assert!(x.len() == rows * w.k && out.len() == rows * n, "rows of k in, rows of n out");
         dispatch!(self.isa, product, x, rows, w, panels, out);
     }
@@ -264,7 +269,7 @@ fn product_body<V: Lanes, const ROWS: usize, const FMA: bool>(
     panels: Range<usize>,
     out: &mut [f32],
 ) {
-    let (k, n) = (w.k, w.outputs(&panels));
+    let (k, n) = (w.k, outputs(w.n, &panels));
     let panels = &w.panels[panels.start * PANEL * k..panels.end * PANEL * k];
     for (index, panel) in panels.chunks_exact((PANEL * k).max(1)).enumerate() {
         let column = index * PANEL;
@@ -487,7 +492,7 @@ pub(super) mod tests {
             let mut whole = vec![0.0; rows * n];
             kernels.product(&x, rows, &weight, &mut whole);
             for panels in [0..1, 1..3, 3..4, 2..2] {
-                let (first, width) = (panels.start * PANEL, weight.outputs(&panels));
+                let (first, width) = (panels.start * PANEL, outputs(weight.n, &panels));
                 let mut part = vec![f32::NAN; rows * width];
                 kernels.product_of_panels(&x, rows, (&weight, panels.clone()), &mut part);
                 let expected = whole.chunks_exact(n).flat_map(|row| &row[first..first + width]);

@@ -95,7 +95,7 @@ impl Kernels {
     pub fn attend(self, tile: Tile<'_>, queries: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
         let rows = &tile.attends(queries)[..tile.rows.1];
         check(tile, rows, out);
-        dispatch!(self.isa, attention, tile, rows, true, scratch, out);
+        dispatch!(self.isa(), attention, tile, rows, true, scratch, out);
     }
 
     /// The two products of [`Kernels::attend`] without the softmax between
@@ -109,7 +109,7 @@ impl Kernels {
     ) {
         let rows = &tile.attends(queries)[..tile.rows.1];
         check(tile, rows, out);
-        dispatch!(self.isa, attention, tile, rows, false, scratch, out);
+        dispatch!(self.isa(), attention, tile, rows, false, scratch, out);
     }
 }
 

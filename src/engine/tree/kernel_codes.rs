@@ -187,7 +187,7 @@ mod tests {
         for (round, kernels) in (0..256).flat_map(|round| every_isa().into_iter().map(move |k| (round, k))) {
             let x: [u8; 2 * LANES] = std::array::from_fn(|i| (i * 37 + round * 11) as u8);
             let mut out = [[f32::NAN; LANES]; 4];
-            dispatch!(kernels.isa, read, &x, &mut out);
+            dispatch!(kernels.isa(), read, &x, &mut out);
             for i in 0..LANES {
                 assert_eq!(out[0][i], f32::from(x[i]));
                 assert_eq!(out[1][i], f32::from((x[i] >> 3) & 0b101));

@@ -8,7 +8,7 @@
 
 #![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
 
-use super::kernel::{Isa, Kernels, PANEL, compile, dispatch};
+use super::kernel::{Isa, Kernels, PANEL, compile, dispatch, outputs};
 use super::kernel_codes::Codes;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
@@ -35,9 +35,9 @@ impl Kernels {
         (w, panels): (&Quantised, Range<usize>),
         out: &mut [f32],
     ) {
-        let n = w.n().min(panels.end * PANEL) - w.n().min(panels.start * PANEL);
+        let n = outputs(w.n(), &panels);
         assert!(x.len() == rows * w.k() && out.len() == rows * n, "rows of k in, rows of n out");
-        dispatch!(self.isa, multiply, x, rows, w, panels, out);
+        dispatch!(self.isa(), multiply, x, rows, w, panels, out);
     }
 }
 
@@ -50,7 +50,7 @@ fn multiply_body<V: Codes, const ROWS: usize, const FMA: bool>(
     out: &mut [f32],
 ) {
     let (k, kind) = (w.k(), w.kind());
-    let n = w.n().min(panels.end * PANEL) - w.n().min(panels.start * PANEL);
+    let n = outputs(w.n(), &panels);
     let bytes = kind.format().bytes();
     let per_block = kind.block() / UNIT;
     let units = k / UNIT;

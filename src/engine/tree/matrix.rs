@@ -1,6 +1,6 @@
 //! A weight matrix, as floats or quantised, behind one product.
 
-use super::kernel::{Kernels, PANEL, Packed};
+use super::kernel::{Kernels, PANEL, Packed, outputs};
 use super::quant::Quantised;
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl Matrix {
 
     /// Outputs that some panels hold.
     pub(super) fn outputs(&self, panels: &Range<usize>) -> usize {
-        self.n().min(panels.end * PANEL) - self.n().min(panels.start * PANEL)
+        outputs(self.n(), panels)
     }
 
     /// Appends row `row`, `k` floats.
