@@ -1,7 +1,8 @@
 //! Who holds which KV block: fixed blocks, reference counts, one table per
 //! branch.
 //!
-//! Invariants, each held by a property test against a naive model:
+//! Invariants, held by a property test against a naive model, and with the index
+//! by those of [`super::prefix`] and of the engine, which recount everything:
 //! - a block is free or referenced, never both, and none is lost;
 //! - its count equals the number of tables that list it;
 //! - a block is written only while its count is one: [`Pool::extend`] gives a
@@ -245,6 +246,35 @@ mod tests {
     const BLOCK: usize = 4;
     const BLOCKS: u32 = 24;
 
+    impl Pool {
+        /// Checks every count against the tables that there are and the blocks
+        /// that the prefix index lists.
+        pub(in super::super) fn assert_counts<'a>(
+            &self,
+            tables: impl Iterator<Item = &'a Table>,
+            index: impl Iterator<Item = BlockId>,
+        ) {
+            let mut references = vec![0; self.references.len()];
+            for table in tables {
+                assert_eq!(table.blocks.len(), table.len.div_ceil(self.block), "a block more or less");
+                table.blocks.iter().for_each(|&block| references[block as usize] += 1);
+            }
+            let (mut listed, mut idle) = (vec![false; references.len()], 0);
+            for block in index.map(|block| block as usize) {
+                assert!(!std::mem::replace(&mut listed[block], true), "block {block} is listed twice");
+                idle += usize::from(references[block] == 0);
+                references[block] += 1;
+            }
+            assert_eq!(references, self.references, "counts equal the tables and the index");
+            assert_eq!((listed, idle), (self.listed.clone(), self.idle));
+            let mut free = self.free.clone();
+            free.sort_unstable();
+            let unlisted: Vec<BlockId> =
+                (0..).zip(&references).filter(|(_, n)| **n == 0).map(|(b, _)| b).collect();
+            assert_eq!(free, unlisted, "every block is free or referenced, once");
+        }
+    }
+
     /// The naive model: every branch owns its whole sequence of written marks.
     #[derive(Debug, Clone, Default)]
     struct Sequences {
@@ -408,15 +438,7 @@ mod tests {
         }
 
         fn check_invariants(real: &Self, model: &Sequences) {
-            let mut references = vec![0; BLOCKS as usize];
-            for block in real.tables.values().flat_map(|table| table.blocks()) {
-                references[*block as usize] += 1;
-            }
-            assert_eq!(references, real.pool.references, "counts equal the tables that list a block");
-            let mut free = real.pool.free.clone();
-            free.sort_unstable();
-            let unlisted: Vec<u32> = (0..BLOCKS).filter(|&b| references[b as usize] == 0).collect();
-            assert_eq!(free, unlisted, "every block is free or listed, once");
+            real.pool.assert_counts(real.tables.values(), std::iter::empty());
             for (id, sequence) in &model.branches {
                 if real.starved.contains(id) {
                     continue;

@@ -206,6 +206,13 @@ mod tests {
 
     const BLOCKS: u32 = 12;
 
+    impl PrefixIndex {
+        /// Every block that is listed.
+        pub(in super::super) fn blocks(&self) -> impl Iterator<Item = BlockId> {
+            self.nodes.iter().flatten().filter_map(|node| node.block)
+        }
+    }
+
     /// A branch as the engine keeps one: a table and how far it is listed.
     struct Held {
         salt: Option<Arc<str>>,
@@ -295,8 +302,8 @@ mod tests {
                         node = rig.index.parent(node);
                     }
                 }
-                let listed = rig.index.nodes.iter().flatten().filter_map(|n| n.block).count();
-                prop_assert_eq!(listed + rig.pool.free(), BLOCKS as usize);
+                rig.pool.assert_counts(rig.held.iter().map(|held| &held.table), rig.index.blocks());
+                prop_assert_eq!(rig.index.blocks().count() + rig.pool.free(), BLOCKS as usize);
             }
             while !rig.held.is_empty() {
                 rig.close(0);
@@ -322,9 +329,11 @@ mod tests {
         assert_eq!(rig.open(None, &sequence(&[1, 1])), Some(2));
         rig.close(0);
         let known = |rig: &Rig| {
-            let blocks = rig.index.nodes.iter().flatten().filter_map(|node| node.block);
-            let mut known: Vec<Vec<u32>> =
-                blocks.map(|b| rig.contents[&b].1.chunks(BLOCK).map(|c| c[0]).collect()).collect();
+            let mut known: Vec<Vec<u32>> = rig
+                .index
+                .blocks()
+                .map(|b| rig.contents[&b].1.chunks(BLOCK).map(|c| c[0]).collect())
+                .collect();
             known.sort();
             known
         };

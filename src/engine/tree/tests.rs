@@ -246,7 +246,12 @@ impl Forest {
         assert!(self.branches.is_empty() && self.requests.is_empty() && self.order.is_empty());
         assert!(self.lost.is_empty(), "leases of ended requests: {:?}", self.lost);
         assert_eq!(self.pool.used(), 0);
-        assert_eq!(self.pool.free() + self.pool.idle(), self.blocks);
+        self.assert_counts();
+    }
+
+    /// Checks the pool's counts against the tables and the index.
+    fn assert_counts(&self) {
+        self.pool.assert_counts(self.branches.values().map(|state| &state.table), self.index.blocks());
     }
 }
 
@@ -932,8 +937,7 @@ proptest! {
                 }
             }
             compare(&mut rig, &mut naive, limit);
-            let forest = &rig.engine.forest;
-            prop_assert_eq!(forest.pool.free() + forest.pool.idle() + forest.pool.used(), blocks);
+            rig.engine.forest.assert_counts();
             prop_assert!(rig.passes.lock().expect("not poisoned").iter().all(|rows| *rows <= step_positions));
         }
         rig.run();
