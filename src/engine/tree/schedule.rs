@@ -76,7 +76,9 @@ impl<M: Forward> TreeEngine<M> {
             return Ok(());
         }
         let begun = (self.clock)();
-        let outcome = self.compute(&shares);
+        // Drawing is part of what a step costs: of a search's vocabulary-wide rows
+        // it is a good part.
+        let outcome = self.compute(&shares).map(|()| self.advance(&shares));
         let seconds = (self.clock)() - begun;
         let rows: usize = shares.iter().map(Share::computed).sum();
         let metrics = &self.forest.metrics;
@@ -86,7 +88,6 @@ impl<M: Forward> TreeEngine<M> {
         metrics.step_branches.observe(shares.len() as f64);
         let Err(message) = outcome else {
             self.costs.observe(rows, seconds);
-            self.advance(&shares);
             return Ok(());
         };
         metrics.faults.inc();
