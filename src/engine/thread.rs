@@ -3,9 +3,13 @@
 //! Loop: take every command that waits, run a step, repeat; sleep when there is
 //! nothing to run. A step that fails as a whole turns health to `Degraded`
 //! until the next one succeeds. So does a panic in a command or a step after
-//! which the engine can put itself in order; where it cannot, or panics again
-//! before it has finished a step, the thread ends, which closes every channel,
-//! so that waiters see [`super::EngineError::Closed`] and health is `Dead`.
+//! which the engine can put itself in order. What failed has ended by then, so
+//! that the next step may well be one over nothing, which succeeds at once: an
+//! engine that nobody asks could not show otherwise that it is well. Who wants to
+//! know how often it was not looks at the counter of faults. Where the engine
+//! cannot put itself in order, or panics again before it has finished a step, the
+//! thread ends, which closes every channel, so that waiters see
+//! [`super::EngineError::Closed`] and health is `Dead`.
 //! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
@@ -20,9 +24,10 @@ use tokio::sync::{mpsc, watch};
 /// How the engine thread is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Running, and the last step succeeded.
+    /// Running, and the last step succeeded, be it one over nothing.
     Live,
-    /// Running, but the last step failed.
+    /// Running, but the last step failed: for a moment only, where nothing else is
+    /// to be run.
     Degraded,
     /// It has had work for too long without finishing a step or a command.
     Stuck,
