@@ -69,9 +69,9 @@ pub struct Open {
     pub positions: usize,
     /// The most branches alive at once beside the root.
     pub width: usize,
-    /// Branches that must fit at once for the request to get anywhere; it is
-    /// not cut below them while it runs, unless it is preempted as a whole. Every
-    /// mode gets on with one: a search that asked for more would keep a chat out
+    /// Branches that must fit at once for the request to get anywhere; while it
+    /// runs it is cut below them only for such branches of requests that come
+    /// first. Every mode gets on with one: a search that asked for more would keep a chat out
     /// of a full pool until it ends, instead of making way branch by branch.
     pub minimum: usize,
     /// Its class.
@@ -98,7 +98,7 @@ pub enum Command {
         root: BranchId,
         /// What to admit.
         open: Open,
-        /// Told when the request holds its reservation.
+        /// Told when the request is admitted.
         reply: Reply<()>,
     },
     /// Create a branch that shares all of its parent's positions.
@@ -286,8 +286,8 @@ impl Handle {
         drop(self.health.clone().wait_for(|health| *health == Health::Dead).await);
     }
 
-    /// Admits a request: waits for its reservation and returns the root branch,
-    /// whose prompt is not computed yet ([`Branch::settle`] does that).
+    /// Admits a request: waits until there is memory for it to begin and returns the
+    /// root branch, whose prompt is not computed yet ([`Branch::settle`] does that).
     ///
     /// # Errors
     /// When the request can never fit, or the engine has ended.
@@ -345,14 +345,13 @@ impl Branch {
     /// # Errors
     /// When the engine failed or has ended.
     pub async fn settle(&self) -> Result<(), EngineError> {
-        self.link.ask(|reply| Command::Settle { branch: self.id, reply }).await
+        self.settling().await
     }
 
     /// The same, begun at once, for one who does other things meanwhile.
     pub fn settling(&self) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
-        let (reply, answer) = Reply::new();
-        self.link.send(Command::Settle { branch: self.id, reply });
-        async move { answer.await.unwrap_or(Err(EngineError::Closed)) }
+        let branch = self.id;
+        self.link.ask(move |reply| Command::Settle { branch, reply })
     }
 
     /// Computes what is pending and returns the logits at `positions`, which

@@ -13,7 +13,8 @@ pub struct EngineMetrics {
     pub injected: IntCounter,
     /// Positions whose KV was computed for the first time.
     pub computed: IntCounter,
-    /// Positions computed once more because their logits were needed again.
+    /// Positions computed once more because their logits were needed again or
+    /// their branch had been preempted.
     pub recomputed: IntCounter,
     /// Positions copied from a branch that held the same tokens.
     pub copied: IntCounter,
@@ -69,7 +70,7 @@ impl EngineMetrics {
             )?,
             recomputed: counter(
                 "recomputed_positions_total",
-                "Positions computed once more because their logits were needed again.",
+                "Positions computed once more because their logits were needed again or their branch was preempted.",
             )?,
             copied: counter(
                 "copied_positions_total",

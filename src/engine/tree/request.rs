@@ -22,7 +22,7 @@ pub(super) struct Request {
     pub positions: usize,
     /// The most branches alive at once, beside the root.
     pub width: usize,
-    /// Branches that are preempted only with the whole request.
+    /// Branches with work that are not preempted for the surplus of others.
     pub minimum: usize,
     /// Where its prefixes begin.
     pub root: NodeId,

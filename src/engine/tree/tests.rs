@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) const VOCAB: usize = 13;
 
-/// What the model does to a pass, told by its number and its rows' tokens.
+/// What the model does to a pass, told by its rows' tokens.
 pub(super) type Fault = Box<dyn FnMut(&[TokenId]) -> Result<(), String> + Send>;
 
 /// The model.
@@ -38,7 +38,7 @@ pub(super) struct Echo {
     shape: ModelConfig,
     logits: Vec<Vec<f32>>,
     fault: Fault,
-    /// The rows of each pass, by branch (told by its first private token).
+    /// How many rows each pass had.
     passes: Arc<Mutex<Vec<usize>>>,
 }
 

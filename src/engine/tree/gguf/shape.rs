@@ -197,7 +197,7 @@ impl Gguf {
                 tensor.kind, tensor.shape
             )));
         }
-        let (entry, _) = (tensor.entry(None), ());
+        let entry = tensor.entry(None);
         let bytes = Shard::gguf(&self.path, self.data)?.read(&entry, 0..entry.bytes())?;
         let factors: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         match factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
