@@ -4,10 +4,10 @@
 //! everything here is conservative and symmetric: two answers are one only when
 //! exact rules say so, percentages never equal fractions, a decimal never equals the
 //! root that it approximates, and a text that merely contains a number has no answer
-//! ([`last_number`] and [`choice`] are rules of the harness, for suites that ask for them). Equality is that of canonical
-//! forms, hence an equivalence. Work is capped by length, depth and steps. The rules
-//! of the MATH and Minerva graders, which merge more, are in [`normalise`], for
-//! comparisons with published figures, never for votes.
+//! ([`last_number`] and [`choice`] are rules of the harness, for suites that ask for
+//! them). Equality is that of canonical forms, hence an equivalence. Work is capped by
+//! length, depth and steps. The rules of the MATH and Minerva graders, which merge
+//! more, are in [`normalise`], for comparisons with published figures, never for votes.
 
 mod canonical;
 #[cfg(test)]

@@ -71,8 +71,9 @@ pub struct Open {
     pub width: usize,
     /// Branches that must fit at once for the request to get anywhere; while it
     /// runs it is cut below them only for such branches of requests that come
-    /// first. Every mode gets on with one: a search that asked for more would keep a chat out
-    /// of a full pool until it ends, instead of making way branch by branch.
+    /// first. Every mode gets on with one: a search that asked for more would keep
+    /// a chat out of a full pool until it ends, instead of making way branch by
+    /// branch.
     pub minimum: usize,
     /// Its class.
     pub priority: Priority,

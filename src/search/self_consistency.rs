@@ -12,8 +12,8 @@
 //!
 //! An adaptive vote begins a wave of chains at a time and stops by the posterior
 //! of the leader (Adaptive-Consistency, arXiv 2305.11860) or once a whole wave
-//! agrees, whose answer it then gives (ESC, arXiv 2401.10480). What is in flight is given up as soon as it
-//! cannot change a vote any more.
+//! agrees, whose answer it then gives (ESC, arXiv 2401.10480). What is in flight is
+//! given up as soon as it cannot change a vote any more.
 
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};

@@ -43,7 +43,8 @@ impl Forest {
         // so that only those of the block under way are left to compare.
         let mut first: HashMap<(RequestId, NodeId, &[TokenId]), u64> = HashMap::new();
         let mut twins = HashMap::new();
-        for &id in self.requests.values().flat_map(|request| &request.ready) {
+        let several = self.requests.values().filter(|request| request.ready.len() > 1);
+        for &id in several.flat_map(|request| &request.ready) {
             let Some(state) = self.branches.get(&id).filter(|state| state.pending() == 1) else { continue };
             if !state.wants_logits(state.tokens.len() - 1) {
                 continue;
