@@ -3,12 +3,16 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+#[path = "../../src/engine/tree/halves.rs"]
+mod halves;
 #[path = "../../src/engine/tree/kernel.rs"]
 mod kernel;
 #[path = "../../src/engine/tree/kernel_attention.rs"]
 mod kernel_attention;
 #[path = "../../src/engine/tree/kernel_codes.rs"]
 mod kernel_codes;
+#[path = "../../src/engine/tree/kernel_halves.rs"]
+mod kernel_halves;
 #[path = "../../src/engine/tree/kernel_kv.rs"]
 mod kernel_kv;
 #[path = "../../src/engine/tree/kernel_lanes.rs"]

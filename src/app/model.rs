@@ -318,10 +318,10 @@ impl Found {
 }
 
 impl Checked {
-    /// Numbers in its weights.
+    /// Bytes of its weights in memory.
     #[must_use]
-    pub fn parameters(&self) -> u64 {
-        self.weights.parameters()
+    pub fn resident(&self) -> u64 {
+        self.weights.resident(&self.shape)
     }
 
     /// Refuses a model for which there is not enough memory: its weights, and KV

@@ -163,14 +163,14 @@ async fn parts(args: &EngineArgs, hub: &Hub) -> Result<Parts, BenchError> {
     let checked = app::find(&args.model, hub).await?.check()?;
     let config = app::tree_config(args);
     let mut parts = Parts::default();
-    let mut add = |shape: &Shape, parameters: u64, pool: u64| {
-        parts.weights += 4 * parameters;
+    let mut add = |shape: &Shape, weights: u64, pool: u64| {
+        parts.weights += weights;
         parts.pools += pool;
         parts.step += step(shape, config.step_positions) as u64;
     };
-    add(&checked.shape, checked.parameters(), config.kv_bytes as u64);
+    add(&checked.shape, checked.resident(), config.kv_bytes as u64);
     if let Some(app::Scorer::Here(prm)) = &checked.prm {
-        add(prm.shape(), prm.parameters(), (args.prm_kv_mib.get() as u64) << 20);
+        add(prm.shape(), prm.resident(), (args.prm_kv_mib.get() as u64) << 20);
     }
     Ok(parts)
 }
@@ -213,7 +213,7 @@ impl Report {
     fn table(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let line = |bytes: u64, what: &str| format!("{:>9.1} MiB  {what}", mib(bytes));
         writeln!(out, "{} requests in a row, {} tokens generated\n", self.requests, self.tokens)?;
-        writeln!(out, "{}", line(self.weights, "weights of both models, in f32"))?;
+        writeln!(out, "{}", line(self.weights, "weights of both models"))?;
         let full = if self.pool_full { "full" } else { "not full, so that memory may be hidden in it" };
         writeln!(out, "{}", line(self.pools, &format!("KV pools; the model's was {full}")))?;
         writeln!(out, "{}", line(self.step, "logits and activations of the largest step"))?;
@@ -264,7 +264,9 @@ mod tests {
     #[test]
     fn the_sum_is_made_of_its_parts() {
         let report = report(20);
-        assert_eq!(report.weights, 4 * (1_263_232 + 1_853_824));
+        // Matrices in f16; norms of 128 floats, two to a layer and one behind them.
+        let norms = 128 * (2 * (6 + 9) + 2);
+        assert_eq!(report.weights, 2 * (1_263_232 + 1_853_824) + 2 * norms);
         assert_eq!(report.pools, 8 << 20);
         let parts = signed(report.weights + report.pools + report.step);
         assert_eq!(report.rest, signed(report.peak) - parts);

@@ -366,7 +366,8 @@ mod tests {
             // is another matter.
             let (base, eight) = (number(0, "perplexity"), number(1, "perplexity"));
             assert!(base > 1.0 && base != eight && (eight / base - 1.0).abs() < 0.02, "{base} {eight}");
-            assert!(number(1, "matrix_bytes") < 0.28 * number(0, "matrix_bytes"));
+            // Eight bits and a scale for 32 weights, in the place of sixteen.
+            assert!(number(1, "matrix_bytes") < 0.54 * number(0, "matrix_bytes"));
             assert!((0..3).all(|i| number(i, "one") > 0.0 && number(i, "many") > 0.0));
         }
     }

@@ -127,10 +127,10 @@ impl CheckedPrm {
         &self.shape
     }
 
-    /// Numbers in its weights.
+    /// Bytes of its weights in memory.
     #[must_use]
-    pub fn parameters(&self) -> u64 {
-        self.weights.parameters()
+    pub fn resident(&self) -> u64 {
+        self.weights.resident(&self.shape)
     }
 
     /// The memory that it takes.

@@ -3,15 +3,16 @@
 //! [`Weights::open`] reads headers alone, so a truncated download or a missing
 //! shard is told within milliseconds; [`Weights::check`] compares them with a
 //! configuration; [`Weights::load`] then reads one piece of one tensor after the
-//! other, converts it to f32 and packs it for the kernels, so that beside the
-//! model itself only a few megabytes are held. Files are read and not mapped: a
-//! file that shrinks under a mapping ends the process, a failed read is an
-//! error, and the page cache serves both alike.
+//! other and packs it for the kernels, matrices in the type that they have on disk
+//! or quantised, so that beside the model itself only a few megabytes are held.
+//! Files are read and not mapped: a file that shrinks under a mapping ends the
+//! process, a failed read is an error, and the page cache serves both alike.
 
 mod shard;
 
 use super::config::{LoadError, ModelConfig};
 use super::gguf::Gguf;
+use super::halves::{Half, Halves};
 use super::kernel::{PANEL, Packed};
 use super::matrix::Matrix;
 use super::model::Model;
@@ -104,11 +105,11 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Random weights of a shape, made while they are read: for measurements
-    /// alone. Norms are ones, the rest is small noise.
+    /// Random weights of a shape, in BF16 or F32, made while they are read: for
+    /// measurements alone. Norms are ones, the rest is small noise.
     #[must_use]
-    pub fn random(config: &ModelConfig) -> Self {
-        let mut shard = Shard::noise(Model::tensors(config));
+    pub fn random(config: &ModelConfig, dtype: DType) -> Self {
+        let mut shard = Shard::noise(dtype, Model::tensors(config));
         let tensors = shard.take_entries().into_iter().map(|(name, entry)| (name, (0, entry))).collect();
         Self { shards: vec![shard], tensors, quantize: None }
     }
@@ -153,15 +154,9 @@ impl Weights {
     #[must_use]
     pub fn resident(&self, config: &ModelConfig) -> u64 {
         let mix = self.mix(config);
-        let bytes = |(name, shape): (String, Vec<usize>)| {
-            let kind = match shape.as_slice() {
-                [_, k] => self.kind(&name, *k, mix),
-                _ => None,
-            };
-            match (kind, shape.as_slice()) {
-                (Some(kind), [n, k]) => kind.bytes(*n as u64, *k as u64),
-                _ => shape.iter().fold(4, |bytes: u64, side| bytes.saturating_mul(*side as u64)),
-            }
+        let bytes = |(name, shape): (String, Vec<usize>)| match shape.as_slice() {
+            [n, k] => self.held(&name, *k, mix).bytes(*n as u64, *k as u64),
+            _ => shape.iter().fold(4, |bytes: u64, side| bytes.saturating_mul(*side as u64)),
         };
         Model::tensors(config).map(bytes).fold(0, u64::saturating_add)
     }
@@ -170,10 +165,17 @@ impl Weights {
         self.quantize.map(|quantize| Mix { quantize, layers: config.layers, tied: config.tied })
     }
 
-    /// The block format that a matrix has in memory.
-    fn kind(&self, name: &str, k: usize, mix: Option<Mix>) -> Option<QuantType> {
-        let own = self.tensors.get(name).and_then(|(_, entry)| entry.quant);
-        own.or_else(|| mix?.kind(name, k))
+    /// What a matrix is held in: the blocks that it has or that the mix gives it,
+    /// else its own floats.
+    fn held(&self, name: &str, k: usize, mix: Option<Mix>) -> Held {
+        let entry = self.tensors.get(name).map(|(_, entry)| entry);
+        let blocks = entry.and_then(|entry| entry.quant).or_else(|| mix?.kind(name, k));
+        match (blocks, entry.and_then(Entry::dtype)) {
+            (Some(kind), _) => Held::Blocks(kind),
+            (None, Some(DType::F16)) => Held::Halves(Half::F16),
+            (None, Some(DType::BF16)) => Held::Halves(Half::Bf16),
+            (None, _) => Held::Floats,
+        }
     }
 
     /// Numbers in all tensors.
@@ -245,6 +247,26 @@ impl Weights {
     }
 }
 
+/// What a matrix is held in.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    Floats,
+    Halves(Half),
+    Blocks(QuantType),
+}
+
+impl Held {
+    /// Bytes of an `[n, k]` matrix in memory.
+    fn bytes(self, n: u64, k: u64) -> u64 {
+        let floats = |size: usize| n.saturating_mul(k).saturating_mul(size as u64);
+        match self {
+            Self::Floats => floats(size_of::<f32>()),
+            Self::Halves(_) => floats(size_of::<u16>()),
+            Self::Blocks(kind) => kind.bytes(n, k),
+        }
+    }
+}
+
 /// Reads tensors for the model that is being built.
 pub(super) struct Reader<'a> {
     weights: Weights,
@@ -269,28 +291,39 @@ impl<'a> Reader<'a> {
     pub(super) fn matrix(&mut self, name: &str, (n, k): (usize, usize)) -> Result<Matrix, LoadError> {
         let (_, entry) = self.weights.find(name)?;
         let (own, interleaved) = (entry.quant, entry.interleaved);
-        let kind = self.weights.kind(name, k, self.mix);
+        let held = self.weights.held(name, k, self.mix);
         // Pieces are whole panels, and whole heads where these are reordered.
         let whole = interleaved.map_or(PANEL, |head| head / gcd(head, PANEL) * PANEL);
         let step = (PIECE / (size_of::<f32>() * k.max(1)) / whole).max(1) * whole;
         let pieces = (0..n).step_by(step).map(|row| row..n.min(row + step));
-        let Some(kind) = kind else {
-            let mut packed = Packed::zeros(n, k);
-            for rows in pieces {
-                packed.set_rows(rows.start, &self.rows(name, rows)?);
+        match held {
+            Held::Floats => {
+                let mut packed = Packed::zeros(n, k);
+                for rows in pieces {
+                    packed.set_rows(rows.start, &self.rows(name, rows)?);
+                }
+                Ok(Matrix::Floats(packed))
             }
-            return Ok(Matrix::Floats(packed));
-        };
-        let mut quantised = Quantised::zeros(kind, n, k);
-        for rows in pieces {
-            let first = rows.start;
-            let bytes = match own {
-                Some(_) => self.raw(name, rows)?,
-                None => quantise(kind, &self.rows(name, rows)?, k)?.into(),
-            };
-            quantised.set_rows(first, &bytes);
+            Held::Halves(half) => {
+                let mut halves = Halves::zeros(half, n, k);
+                for rows in pieces {
+                    halves.set_rows(rows.start, &self.raw(name, rows)?);
+                }
+                Ok(Matrix::Halves(halves))
+            }
+            Held::Blocks(kind) => {
+                let mut quantised = Quantised::zeros(kind, n, k);
+                for rows in pieces {
+                    let first = rows.start;
+                    let bytes = match own {
+                        Some(_) => self.raw(name, rows)?,
+                        None => quantise(kind, &self.rows(name, rows)?, k)?.into(),
+                    };
+                    quantised.set_rows(first, &bytes);
+                }
+                Ok(Matrix::Quantised(quantised))
+            }
         }
-        Ok(Matrix::Quantised(quantised))
     }
 
     /// Some rows of a tensor, in f32.

@@ -7,7 +7,7 @@
 //! is in the batch (design, invariant 6). The library's product does not keep
 //! that promise: with one row it takes another path than with two.
 //!
-//! Each kernel is one safe body, compiled for AVX-512, for AVX2 with FMA and for
+//! Each kernel is one safe body, compiled for AVX-512, for AVX2 (with FMA and F16C) and for
 //! the baseline; the only unsafe thing is the call of a body whose instruction
 //! set was detected at run time.
 //!
@@ -18,7 +18,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
-use super::kernel_lanes::{Baseline, LANES, Lanes};
+use super::kernel_lanes::{Baseline, LANES, Lanes, Number, accumulate};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -130,9 +130,10 @@ macro_rules! dispatch {
 
 pub(super) use dispatch;
 
-/// Compiles one body three times.
+/// Compiles one body three times, each with the number of rows that its
+/// instruction set has the registers for.
 macro_rules! compile {
-    ($module:ident, $body:ident, ($($arg:ident: $type:ty),*), rows: $wide:literal, $narrow:literal) => {
+    ($module:ident, $body:ident, ($($arg:ident: $type:ty),*), rows: $wide:literal, $narrow:literal, $few:literal) => {
         mod $module {
             use super::*;
             #[cfg(target_arch = "x86_64")]
@@ -141,12 +142,12 @@ macro_rules! compile {
                 $body::<Avx512, $wide, true>($($arg),*);
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             pub(super) fn avx2($($arg: $type),*) {
                 $body::<Avx2, $narrow, true>($($arg),*);
             }
             pub(super) fn baseline($($arg: $type),*) {
-                $body::<Baseline, $narrow, false>($($arg),*);
+                $body::<Baseline, $few, false>($($arg),*);
             }
         }
     };
@@ -155,9 +156,16 @@ macro_rules! compile {
 pub(super) use compile;
 
 compile!(product, product_body,
-    (x: &[f32], rows: usize, w: &Packed, panels: Range<usize>, out: &mut [f32]), rows: 8, 2);
-compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1);
-compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1);
+    (x: &[f32], rows: usize, w: &Packed, panels: Range<usize>, out: &mut [f32]), rows: 8, 6, 2);
+compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1, 1);
+compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1, 1);
+
+/// Whether what goes by the name of AVX2 here is there: with FMA and F16C, as on
+/// every CPU that has it.
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
 
 impl Kernels {
     /// The fastest kernels that this CPU runs.
@@ -168,7 +176,7 @@ impl Kernels {
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
                 return Self { isa: Isa::Avx512 };
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if avx2() {
                 return Self { isa: Isa::Avx2 };
             }
         }
@@ -269,62 +277,123 @@ fn product_body<V: Lanes, const ROWS: usize, const FMA: bool>(
     panels: Range<usize>,
     out: &mut [f32],
 ) {
-    let (k, n) = (w.k, outputs(w.n, &panels));
-    let panels = &w.panels[panels.start * PANEL * k..panels.end * PANEL * k];
+    let shape = (rows, w.k, outputs(w.n, &panels));
+    let panels = &w.panels[panels.start * PANEL * w.k..panels.end * PANEL * w.k];
+    matrix_body::<V, f32, ROWS>(x, shape, panels, out);
+}
+
+/// `out = x · wᵀ` for `rows` rows of `k` in and of `n` out, `panels` being `w` in
+/// panels.
+#[inline(always)]
+pub(super) fn matrix_body<V: Lanes, W: Number<V>, const ROWS: usize>(
+    x: &[f32],
+    (rows, k, n): (usize, usize, usize),
+    panels: &[W],
+    out: &mut [f32],
+) {
     for (index, panel) in panels.chunks_exact((PANEL * k).max(1)).enumerate() {
         let column = index * PANEL;
         let width = PANEL.min(n - column);
         let mut row = 0;
         while row < rows {
-            let x = &x[row * k..];
+            let tile = share(rows - row, ROWS);
             let out = &mut out[row * n + column..];
-            let tile = (rows - row).min(ROWS);
-            // A tile of every height sums in the same order, so how rows fall
-            // into tiles changes no bit.
-            match tile {
-                1 => tile_body::<V, 1>(x, panel, k, out, (n, width)),
-                2 => tile_body::<V, 2>(x, panel, k, out, (n, width)),
-                3 => tile_body::<V, 3>(x, panel, k, out, (n, width)),
-                4 => tile_body::<V, 4>(x, panel, k, out, (n, width)),
-                5 => tile_body::<V, 5>(x, panel, k, out, (n, width)),
-                6 => tile_body::<V, 6>(x, panel, k, out, (n, width)),
-                7 => tile_body::<V, 7>(x, panel, k, out, (n, width)),
-                _ => tile_body::<V, ROWS>(x, panel, k, out, (n, width)),
-            }
+            tile_body::<V, W, ROWS, false>(&x[row * k..], k, panel, out, (tile, n, width));
             row += tile;
         }
     }
 }
 
+/// How many of `n` rows go together where at most `most` can: the first of
+/// shares of about the same size.
 #[inline(always)]
-fn tile_body<V: Lanes, const ROWS: usize>(
+pub(super) fn share(n: usize, most: usize) -> usize {
+    n.div_ceil(n.div_ceil(most).max(1))
+}
+
+/// Outputs of `tile` rows, at most `ROWS`: `out[r * n + j]` becomes the sum of
+/// `x[r * apart + i] * weights[i][j]` over every `i` in order, `weights` being
+/// `[i][32]` and `j` below `width`; where it goes `ON`, the sum begins with what
+/// is there. A tile of every height sums in the same order, so how rows fall into
+/// tiles changes no bit.
+#[inline(always)]
+pub(super) fn tile_body<V: Lanes, W: Number<V>, const ROWS: usize, const ON: bool>(
     x: &[f32],
-    panel: &[f32],
-    k: usize,
+    apart: usize,
+    weights: &[W],
+    out: &mut [f32],
+    (tile, n, width): (usize, usize, usize),
+) {
+    let shape = (n, width);
+    match tile {
+        1 => rows_body::<V, W, 1, ON>(x, apart, weights, out, shape),
+        2 => rows_body::<V, W, 2, ON>(x, apart, weights, out, shape),
+        3 => rows_body::<V, W, 3, ON>(x, apart, weights, out, shape),
+        4 => rows_body::<V, W, 4, ON>(x, apart, weights, out, shape),
+        5 => rows_body::<V, W, 5, ON>(x, apart, weights, out, shape),
+        6 => rows_body::<V, W, 6, ON>(x, apart, weights, out, shape),
+        7 => rows_body::<V, W, 7, ON>(x, apart, weights, out, shape),
+        _ => rows_body::<V, W, ROWS, ON>(x, apart, weights, out, shape),
+    }
+}
+
+/// The same for a number of rows that the compiler knows, in as many strips of
+/// columns as the registers ask for.
+#[inline(always)]
+fn rows_body<V: Lanes, W: Number<V>, const ROWS: usize, const ON: bool>(
+    x: &[f32],
+    apart: usize,
+    weights: &[W],
     out: &mut [f32],
     (n, width): (usize, usize),
 ) {
-    let mut sums = [[V::splat(0.0); 2]; ROWS];
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * k..][..k]);
-    let (weights, _) = panel.as_chunks::<LANES>();
-    for (i, weights) in weights.chunks_exact(2).enumerate().take(k) {
-        let (low, high) = (V::load(&weights[0]), V::load(&weights[1]));
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let x = V::splat(row[i]);
-            *sums = [x.mul_add(low, sums[0]), x.mul_add(high, sums[1])];
+    if V::at_once(ROWS) >= 2 {
+        strip_body::<V, W, ROWS, 2, ON>(x, apart, weights, out, (n, 0..width));
+        return;
+    }
+    strip_body::<V, W, ROWS, 1, ON>(x, apart, weights, out, (n, 0..width.min(LANES)));
+    if width > LANES {
+        strip_body::<V, W, ROWS, 1, ON>(x, apart, weights, out, (n, LANES..width));
+    }
+}
+
+#[inline(always)]
+fn strip_body<V: Lanes, W: Number<V>, const ROWS: usize, const C: usize, const ON: bool>(
+    x: &[f32],
+    apart: usize,
+    weights: &[W],
+    out: &mut [f32],
+    (n, columns): (usize, Range<usize>),
+) {
+    let (inner, first) = (weights.len() / PANEL, columns.start);
+    assert!(x.len() >= (ROWS - 1) * apart + inner, "rows that there are");
+    assert!(first + C * LANES <= PANEL, "columns of a panel");
+    let mut sums = [[V::splat(0.0); C]; ROWS];
+    if ON {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (sum, out) in sums.iter_mut().zip(out[r * n + first..].as_chunks().0) {
+                *sum = V::load(out);
+            }
         }
     }
-    for (r, [low, high]) in sums.into_iter().enumerate() {
-        let out = &mut out[r * n..][..width];
-        if let ([to_low, to_high], []) = out.as_chunks_mut() {
-            low.store(to_low);
-            high.store(to_high);
+    let strip = std::array::from_fn(|c| weights.as_ptr().wrapping_add(first + c * LANES));
+    // SAFETY: each of the `ROWS` rows has `inner` floats from its start on, and
+    // each of the `inner` times `PANEL` weights has `C` vectors from `first` on;
+    // both are checked above.
+    unsafe { accumulate::<V, W, ROWS, C>(&mut sums, (x.as_ptr(), apart), (strip, PANEL), inner) };
+    for (r, sums) in sums.into_iter().enumerate() {
+        let out = &mut out[r * n..][columns.clone()];
+        if out.len() == C * LANES {
+            for (sum, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
+                sum.store(out);
+            }
             continue;
         }
-        let mut lanes = [[0.0; LANES]; 2];
-        low.store(&mut lanes[0]);
-        high.store(&mut lanes[1]);
-        out.copy_from_slice(&lanes.as_flattened()[..width]);
+        let mut lanes = [[0.0; LANES]; C];
+        for (sum, lanes) in sums.into_iter().zip(&mut lanes) {
+            sum.store(lanes);
+        }
+        out.copy_from_slice(&lanes.as_flattened()[..out.len()]);
     }
 }
 
@@ -433,7 +502,7 @@ pub(super) mod tests {
             if best == Isa::Avx512 {
                 all.push(Kernels { isa: Isa::Avx512 });
             }
-            if best != Isa::Baseline && is_x86_feature_detected!("avx2") {
+            if best != Isa::Baseline && avx2() {
                 all.push(Kernels { isa: Isa::Avx2 });
             }
         }

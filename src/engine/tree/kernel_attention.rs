@@ -20,11 +20,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Isa;
-use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of};
+use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of, share};
 use super::kernel_kv::View;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
-use super::kernel_lanes::{Baseline, LANES, Lanes};
+use super::kernel_lanes::{Baseline, LANES, Lanes, accumulate};
 use super::kv::BlockId;
 use super::store::BLOCK;
 use std::ops::Range;
@@ -87,7 +87,7 @@ impl<'a> Tile<'a> {
 // inlines; each of their vector instructions would become a call.
 compile!(attention, attend_body,
     (tile: Tile<'_>, rows: &[Attend<'_>], softmax: bool, scratch: &mut Vec<f32>, out: &mut [f32]),
-    rows: 8, 2);
+    rows: 8, 6, 2);
 
 impl Kernels {
     /// Scaled dot-product attention of a tile's rows; `queries` and `out` are
@@ -149,7 +149,7 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
             let together = together(tile, rows, chunk);
             let mut first = 0;
             while first < queries {
-                let n = (queries - first).min(MOST);
+                let n = share(queries - first, MOST);
                 let count = head.cut::<MOST>((first, n), chunk, &together, &mut parts);
                 for part in &parts[..count] {
                     match part.queries {
@@ -157,6 +157,9 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                         2 => head.scores::<V, 2>(part),
                         3 => head.scores::<V, 3>(part),
                         4 => head.scores::<V, 4>(part),
+                        5 => head.scores::<V, 5>(part),
+                        6 => head.scores::<V, 6>(part),
+                        7 => head.scores::<V, 7>(part),
                         _ => head.scores::<V, MOST>(part),
                     }
                 }
@@ -169,6 +172,9 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                         2 => head.values::<V, 2>(part, out),
                         3 => head.values::<V, 3>(part, out),
                         4 => head.values::<V, 4>(part, out),
+                        5 => head.values::<V, 5>(part, out),
+                        6 => head.values::<V, 6>(part, out),
+                        7 => head.values::<V, 7>(part, out),
                         _ => head.values::<V, MOST>(part, out),
                     }
                     if !dim.is_multiple_of(LANES) {
@@ -199,9 +205,9 @@ fn together(tile: Tile<'_>, rows: &[Attend<'_>], chunk: usize) -> Range<usize> {
     from..to.max(from)
 }
 
-/// Parts that [`Head::cut`] makes, at most: [`TILE`] queries together are one
-/// part or two, and so are the ones of each row.
-const PARTS: usize = TILE + 2;
+/// Parts that [`Head::cut`] makes, at most: what all queries go over together,
+/// and then what those of each row do.
+const PARTS: usize = TILE + 1;
 
 /// Blocks of a chunk that some queries go over together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -300,10 +306,7 @@ impl<'a> Head<'a> {
         let mut cut = |queries: Range<usize>, blocks: Range<usize>, again| {
             let (mut from, scores) = (queries.start, queries.start - first);
             while !blocks.is_empty() && from < queries.end {
-                let size = match queries.end - from {
-                    size if size == MOST => MOST,
-                    size => size.min(4),
-                };
+                let size = share(queries.end - from, MOST);
                 let scores = scores + from - queries.start;
                 parts[count] = self.part((from, size, scores), (chunk, blocks.clone()), again);
                 count += 1;
@@ -355,8 +358,8 @@ impl<'a> Head<'a> {
         let mut done = 0;
         while done < part.blocks {
             done += match part.blocks - done {
-                4.. if N <= 4 => self.score::<V, N, 4>(part, done),
-                2.. => self.score::<V, N, 2>(part, done),
+                4.. if V::at_once(N) >= 4 => self.score::<V, N, 4>(part, done),
+                2.. if V::at_once(N) >= 2 => self.score::<V, N, 2>(part, done),
                 _ => self.score::<V, N, 1>(part, done),
             };
         }
@@ -374,7 +377,7 @@ impl<'a> Head<'a> {
         // view promises that nobody writes it.
         unsafe {
             let keys = std::array::from_fn(|b| self.tile.layer.keys().add(starts[b]));
-            accumulate::<V, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
+            accumulate::<V, f32, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
         }
         for (sums, scores) in sums.iter().zip(&mut self.scores[part.scores..]) {
             let (scores, _) = scores[(part.at + at) * BLOCK..].as_chunks_mut::<BLOCK>();
@@ -444,8 +447,8 @@ impl<'a> Head<'a> {
         let mut done = 0;
         while done < vectors {
             done += match vectors - done {
-                4.. if N <= 4 => self.weigh::<V, N, 4>(part, done * LANES, out),
-                2.. => self.weigh::<V, N, 2>(part, done * LANES, out),
+                4.. if V::at_once(N) >= 4 => self.weigh::<V, N, 4>(part, done * LANES, out),
+                2.. if V::at_once(N) >= 2 => self.weigh::<V, N, 2>(part, done * LANES, out),
                 _ => self.weigh::<V, N, 1>(part, done * LANES, out),
             };
         }
@@ -482,7 +485,12 @@ impl<'a> Head<'a> {
                 let weights = scores.as_ptr().cast::<f32>().add((part.at + b) * BLOCK + from);
                 let values = self.tile.layer.values().add(start + from * dim + column);
                 let columns = std::array::from_fn(|c| values.add(c * LANES));
-                accumulate::<V, N, C>(&mut sums, (weights, CHUNK), (columns, dim), to.saturating_sub(from));
+                accumulate::<V, f32, N, C>(
+                    &mut sums,
+                    (weights, CHUNK),
+                    (columns, dim),
+                    to.saturating_sub(from),
+                );
             }
         }
         for (query, sums) in (part.first..).zip(&sums) {
@@ -518,38 +526,6 @@ impl<'a> Head<'a> {
             }
         }
     }
-}
-
-/// `sums[n][c] += a[n * apart + i] * b[c][i * row..][..16]`, for every `i` below
-/// `len` in order: the inner loop of both products.
-///
-/// # Safety
-/// All of these floats must be readable.
-#[inline(always)]
-// SAFETY: every place that is read is one that the caller vouches for.
-unsafe fn accumulate<V: Lanes, const N: usize, const C: usize>(
-    sums: &mut [[V; C]; N],
-    (a, apart): (*const f32, usize),
-    (b, row): ([*const f32; C], usize),
-    len: usize,
-) {
-    // A copy that nothing points to stays in registers.
-    let mut kept = *sums;
-    for i in 0..len {
-        let mut vectors = [V::splat(0.0); C];
-        for (vector, b) in vectors.iter_mut().zip(&b) {
-            // SAFETY: the caller's; an array of floats is aligned like a float.
-            *vector = V::load(unsafe { &*b.add(i * row).cast::<[f32; LANES]>() });
-        }
-        for (n, kept) in kept.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            let factor = V::splat(unsafe { *a.add(n * apart + i) });
-            for (kept, vector) in kept.iter_mut().zip(&vectors) {
-                *kept = factor.mul_add(*vector, *kept);
-            }
-        }
-    }
-    *sums = kept;
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ pub(super) const LANES: usize = 16;
 /// A vector of sixteen floats. A type that stands for an instruction set may be
 /// named only by code that is compiled for it and runs where it was detected.
 pub(super) trait Lanes: Copy {
+    /// How many vectors of sums (4, 2 or 1) each of `rows` rows keeps in
+    /// registers, beside what they are added up from.
+    fn at_once(rows: usize) -> usize;
     /// The same number in every lane.
     fn splat(x: f32) -> Self;
     /// From memory.
@@ -38,6 +41,10 @@ pub(super) trait Lanes: Copy {
 pub(super) struct Baseline([f32; LANES]);
 
 impl Lanes for Baseline {
+    #[inline(always)]
+    fn at_once(rows: usize) -> usize {
+        if rows == 1 { 2 } else { 1 }
+    }
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([x; LANES])
@@ -77,6 +84,57 @@ impl Lanes for Baseline {
     }
 }
 
+/// What vectors are read from.
+pub(super) trait Number<V>: Copy {
+    /// Sixteen numbers from a place on.
+    ///
+    /// # Safety
+    /// All of them must be readable.
+    // SAFETY: what is read is what the caller vouches for.
+    unsafe fn load(at: *const Self) -> V;
+}
+
+impl<V: Lanes> Number<V> for f32 {
+    #[inline(always)]
+    // SAFETY: as the trait says.
+    unsafe fn load(at: *const Self) -> V {
+        // SAFETY: the caller's; an array of floats is aligned like a float.
+        V::load(unsafe { &*at.cast::<[f32; LANES]>() })
+    }
+}
+
+/// `sums[n][c] += a[n * apart + i] * b[c][i * row..][..16]`, for every `i` below
+/// `len` in order: the inner loop of every product.
+///
+/// # Safety
+/// All of these numbers must be readable.
+#[inline(always)]
+// SAFETY: every place that is read is one that the caller vouches for.
+pub(super) unsafe fn accumulate<V: Lanes, W: Number<V>, const N: usize, const C: usize>(
+    sums: &mut [[V; C]; N],
+    (a, apart): (*const f32, usize),
+    (b, row): ([*const W; C], usize),
+    len: usize,
+) {
+    // A copy that nothing points to stays in registers.
+    let mut kept = *sums;
+    for i in 0..len {
+        let mut vectors = [V::splat(0.0); C];
+        for (vector, b) in vectors.iter_mut().zip(&b) {
+            // SAFETY: the caller's.
+            *vector = unsafe { W::load(b.add(i * row)) };
+        }
+        for (n, kept) in kept.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            let factor = V::splat(unsafe { *a.add(n * apart + i) });
+            for (kept, vector) in kept.iter_mut().zip(&vectors) {
+                *kept = factor.mul_add(*vector, *kept);
+            }
+        }
+    }
+    *sums = kept;
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
 
@@ -100,6 +158,11 @@ mod x86 {
     pub(in super::super) struct Avx2(__m256, __m256);
 
     impl Lanes for Avx512 {
+        // 32 registers, one to a vector.
+        #[inline(always)]
+        fn at_once(rows: usize) -> usize {
+            if rows <= 4 { 4 } else { 2 }
+        }
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: this type is named only where AVX-512F was detected.
@@ -152,6 +215,15 @@ mod x86 {
     }
 
     impl Lanes for Avx2 {
+        // 16 registers, two to a vector.
+        #[inline(always)]
+        fn at_once(rows: usize) -> usize {
+            match rows {
+                1 => 4,
+                2 => 2,
+                _ => 1,
+            }
+        }
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: this type is named only where AVX2 and FMA were detected.

@@ -8,7 +8,7 @@
 
 #![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
 
-use super::kernel::{Isa, Kernels, PANEL, compile, dispatch, outputs};
+use super::kernel::{Isa, Kernels, PANEL, compile, dispatch, outputs, share, tile_body};
 use super::kernel_codes::Codes;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
@@ -23,7 +23,7 @@ const UNITS: usize = 4;
 const FLOATS: usize = UNIT * PANEL;
 
 compile!(multiply, multiply_body,
-    (x: &[f32], rows: usize, w: &Quantised, panels: Range<usize>, out: &mut [f32]), rows: 8, 2);
+    (x: &[f32], rows: usize, w: &Quantised, panels: Range<usize>, out: &mut [f32]), rows: 8, 6, 2);
 
 impl Kernels {
     /// The outputs of some panels of a quantised matrix: `x` is `[rows, k]`,
@@ -79,52 +79,19 @@ fn multiply_body<V: Codes, const ROWS: usize, const FMA: bool>(
             let piece = &piece[..count * FLOATS];
             let mut row = 0;
             while row < rows {
+                let tile = share(rows - row, ROWS);
                 let x = &x[row * k + first * UNIT..];
-                let sums = &mut sums[row..];
-                let tile = (rows - row).min(ROWS);
-                match tile {
-                    1 => tile_body::<V, 1>(x, k, piece, sums),
-                    2 => tile_body::<V, 2>(x, k, piece, sums),
-                    3 => tile_body::<V, 3>(x, k, piece, sums),
-                    4 => tile_body::<V, 4>(x, k, piece, sums),
-                    5 => tile_body::<V, 5>(x, k, piece, sums),
-                    6 => tile_body::<V, 6>(x, k, piece, sums),
-                    7 => tile_body::<V, 7>(x, k, piece, sums),
-                    _ => tile_body::<V, ROWS>(x, k, piece, sums),
-                }
+                let sums = sums[row..].as_flattened_mut();
+                tile_body::<V, f32, ROWS, true>(x, k, piece, sums, (tile, PANEL, PANEL));
                 row += tile;
             }
             first += count;
         }
         let column = index * PANEL;
         let width = PANEL.min(n - column);
-        for (sums, out) in sums.iter().zip(out.chunks_exact_mut(n)) {
-            out[column..column + width].copy_from_slice(&sums[..width]);
+        for (r, sums) in sums.iter().enumerate() {
+            out[r * n + column..][..width].copy_from_slice(&sums[..width]);
         }
-    }
-}
-
-/// Goes on with the sums of some rows.
-#[inline(always)]
-fn tile_body<V: Codes, const ROWS: usize>(x: &[f32], k: usize, piece: &[f32], sums: &mut [[f32; PANEL]]) {
-    let inner = piece.len() / PANEL;
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * k..][..inner]);
-    let mut lanes: [[V; 2]; ROWS] = std::array::from_fn(|r| {
-        let (halves, _) = sums[r].as_chunks();
-        [V::load(&halves[0]), V::load(&halves[1])]
-    });
-    let (weights, _) = piece.as_chunks::<LANES>();
-    for (i, weights) in weights.chunks_exact(2).enumerate().take(inner) {
-        let (low, high) = (V::load(&weights[0]), V::load(&weights[1]));
-        for (lanes, row) in lanes.iter_mut().zip(rows) {
-            let x = V::splat(row[i]);
-            *lanes = [x.mul_add(low, lanes[0]), x.mul_add(high, lanes[1])];
-        }
-    }
-    for (sums, lanes) in sums.iter_mut().zip(lanes) {
-        let (halves, _) = sums.as_chunks_mut();
-        lanes[0].store(&mut halves[0]);
-        lanes[1].store(&mut halves[1]);
     }
 }
 
@@ -220,7 +187,9 @@ mod tests {
             // A whole and a broken piece of units, where the block allows it.
             let (n, k) = (size(PANEL + 3, 3), kind.block().max((UNITS + 1) * UNIT));
             let bytes = n * k / kind.block() * kind.block_bytes();
-            let bytes: Vec<u8> = (0..bytes).map(|i| (i * 37 % 251) as u8).collect();
+            // No half with the highest exponent, so that all products are numbers.
+            let finite = |byte: u8| if byte & 0x7C == 0x7C { byte ^ 0x40 } else { byte };
+            let bytes: Vec<u8> = (0..bytes).map(|i| finite((i * 37 % 251) as u8)).collect();
             let mut matrix = Quantised::zeros(kind, n, k);
             matrix.set_rows(0, &bytes);
             let mut floats = Vec::new();

@@ -1,5 +1,6 @@
-//! A weight matrix, as floats or quantised, behind one product.
+//! A weight matrix, as floats, as 16-bit floats or quantised, behind one product.
 
+use super::halves::Halves;
 use super::kernel::{Kernels, PANEL, Packed, outputs};
 use super::quant::Quantised;
 use std::ops::Range;
@@ -9,6 +10,8 @@ use std::ops::Range;
 pub(super) enum Matrix {
     /// In f32.
     Floats(Packed),
+    /// In 16-bit floats.
+    Halves(Halves),
     /// In blocks of few bits.
     Quantised(Quantised),
 }
@@ -18,6 +21,7 @@ impl Matrix {
     pub(super) fn n(&self) -> usize {
         match self {
             Self::Floats(packed) => packed.n(),
+            Self::Halves(halves) => halves.n(),
             Self::Quantised(quantised) => quantised.n(),
         }
     }
@@ -26,6 +30,7 @@ impl Matrix {
     pub(super) fn k(&self) -> usize {
         match self {
             Self::Floats(packed) => packed.k(),
+            Self::Halves(halves) => halves.k(),
             Self::Quantised(quantised) => quantised.k(),
         }
     }
@@ -44,6 +49,7 @@ impl Matrix {
     pub(super) fn unpack(&self, row: usize, out: &mut Vec<f32>) {
         match self {
             Self::Floats(packed) => packed.unpack(row, out),
+            Self::Halves(halves) => halves.unpack(row, out),
             Self::Quantised(quantised) => quantised.unpack(row, out),
         }
     }
@@ -52,6 +58,7 @@ impl Matrix {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Floats(_) => "F32",
+            Self::Halves(halves) => halves.half().name(),
             Self::Quantised(quantised) => quantised.kind().name(),
         }
     }
@@ -60,6 +67,7 @@ impl Matrix {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Floats(packed) => packed.panels() * PANEL * packed.k() * size_of::<f32>(),
+            Self::Halves(halves) => halves.bytes(),
             Self::Quantised(quantised) => quantised.bytes(),
         }
     }
@@ -77,6 +85,7 @@ impl Kernels {
     ) {
         match w {
             Matrix::Floats(packed) => self.product_of_panels(x, rows, (packed, panels), out),
+            Matrix::Halves(halves) => self.product_of_halves(x, rows, (halves, panels), out),
             Matrix::Quantised(quantised) => self.product_of_quantised(x, rows, (quantised, panels), out),
         }
     }

@@ -41,7 +41,8 @@ pub struct Row<'a> {
     pub logits: bool,
 }
 
-/// A dense decoder with its weights: matrices in f32 or quantised, the rest in f32.
+/// A dense decoder with its weights: matrices in f32, in 16-bit floats or
+/// quantised, the rest in f32.
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,

@@ -37,8 +37,8 @@ enum Source {
     Embedded(&'static [u8]),
     /// Locked while it is read: a file has one place where it is read from.
     File(Mutex<File>),
-    /// Numbers in f32 that are made up: ones up to this place, then noise.
-    Noise(u64),
+    /// Numbers of a type that are made up: ones up to this place, then noise.
+    Noise(DType, u64),
 }
 
 /// One tensor, as a header describes it.
@@ -165,20 +165,21 @@ impl Shard {
         Ok(Self { name: name.to_owned(), source, data, entries })
     }
 
-    /// A file of made-up numbers that holds the tensors of these names and
-    /// shapes.
-    pub(super) fn noise(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Self {
+    /// A file of made-up numbers, in BF16 or F32, that holds the tensors of these
+    /// names and shapes.
+    pub(super) fn noise(dtype: DType, tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Self {
+        let kind = if dtype == DType::BF16 { "BF16" } else { "F32" };
         let (norms, others): (Vec<_>, Vec<_>) = tensors.partition(|(name, _)| name.ends_with("norm.weight"));
         let count = norms.len();
         let (mut entries, mut place, mut ones) = (Vec::new(), 0, 0);
         for (index, (name, shape)) in norms.into_iter().chain(others).enumerate() {
             let from = place;
-            place += (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
+            place += (shape.iter().product::<usize>() * dtype.size_in_bytes()) as u64;
             ones = if index < count { place } else { ones };
             entries.push((
                 name,
                 Entry {
-                    kind: "F32".to_owned(),
+                    kind: kind.to_owned(),
                     shape,
                     data_offsets: (from, place),
                     interleaved: None,
@@ -186,7 +187,7 @@ impl Shard {
                 },
             ));
         }
-        Self { name: "random weights".to_owned(), source: Source::Noise(ones), data: 0, entries }
+        Self { name: "random weights".to_owned(), source: Source::Noise(dtype, ones), data: 0, entries }
     }
 
     /// Whether it is a GGUF file.
@@ -222,7 +223,7 @@ impl Source {
         match self {
             Source::Embedded(bytes) => Ok(bytes.len() as u64),
             Source::File(file) => Ok(lock(file).metadata()?.len()),
-            Source::Noise(_) => Ok(u64::MAX),
+            Source::Noise(..) => Ok(u64::MAX),
         }
     }
 
@@ -242,14 +243,15 @@ impl Source {
                 file.read_exact(&mut part)?;
                 Ok(Cow::Owned(part))
             }
-            Source::Noise(ones) => {
+            Source::Noise(dtype, ones) => {
                 let number = |place: u64| match place < *ones {
                     true => 1.0,
                     false => (rng::uniform(0, place) as f32 - 0.5) * 0.1,
                 };
-                Ok(Cow::Owned(
-                    range.step_by(size_of::<f32>()).flat_map(|p| number(p).to_le_bytes()).collect(),
-                ))
+                let size = dtype.size_in_bytes();
+                let numbers = range.step_by(size).map(|place| number(place).to_le_bytes());
+                // The upper half of a float is one of BF16.
+                Ok(Cow::Owned(numbers.flat_map(|bytes| bytes.into_iter().skip(bytes.len() - size)).collect()))
             }
         }
     }

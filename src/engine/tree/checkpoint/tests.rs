@@ -1,5 +1,8 @@
 //! Broken files are told by name, and good ones are read piece by piece.
 
+use super::super::model::{Row, Scratch};
+use super::super::store::Store;
+use super::super::threads::Threads;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -122,5 +125,59 @@ proptest! {
                 Err(error) => prop_assert!(error.to_string().contains(&name), "{}: {}", name, error),
             }
         }
+    }
+}
+
+#[test]
+fn matrices_stay_in_their_sixteen_bits_and_say_what_their_floats_say() {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 36, "intermediate_size": 60,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 16, "vocab_size": 100,
+        "tie_word_embeddings": true
+    });
+    let config = ModelConfig::from_json(config.to_string().as_bytes()).expect("a good configuration");
+    let tensors: Vec<(String, Vec<usize>)> = Model::tensors(&config).collect();
+    // Between 0.5 and 1 in every type that is written, of either sign.
+    let bits = |i: usize| (i as u16).wrapping_mul(40_503) & 0x807F;
+    let loaded = |kind: &str| {
+        let number = |i: usize| match kind {
+            "F16" => (bits(i) | 0x3800).to_le_bytes().to_vec(),
+            "BF16" => (bits(i) | 0x3F00).to_le_bytes().to_vec(),
+            // What the 16 bits of the type at hand stand for.
+            "F32 of F16" => {
+                let (sign, tail) = (u32::from(bits(i) & 0x8000), u32::from(bits(i) & 0x7F));
+                (sign << 16 | 0x3F00_0000 | tail << 13).to_le_bytes().to_vec()
+            }
+            _ => (u32::from(bits(i) | 0x3F00) << 16).to_le_bytes().to_vec(),
+        };
+        let bytes: Vec<Vec<u8>> = (tensors.iter())
+            .map(|(_, shape)| (0..shape.iter().product()).flat_map(number).collect())
+            .collect();
+        let whole: Vec<(&str, &str, &[usize], &[u8])> = (tensors.iter().zip(&bytes))
+            .map(|((name, shape), bytes)| (&**name, &kind[..kind.len().min(4)], &**shape, &**bytes))
+            .map(|(name, kind, shape, bytes)| (name, kind.trim_end(), shape, bytes))
+            .collect();
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(SINGLE), file(&whole)).expect("writes");
+        let weights = Weights::open(directory.path()).expect("opens");
+        let resident = weights.resident(&config);
+        let model = weights.load(config.clone(), &mut |_, _| {}).expect("loads");
+        let mut store = Store::new(1, 4, 16, 1);
+        let mut scratch = Scratch::new(true);
+        let row = |position| Row { token: 7 + position as u32, position, blocks: &[0], logits: true };
+        let rows: Vec<Row<'_>> = (0..3).map(row).collect();
+        let threads = Threads::new(2).expect("threads");
+        model.forward(&rows, &mut store, (&mut scratch, &threads)).expect("runs");
+        let logits: Vec<u32> = scratch.logits(100).flatten().map(|logit| logit.to_bits()).collect();
+        assert!(logits.iter().any(|bits| *bits != logits[0]));
+        (logits, model.formats().into_keys().collect::<Vec<_>>(), resident)
+    };
+    for (kind, floats) in [("F16", "F32 of F16"), ("BF16", "F32")] {
+        let (small, formats, resident) = loaded(kind);
+        let (large, widened, twice) = loaded(floats);
+        assert!(small == large, "{kind} has other logits than its floats");
+        assert_eq!((formats, widened), (vec![kind], vec!["F32"]));
+        let norms = 3 * 36 * 4;
+        assert_eq!(2 * (resident - norms), twice - norms, "matrices take half");
     }
 }
