@@ -9,6 +9,7 @@ use super::format::Script;
 use super::judge::Question;
 use super::{Backend, Opening, Streams, Verifier, VerifyError};
 use crate::engine::Branch;
+use crate::metrics::Metrics;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,13 +64,39 @@ enum Work {
     Judge(Transcript, Vec<Question>),
 }
 
-/// Scores to come.
-type Coming = Pin<Box<dyn Future<Output = Result<Vec<f64>, VerifyError>> + Send + 'static>>;
+/// What a verifier says of what was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// A score for every step.
+    pub values: Vec<f64>,
+    /// What they cost in tokens: [`Reading::tokens`], unless another server has
+    /// counted itself.
+    pub tokens: u32,
+}
+
+/// Scores to come, and their tokens where another server counts them.
+type Coming = Pin<Box<dyn Future<Output = Result<(Vec<f64>, Option<u32>), VerifyError>> + Send + 'static>>;
+
+/// Tokens that are counted when this is dropped: once it is known how many they
+/// are, or once nobody waits any more.
+struct Charge {
+    metrics: Option<Arc<Metrics>>,
+    tokens: u32,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.verifier_tokens.inc_by(u64::from(self.tokens));
+        }
+    }
+}
 
 impl Reading {
     /// What scoring costs, in tokens that the verifier will read: exactly the
     /// new ones of a stream; of a judge all that it is asked, though some of it
-    /// may be in its cache; an estimate where another server counts.
+    /// may be in its cache; an estimate where another server counts, which
+    /// [`Scores::tokens`] corrects.
     #[must_use]
     pub fn tokens(&self) -> u32 {
         self.tokens
@@ -188,14 +215,15 @@ impl Lease {
     pub fn score(
         &mut self,
         reading: Reading,
-    ) -> impl Future<Output = Result<Vec<f64>, VerifyError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Scores, VerifyError>> + Send + 'static + use<> {
         let Reading { tokens, steps, read, work } = reading;
+        let mut charge = Some(Charge { metrics: self.verifier.metrics.clone(), tokens });
+        if !matches!(self.verifier.source.backend, Backend::Remote(_)) {
+            // What is begun is paid, whether or not anyone waits for it.
+            drop(charge.take());
+        }
         let coming = match work {
             Ok(work) => {
-                // What is begun is paid, whether or not anyone waits for it.
-                if let Some(metrics) = &self.verifier.metrics {
-                    metrics.verifier_tokens.inc_by(u64::from(tokens));
-                }
                 self.read = read;
                 self.begin(work, steps)
             }
@@ -203,10 +231,14 @@ impl Lease {
         };
         let (verifier, begun) = (self.verifier.clone(), Instant::now());
         async move {
-            let scores = coming.await.and_then(|scores| match scores.len() {
-                found if found == steps => Ok(scores),
+            let scores = coming.await.and_then(|(values, counted)| match values.len() {
+                found if found == steps => Ok(Scores { values, tokens: counted.unwrap_or(tokens) }),
                 found => Err(VerifyError::Shape { expected: steps, found }),
             });
+            if let (Some(charge), Ok(scores)) = (&mut charge, &scores) {
+                charge.tokens = scores.tokens;
+            }
+            drop(charge);
             verifier.note(&scores);
             if let (Some(metrics), Ok(_)) = (&verifier.metrics, &scores) {
                 metrics.verifier_steps.inc_by(steps as u64);
@@ -220,19 +252,22 @@ impl Lease {
         match (work, &mut self.state) {
             (Work::Stream { script: new, from, positions }, State::Stream { branch, script }) => {
                 let Backend::Engine(streams) = &self.verifier.source.backend else {
-                    return Box::pin(std::future::ready(Ok(Vec::new())));
+                    return nothing();
                 };
                 let readout = streams.format.readout();
                 branch.append(new.ids[from..].to_vec());
                 let rows = branch.logits(positions, readout.ids());
                 *script = new;
-                Box::pin(async move { rows.await?.iter().map(|row| readout.score(row)).collect() })
+                Box::pin(async move {
+                    let scores: Result<_, _> = rows.await?.iter().map(|row| readout.score(row)).collect();
+                    Ok((scores?, None))
+                })
             }
             (Work::Transcript(new), State::Transcript { transcript, .. }) => {
                 *transcript = new.clone();
                 let source = Arc::clone(&self.verifier.source);
                 Box::pin(async move {
-                    let Backend::Remote(remote) = &source.backend else { return Ok(Vec::new()) };
+                    let Backend::Remote(remote) = &source.backend else { return Ok((Vec::new(), None)) };
                     remote.score(&new, steps).await
                 })
             }
@@ -240,14 +275,14 @@ impl Lease {
                 *transcript = new;
                 let (source, opening) = (Arc::clone(&self.verifier.source), Arc::clone(opening));
                 Box::pin(async move {
-                    let Backend::Judge(engine, judge) = &source.backend else { return Ok(Vec::new()) };
-                    judge.score(engine, questions, &opening).await
+                    let Backend::Judge(engine, judge) = &source.backend else {
+                        return Ok((Vec::new(), None));
+                    };
+                    Ok((judge.score(engine, questions, &opening).await?, None))
                 })
             }
             // A reading of another lease; that no scores come is told as such.
-            (Work::Stream { .. }, _) | (Work::Transcript(_) | Work::Judge(..), _) => {
-                Box::pin(std::future::ready(Ok(Vec::new())))
-            }
+            (Work::Stream { .. }, _) | (Work::Transcript(_) | Work::Judge(..), _) => nothing(),
         }
     }
 
@@ -275,6 +310,11 @@ impl Lease {
             State::Transcript { .. } => unreachable!("only streams are looked at"),
         }
     }
+}
+
+/// No score at all.
+fn nothing() -> Coming {
+    Box::pin(std::future::ready(Ok((Vec::new(), None))))
 }
 
 /// A number of tokens as reports have it.

@@ -29,7 +29,7 @@ pub use aggregate::Aggregate;
 pub use config::{Kind, PrmConfig};
 pub use format::{Format, FormatError, FormatParts};
 pub use judge::{Judge, JudgeConfig};
-pub use lease::{Lease, Reading};
+pub use lease::{Lease, Reading, Scores};
 pub use remote::{ApiKey, Remote, RemoteConfig, RemoteError};
 
 /// Scores steps. Clones are the same verifier.

@@ -4,7 +4,9 @@
 //! every step; its own prefix cache is what keeps that cheap. A row is a
 //! probability, or those of the two labels: `[wrong, right]` of a model with a
 //! head, `[good, bad]` where vLLM is told to return the logits of two tokens, in
-//! the order of its documentation (`returned_token_ids: [648, 387]`).
+//! the order of its documentation (`returned_token_ids: [648, 387]`). What a
+//! question costs is an estimate by bytes until it is answered, and then what the
+//! server counts (`usage.prompt_tokens`), what was in its cache included.
 //!
 //! Deliberately absent: models whose scores `/pooling` does not give by steps
 //! (RLHFlow, Skywork), and ways to log in but a key.
@@ -27,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Pauses before further tries, where another try may help.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 
-/// Bytes of text to a token, about: to estimate what a solution costs.
+/// Bytes of text to a token, about: to estimate what a solution will cost.
 const BYTES_A_TOKEN: usize = 4;
 
 /// Characters of a refusal that are shown.
@@ -200,8 +202,13 @@ impl Remote {
         (transcript.problem.len() + steps.sum::<usize>()).div_ceil(BYTES_A_TOKEN)
     }
 
-    /// The scores of the last `new` steps.
-    pub(super) async fn score(&self, transcript: &Transcript, new: usize) -> Result<Vec<f64>, VerifyError> {
+    /// The scores of the last `new` steps, and how many tokens the server has read
+    /// for them, where it says so.
+    pub(super) async fn score(
+        &self,
+        transcript: &Transcript,
+        new: usize,
+    ) -> Result<(Vec<f64>, Option<u32>), VerifyError> {
         let url = format!("{}pooling", self.base);
         let body = self.body(transcript);
         let value = answer(&self.base, || self.http.post(&url).json(&body)).await?;
@@ -223,7 +230,11 @@ impl Remote {
             let number = number.ok_or_else(|| strange(format!("a step's row is {row}")))?;
             probability(number)
         };
-        rows[found - new.min(found)..].iter().map(score).collect()
+        let scores: Result<Vec<f64>, VerifyError> =
+            rows[found - new.min(found)..].iter().map(score).collect();
+        // No solution is of no tokens, so 0 says nothing.
+        let tokens = value["usage"]["prompt_tokens"].as_u64().filter(|tokens| *tokens > 0);
+        Ok((scores?, tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))))
     }
 
     fn body(&self, Transcript { problem, steps }: &Transcript) -> Value {

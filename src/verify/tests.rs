@@ -72,7 +72,7 @@ async fn opened(rig: &Rig, problem: &str) -> Lease {
 async fn scored(lease: &mut Lease, text: &str, ended: bool) -> (u32, Vec<f64>) {
     let reading = lease.read(text, ended).expect("something new");
     let (tokens, steps) = (reading.tokens(), reading.steps());
-    let scores = lease.score(reading).await.expect("scores");
+    let scores = lease.score(reading).await.expect("scores").values;
     assert_eq!(scores.len(), steps);
     lease.take(&scores);
     (tokens, scores)
@@ -153,7 +153,7 @@ async fn leases_that_do_not_fit_at_once_take_turns_and_score_the_same() {
             out.push(lease.score(reading));
         }
         for (lease, scores) in leases.iter_mut().zip(out) {
-            lease.take(&scores.await.expect("scores"));
+            lease.take(&scores.await.expect("scores").values);
         }
     }
     for (lease, expected) in leases.iter().zip(&expected) {

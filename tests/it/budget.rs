@@ -4,9 +4,14 @@
 //! `ESPALIER_RANDOM_REQUESTS` is how many random requests are asked; 200 where it
 //! is not set.
 
-use crate::support::{PROBLEM, PUZZLE, Served, serve};
+use crate::support::{PROBLEM, PUZZLE, Served, engine, serve, serve_with};
+use axum::Router;
+use axum::routing::post;
+use espalier::config::ServeArgs;
 use espalier::engine::rng;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number below `end`, the `i`th of draw `key`.
 fn draw(key: u64, i: u64, end: u64) -> u64 {
@@ -199,5 +204,65 @@ async fn choices_that_cannot_have_a_token_or_branch_each_are_refused() {
         assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.budget.{field}"))));
         assert_eq!(error["code"], "integer_below_min_value");
         assert!(message.contains(">= 5") && message.contains("got 4"), "{message}");
+    }
+}
+
+/// A reward model of Math-Shepherd's kind on another server: each of its answers
+/// approves of the longer steps, and counts every byte as a token. Where it is,
+/// and what it has counted so far.
+async fn another() -> (String, Arc<AtomicU64>) {
+    let read = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&read);
+    let pooling = move |body: String| {
+        let asked: Value = serde_json::from_str(&body).expect("JSON");
+        let text = asked["input"].as_str().expect("a text");
+        let good = |step: &str| 0.5 + 0.4 * (step.len() as f64 / 100.0).min(1.0);
+        let rows: Vec<Value> =
+            text.split_terminator(" ки").map(|step| json!([good(step), 1.0 - good(step)])).collect();
+        counted.fetch_add(text.len() as u64, Ordering::Relaxed);
+        let answer = json!({"data": [{"data": rows}], "usage": {"prompt_tokens": text.len()}});
+        std::future::ready(answer.to_string())
+    };
+    let app = Router::new().route("/pooling", post(pooling));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, app).await.expect("serves") });
+    (url, read)
+}
+
+#[tokio::test]
+async fn what_another_server_counts_is_what_is_charged() {
+    let (url, read) = another().await;
+    let mut args = ServeArgs { engine: engine("seedling"), ..ServeArgs::default() };
+    args.engine.model.prm = Some(url);
+    args.engine.model.prm_model = Some("played".to_owned());
+    args.engine.model.prm_format = Some("math_shepherd".to_owned());
+    let server = serve_with(args).await;
+    let ask = async |bound: Option<u64>| {
+        let mut asked = json!({
+            "messages": [{"role": "user", "content": PROBLEM}], "seed": 3,
+            "reasoning": {"mode": "beam", "width": 3, "expansion": 3, "budget": {"tokens": 1_500}},
+        });
+        if let Some(bound) = bound {
+            asked["reasoning"]["budget"]["verifier_tokens"] = json!(bound);
+        }
+        let before = (read.load(Ordering::Relaxed), counted(&server).await[3]);
+        let body = server.chat(asked).await;
+        server.idle().await;
+        let spent = number(&body["search"]["spent"]["verifier_tokens"]);
+        let said = read.load(Ordering::Relaxed) - before.0;
+        let counted = counted(&server).await[3] - before.1;
+        assert_eq!((spent, counted), (said, said), "{bound:?}: {}", body["search"]);
+        let ended =
+            body["search"]["notes"].to_string().contains("the verifier's part of the budget is spent");
+        (spent, ended)
+    };
+    let (needed, ended) = ask(None).await;
+    assert!(needed > 0 && !ended);
+    for bound in [needed / 4, needed / 2] {
+        let (spent, ended) = ask(Some(bound)).await;
+        // Whether it may be asked once more goes by a quarter of what that costs.
+        assert!(ended && 0 < spent && spent < bound + bound / 2, "{spent} of {bound}");
+        assert_eq!(ask(Some(bound)).await, (spent, ended), "the same again");
     }
 }

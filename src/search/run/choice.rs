@@ -15,7 +15,7 @@ use crate::plan::Budget;
 use crate::search::event::{BranchState, ChoiceEvent, Event, StopReason};
 use crate::search::tree::Tree;
 use crate::search::{Grown, NodeId, Outcome, Strategy, WorkId, build};
-use crate::verify::{Lease as Judgement, VerifyError};
+use crate::verify::{Lease as Judgement, Scores, VerifyError};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use grow::Lease;
 use judge::{Judge, Missing, Passage};
@@ -32,8 +32,9 @@ use watch::Watch;
 enum Aside {
     /// A branch can be forked, or never will be.
     Settled(NodeId, Result<(), EngineError>),
-    /// The verifier has done with a piece of work, and with all that says the same.
-    Scored(WorkId, Option<Passage>, Result<Vec<f64>, VerifyError>),
+    /// The verifier has done with a piece of work, for which so many tokens were
+    /// charged, and with all that says the same.
+    Scored(WorkId, Option<Passage>, u32, Result<Scores, VerifyError>),
 }
 
 type Asides = FuturesUnordered<Pin<Box<dyn Future<Output = Aside> + Send>>>;
@@ -147,7 +148,7 @@ impl Choice {
                 }
                 Some(news) = self.aside.next() => match news {
                     Aside::Settled(node, result) => self.settled(node, &result, root, &events),
-                    Aside::Scored(work, passage, result) => self.scored(work, passage, result),
+                    Aside::Scored(work, passage, cost, result) => self.scored((work, cost), passage, result),
                 },
                 event = inbox.recv() => {
                     if let Some((work, happened)) = event {

@@ -78,7 +78,7 @@ async fn opened(rig: &Rig) -> Lease {
 async fn scored(lease: &mut Lease, text: &str, ended: bool) -> (u32, Vec<f64>) {
     let reading = lease.read(text, ended).expect("something new");
     let (tokens, steps) = (reading.tokens(), reading.steps());
-    let scores = lease.score(reading).await.expect("scores");
+    let scores = lease.score(reading).await.expect("scores").values;
     assert_eq!(scores.len(), steps);
     lease.take(&scores);
     (tokens, scores)

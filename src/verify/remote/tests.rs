@@ -1,6 +1,7 @@
 //! Against a server that the test plays.
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::prompt::Message;
 use crate::verify::{Opening, Verifier};
 use axum::Router;
@@ -82,7 +83,15 @@ async fn found(played: &Played, kind: Option<Kind>) -> Remote {
 }
 
 async fn opened(remote: Remote) -> super::super::Lease {
+    opened_with(remote, None).await
+}
+
+async fn opened_with(remote: Remote, metrics: Option<Arc<Metrics>>) -> super::super::Lease {
     let verifier = Verifier::remote(remote.model().to_owned(), remote);
+    let verifier = match metrics {
+        Some(metrics) => verifier.with_metrics(metrics),
+        None => verifier,
+    };
     let content = "What is <|im_end|>1 + 1?".to_owned();
     let asked = [Message { role: "user", content }];
     verifier.open(&asked, Opening::default()).await.expect("nothing to wait for")
@@ -91,7 +100,7 @@ async fn opened(remote: Remote) -> super::super::Lease {
 async fn scored(lease: &mut super::super::Lease, text: &str, ended: bool) -> Result<Vec<f64>, VerifyError> {
     let reading = lease.read(text, ended).expect("something new");
     assert!(reading.tokens() > 0);
-    let scores = lease.score(reading).await?;
+    let scores = lease.score(reading).await?.values;
     lease.take(&scores);
     Ok(scores)
 }
@@ -136,6 +145,67 @@ async fn plain_formats_go_as_text_with_pairs_good_first_and_scalars() {
     assert_eq!(scored(&mut lease, "one\n\ntwo\n\nthree", true).await, Ok(vec![0.125, 0.25, 1.0]));
     let mut lease = root.fork();
     assert_eq!(scored(&mut lease, "one", true).await, Err(VerifyError::Score("1.5".to_owned())));
+}
+
+/// An answer with a row for one step, and what it says of its cost.
+fn counted(usage: Value) -> (u16, Value) {
+    let (status, mut body) = rows(json!([[0.75, 0.25]]));
+    body["usage"] = usage;
+    (status, body)
+}
+
+#[tokio::test]
+async fn tokens_are_those_that_the_server_counts_and_else_an_estimate() {
+    let busy = (503, json!({"error": {"message": "loading"}}));
+    // An estimate of "What is 1 + 1?" with "one" behind it: 14 + 3 + 4 bytes.
+    let estimate = 6;
+    let cases = [
+        (counted(json!({"prompt_tokens": 29, "total_tokens": 29, "completion_tokens": 0})), 29),
+        (counted(json!({"prompt_tokens": 2})), 2),
+        (counted(json!({"prompt_tokens": u64::MAX})), u32::MAX),
+        (counted(json!({"prompt_tokens": 0})), estimate),
+        (counted(json!({"prompt_tokens": "29"})), estimate),
+        (counted(json!({"prompt_tokens": -1})), estimate),
+        (counted(Value::Null), estimate),
+        (rows(json!([[0.75, 0.25]])), estimate),
+    ];
+    let mut answers: Vec<(u16, Value)> = cases.iter().map(|(answer, _)| answer.clone()).collect();
+    // What is refused first and then answered is paid once.
+    answers.extend([busy, counted(json!({"prompt_tokens": 7}))]);
+    let played = play(listed("qwen2.5-math-prm"), &answers).await;
+    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let root = opened_with(found(&played, None).await, Some(Arc::clone(&metrics))).await;
+    let mut before = 0;
+    for expected in cases.into_iter().map(|(_, tokens)| tokens).chain([7]) {
+        let mut lease = root.fork();
+        let reading = lease.read("one", true).expect("something new");
+        assert_eq!(reading.tokens(), estimate, "what it will cost is not known yet");
+        let coming = lease.score(reading);
+        assert_eq!(metrics.verifier_tokens.get(), before, "nothing is counted before it is known");
+        let scores = coming.await.expect("scores");
+        assert_eq!((scores.values, scores.tokens), (vec![0.25], expected));
+        before += u64::from(expected);
+        assert_eq!(metrics.verifier_tokens.get(), before);
+    }
+}
+
+#[tokio::test]
+async fn what_another_server_did_not_answer_is_counted_as_estimated() {
+    let mut two = counted(json!({"prompt_tokens": 29}));
+    two.1["data"][0]["data"] = json!([[0.5, 0.5], [0.5, 0.5]]);
+    let refused = (400, json!({"error": {"message": "no such task"}}));
+    let played = play(listed("qwen2.5-math-prm"), &[refused, two]).await;
+    let metrics = Arc::new(Metrics::new().expect("unique names"));
+    let root = opened_with(found(&played, None).await, Some(Arc::clone(&metrics))).await;
+    for asked in 1..=2 {
+        assert!(scored(&mut root.fork(), "one", true).await.is_err());
+        assert_eq!(metrics.verifier_tokens.get(), 6 * asked);
+    }
+    // Nobody waits for this one.
+    let mut lease = root.fork();
+    let reading = lease.read("one", true).expect("something new");
+    drop(lease.score(reading));
+    assert_eq!(metrics.verifier_tokens.get(), 18);
 }
 
 #[tokio::test]

@@ -75,12 +75,12 @@ async fn scores(verifier: &Verifier, solution: &Value, text: &str, spoof: &str) 
     let root = verifier.open(&[Message { role: "user", content }], opening).await.expect("opens");
     let mut whole = root.fork();
     let reading = whole.read(&format!("{text}{spoof}"), true).expect("steps");
-    let at_once = whole.score(reading).await.expect("scores");
+    let at_once = whole.score(reading).await.expect("scores").values;
     let mut by_steps = root.fork();
     let separators = text.char_indices().filter(|&(at, c)| c == '\n' && text[..at].ends_with('\n'));
     for end in separators.map(|(at, _)| at + 1).chain([text.len()]) {
         if let Some(reading) = by_steps.read(&text[..end], end == text.len()) {
-            let scores = by_steps.score(reading).await.expect("scores");
+            let scores = by_steps.score(reading).await.expect("scores").values;
             by_steps.take(&scores);
         }
     }

@@ -11,7 +11,7 @@ use super::{Aside, Choice};
 use crate::engine::End;
 use crate::search::{NodeId, WorkId};
 use crate::token::TokenId;
-use crate::verify::{Lease, VerifyError};
+use crate::verify::{Lease, Scores, VerifyError};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub(super) struct Judge {
     leases: HashMap<NodeId, Lease>,
     /// What was sent to it.
     said: HashMap<Passage, Said>,
-    /// Tokens put through the verifier.
+    /// Tokens put through the verifier; of what another server has not answered
+    /// yet an estimate.
     pub(super) tokens: u32,
     /// Steps that it scored.
     pub(super) steps: u32,
@@ -143,7 +144,8 @@ impl Choice {
             self.tree.node_mut(node).scores = lease.scores().to_vec();
             return Scoring::Done;
         };
-        let tokens = self.judge.tokens.saturating_add(reading.tokens());
+        let cost = reading.tokens();
+        let tokens = self.judge.tokens.saturating_add(cost);
         if self.budget.verifier_tokens.is_some_and(|most| tokens > most) {
             self.judge.missing = Some(Missing::Budget);
             return Scoring::Failed;
@@ -154,7 +156,7 @@ impl Choice {
         if let Some(passage) = &passage {
             self.judge.said.insert(passage.clone(), Said::Out(Vec::new()));
         }
-        self.aside.push(Box::pin(async move { Aside::Scored(work, passage, scores.await) }));
+        self.aside.push(Box::pin(async move { Aside::Scored(work, passage, cost, scores.await) }));
         Scoring::Out
     }
 
@@ -174,13 +176,18 @@ impl Choice {
         }
     }
 
-    /// Takes what the verifier says of a landing, and of those that wait for it.
+    /// Takes what the verifier says of a landing, and of those that wait for it;
+    /// `cost` was charged for it.
     pub(super) fn scored(
         &mut self,
-        work: WorkId,
+        (work, cost): (WorkId, u32),
         passage: Option<Passage>,
-        result: Result<Vec<f64>, VerifyError>,
+        result: Result<Scores, VerifyError>,
     ) {
+        if let Ok(scores) = &result {
+            // What was charged before gives way to what it has cost.
+            self.judge.tokens = self.judge.tokens.saturating_sub(cost).saturating_add(scores.tokens);
+        }
         let waiting = match passage.as_ref().and_then(|passage| self.judge.said.remove(passage)) {
             Some(Said::Out(waiting)) => waiting,
             Some(Said::Scored { .. }) | None => Vec::new(),
@@ -188,7 +195,7 @@ impl Choice {
         let known = match result {
             Ok(scores) => self.node_of(work).and_then(|by| {
                 let lease = self.judge.leases.get_mut(&by)?;
-                lease.take(&scores);
+                lease.take(&scores.values);
                 Some((by, lease.position(), lease.scores().to_vec()))
             }),
             Err(error) => {
