@@ -1,9 +1,11 @@
 //! Finding a model: a bundled one, a directory, a GGUF file, or one of the
-//! Hugging Face hub.
+//! Hugging Face hub; and the base of one that is an adapter.
 //!
 //! What is on disk under a name wins over the hub. Nothing is read here but
-//! directory entries and the head of a GGUF file; what is found is checked by [`Found::check`](super::model).
+//! directory entries, the head of a GGUF file and an adapter's configuration; what
+//! is found is checked by [`Found::check`](super::model).
 
+use super::adapter::{Adapted, Adapter};
 use super::gguf::GgufFile;
 use super::hub::{self, Hub};
 use super::model::ModelError;
@@ -45,6 +47,7 @@ pub(super) enum Source {
     Bundled(&'static Bundled),
     Directory(PathBuf),
     Gguf(Arc<GgufFile>),
+    Adapter(Arc<Adapted>),
 }
 
 /// A checkpoint within the binary.
@@ -109,12 +112,50 @@ pub async fn find(args: &ModelArgs, hub: &Hub) -> Result<Found, ModelError> {
 /// Finds a bundled model or a directory.
 ///
 /// # Errors
-/// When the name is neither.
+/// When the name is neither, or an adapter's whose base is neither.
 pub fn find_here(args: &ModelArgs) -> Result<Found, ModelError> {
-    here(args, &args.name)?.ok_or_else(|| missing(&args.name))
+    let found = here(args, &args.name)?.ok_or_else(|| missing(&args.name))?;
+    let Some(adapter) = Adapter::of(&found)? else { return Ok(found) };
+    match base_here(args, &adapter)? {
+        Some(base) => adapter.onto(base, found),
+        None => Err(adapter.baseless(missing(adapter.base()))),
+    }
 }
 
 async fn locate(args: &ModelArgs, name: &str, revision: &str, hub: &Hub) -> Result<Found, ModelError> {
+    let found = locate_one(args, name, revision, hub).await?;
+    let Some(adapter) = Adapter::of(&found)? else { return Ok(found) };
+    let base = match base_here(args, &adapter)? {
+        Some(base) => base,
+        None => {
+            let id = adapter.id().unwrap_or(adapter.base());
+            if id != adapter.base() {
+                let base = adapter.base();
+                tracing::warn!(
+                    adapter = name,
+                    base,
+                    id,
+                    "the base is no directory here; looking for it by its name"
+                );
+            }
+            let base = locate_one(args, id, adapter.revision(), hub).await;
+            base.map_err(|cause| adapter.baseless(cause))?
+        }
+    };
+    adapter.onto(base, found)
+}
+
+/// The base of an adapter, if it is on this machine.
+fn base_here(args: &ModelArgs, adapter: &Adapter) -> Result<Option<Found>, ModelError> {
+    for name in adapter.names() {
+        if let Some(base) = here(args, &name).map_err(|cause| adapter.baseless(cause))? {
+            return Ok(Some(base));
+        }
+    }
+    Ok(None)
+}
+
+async fn locate_one(args: &ModelArgs, name: &str, revision: &str, hub: &Hub) -> Result<Found, ModelError> {
     if let Some(found) = here(args, name)? {
         return Ok(found);
     }

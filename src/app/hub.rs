@@ -4,14 +4,17 @@
 //! What is in the cache is used without asking the hub, so that a restart needs
 //! no network. A snapshot counts only when it is complete; a download writes its
 //! `refs/<revision>` last, pins the commit it began with, and goes on where an
-//! interrupted one stopped. Only the files that serving needs are fetched.
+//! interrupted one stopped. Only the files that serving needs are fetched: those
+//! of a checkpoint, or, where there is none, those of an adapter.
 //! Looking for newer commits of a cached branch is deliberately absent: delete
 //! the reference, or name a commit.
 
 mod error;
 mod meter;
 
+use super::adapter;
 use crate::config::Environment;
+use crate::engine::tree::checkpoint::{ADAPTER, ADAPTER_CONFIG};
 use hf_hub::api::tokio::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use meter::Meter;
@@ -30,7 +33,17 @@ pub(super) use crate::engine::tree::checkpoint::{INDEX, SINGLE};
 pub(super) const NEEDED: [&str; 3] = ["config.json", "tokenizer.json", "tokenizer_config.json"];
 
 /// What it uses where it is there.
-const USED: [&str; 3] = ["generation_config.json", "chat_template.jinja", "espalier.toml"];
+const USED: [&str; 4] = ["generation_config.json", "chat_template.jinja", "espalier.toml", "prm.json"];
+
+/// What an adapter may bring along.
+const USED_OF_ADAPTERS: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "espalier.toml",
+    "prm.json",
+];
 
 /// Silence of the hub after which a download is given up.
 const STALL: Duration = Duration::from_secs(60);
@@ -119,12 +132,13 @@ impl Hub {
 
 /// Whether a text may be a model's id: `org/name`, in the hub's alphabet.
 pub(super) fn is_id(text: &str) -> bool {
-    let word = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    text.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
+    text.split_once('/').is_some_and(|(owner, name)| is_word(owner) && is_word(name))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('.')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// Whether a text may be a revision: one that stays inside the cache and means
@@ -147,12 +161,47 @@ fn cached(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
     complete(&snapshot).then_some(snapshot)
 }
 
-/// Whether a directory holds all that serving needs.
+/// Whether a directory holds all that serving needs of it: a checkpoint, or an
+/// adapter.
 fn complete(directory: &Path) -> bool {
     let has = |file: &str| directory.join(file).is_file();
-    NEEDED.into_iter().all(has)
-        && (has(SINGLE)
-            || shards(&directory.join(INDEX)).is_some_and(|shards| shards.iter().all(|shard| has(shard))))
+    let adapter = adapter::places(directory).first().is_some_and(|place| place.join(ADAPTER).is_file());
+    adapter
+        || NEEDED.into_iter().all(has)
+            && (has(SINGLE)
+                || shards(&directory.join(INDEX)).is_some_and(|shards| shards.iter().all(|shard| has(shard))))
+}
+
+/// What to fetch of the files of a repository, weights last, so that what has
+/// them has everything.
+fn wanted(id: &str, there: &BTreeSet<&str>) -> Result<Vec<String>, HubError> {
+    let whole = there.contains(SINGLE) || there.contains(INDEX);
+    let folders = if whole { Vec::new() } else { adapters(there) };
+    let (folder, needed, used, weights) = match folders.as_slice() {
+        [] => ("", &NEEDED[..], &USED[..], if there.contains(SINGLE) { SINGLE } else { INDEX }),
+        [folder] => (*folder, &[ADAPTER_CONFIG][..], &USED_OF_ADAPTERS[..], ADAPTER),
+        several => {
+            let folders: Vec<&str> = several.iter().map(|folder| folder.trim_end_matches('/')).collect();
+            return Err(HubError::Several { id: id.to_owned(), folders: folders.join(", ") });
+        }
+    };
+    let has = |file: &&&str| there.contains(format!("{folder}{file}").as_str());
+    if let Some(missing) = needed.iter().chain([&weights]).find(|file| !has(file)) {
+        let missing = if *missing == INDEX { "weights in safetensors" } else { missing };
+        return Err(HubError::Lacks { id: id.to_owned(), missing });
+    }
+    let files = needed.iter().chain(used.iter().filter(has)).chain([&weights]);
+    Ok(files.map(|file| format!("{folder}{file}")).collect())
+}
+
+/// Where a repository holds adapters, as [`adapter::places`] looks for them:
+/// nothing, or the name of a folder with a slash.
+fn adapters<'a>(there: &BTreeSet<&'a str>) -> Vec<&'a str> {
+    if there.contains(ADAPTER_CONFIG) {
+        return vec![""];
+    }
+    let folders = there.iter().filter_map(|file| file.strip_suffix(ADAPTER_CONFIG));
+    folders.filter(|folder| folder.strip_suffix('/').is_some_and(is_word)).collect()
 }
 
 /// The files that an index names; `None` where it is not there or no index.
@@ -190,21 +239,15 @@ impl Download {
             return Err(self.network("its answers are not those of a Hugging Face hub".to_owned()));
         }
         let there: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        let weights = if there.contains(SINGLE) { SINGLE } else { INDEX };
-        if let Some(missing) = NEEDED.into_iter().chain([weights]).find(|file| !there.contains(file)) {
-            let missing = if missing == INDEX { "weights in safetensors" } else { missing };
-            return Err(HubError::Lacks { id: self.id.clone(), missing });
-        }
+        let wanted = wanted(&self.id, &there)?;
         tracing::info!(model = self.id, revision = self.revision, commit = info.sha, "downloading");
         // One commit for all files, whatever happens to the branch meanwhile.
         let pinned = Repo::with_revision(self.id.clone(), RepoType::Model, info.sha.clone());
-        // Weights last, so that what has them has everything.
-        let used = USED.into_iter().filter(|file| there.contains(file));
-        for file in NEEDED.into_iter().chain(used).chain([weights]) {
+        for file in &wanted {
             self.file(&api, &pinned, file).await?;
         }
         let snapshot = self.cache.join(pinned.folder_name()).join("snapshots").join(&info.sha);
-        if weights == INDEX {
+        if wanted.last().is_some_and(|weights| weights == INDEX) {
             let listed = shards(&snapshot.join(INDEX));
             let missing = "weights in safetensors";
             for shard in listed.ok_or_else(|| HubError::Lacks { id: self.id.clone(), missing })? {

@@ -1,6 +1,7 @@
 //! The composition root: builds every part from the configuration, serves, and
 //! takes it down again in order.
 
+mod adapter;
 mod find;
 mod gguf;
 mod healthcheck;

@@ -23,13 +23,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use toml::Table;
 
 pub use error::ModelError;
 pub use prm::{CheckedPrm, Prm};
 
 /// A chat template in a file of its own.
-const TEMPLATE: &str = "chat_template.jinja";
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
 
 /// The file with a model's own settings.
 const SETTINGS: &str = "espalier.toml";
@@ -200,17 +201,7 @@ impl Found {
 
     /// What a policy and a process reward model have in common.
     fn body(&self) -> Result<(Shape, Weights), ModelError> {
-        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
-        let (mut shape, weights) = match &self.source {
-            Source::Gguf(file) => file.body().map_err(load)?,
-            Source::Bundled(_) | Source::Directory(_) => {
-                let shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
-                for file in ["tokenizer.json", "tokenizer_config.json"] {
-                    self.needed(file)?;
-                }
-                (shape, self.safetensors()?.map_err(load)?)
-            }
-        };
+        let (mut shape, weights) = self.headers()?;
         if let Some(asked) = self.args.max_model_len.map(std::num::NonZero::get) {
             if asked > shape.context {
                 let (model, own) = (self.name.clone(), shape.context);
@@ -219,6 +210,25 @@ impl Found {
             shape.context = asked;
         }
         Ok((shape, weights))
+    }
+
+    /// Its own shape, and the headers of its weights.
+    fn headers(&self) -> Result<(Shape, Weights), ModelError> {
+        let load = |cause| ModelError::Load { model: self.name.clone(), cause };
+        match &self.source {
+            Source::Gguf(file) => file.body().map_err(load),
+            Source::Bundled(_) | Source::Directory(_) => {
+                let shape = Shape::from_json(&self.needed("config.json")?).map_err(load)?;
+                for file in ["tokenizer.json", "tokenizer_config.json"] {
+                    self.needed(file)?;
+                }
+                Ok((shape, self.safetensors()?.map_err(load)?))
+            }
+            Source::Adapter(adapted) => {
+                let (shape, weights) = adapted.base.headers()?;
+                Ok((shape, weights.adapted(&adapted.directory, &adapted.config).map_err(load)?))
+            }
+        }
     }
 
     /// The headers of its safetensors files.
@@ -231,8 +241,8 @@ impl Found {
                 Err(self.incomplete(SINGLE)?)
             }
             Source::Directory(directory) => Ok(Weights::open(directory)),
-            // Its body is read otherwise.
-            Source::Gguf(_) => Err(self.incomplete(SINGLE)?),
+            // Their headers are read otherwise.
+            Source::Gguf(_) | Source::Adapter(_) => Err(self.incomplete(SINGLE)?),
         }
     }
 
@@ -257,7 +267,7 @@ impl Found {
         }
     }
 
-    fn optional(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+    pub(super) fn optional(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
         match &self.source {
             Source::Bundled(model) => {
                 let file = model.files.iter().find(|(file, _)| *file == name);
@@ -271,14 +281,8 @@ impl Found {
                 })?;
                 Ok(document.map(Cow::Owned))
             }
-            Source::Directory(directory) => {
-                let file = directory.join(name);
-                match std::fs::read(&file) {
-                    Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-                    Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Err(cause) => Err(ModelError::Read { file, cause }),
-                }
-            }
+            Source::Directory(directory) => read(directory.join(name)),
+            Source::Adapter(adapted) => adapted.file(name),
         }
     }
 
@@ -290,8 +294,13 @@ impl Found {
     }
 
     fn incomplete(&self, missing: &'static str) -> Result<ModelError, ModelError> {
-        let Source::Directory(directory) = &self.source else {
-            return Ok(ModelError::Missing { name: self.name.clone(), hint: String::new() });
+        let directory = match &self.source {
+            Source::Directory(directory) => directory,
+            // An adapter lacks what its base lacks.
+            Source::Adapter(adapted) => return adapted.base.incomplete(missing),
+            Source::Bundled(_) | Source::Gguf(_) => {
+                return Ok(ModelError::Missing { name: self.name.clone(), hint: String::new() });
+            }
         };
         let entries = std::fs::read_dir(directory)
             .map_err(|cause| ModelError::Read { file: directory.clone(), cause })?;
@@ -314,6 +323,15 @@ impl Found {
             file,
             cause,
         })
+    }
+}
+
+/// A file, if it is there.
+pub(super) fn read(file: PathBuf) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+    match std::fs::read(&file) {
+        Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(ModelError::Read { file, cause }),
     }
 }
 

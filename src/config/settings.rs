@@ -169,8 +169,9 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: Some("seedling"),
         absent: "",
-        help: "What to serve: a bundled model (seedling, seedling-prm), a directory with a checkpoint, \
-               a GGUF file, or a Hugging Face id such as org/name, taken from the cache or downloaded",
+        help: "What to serve: a bundled model (seedling, seedling-prm), a directory with a checkpoint \
+               or a LoRA adapter, a GGUF file, or a Hugging Face id such as org/name, taken from the \
+               cache or downloaded",
     },
     Setting {
         flag: "revision",

@@ -51,7 +51,12 @@ pub(crate) struct Reference {
 }
 
 pub(crate) fn reference(case: &str) -> Reference {
-    let file = path(&format!("{FAMILIES}/{case}/logits.safetensors"));
+    reference_in(&format!("{FAMILIES}/{case}"))
+}
+
+/// That of any directory.
+pub(crate) fn reference_in(directory: &str) -> Reference {
+    let file = path(&format!("{directory}/logits.safetensors"));
     let tensors = safetensors::load(file, &Device::Cpu).expect("the fixture reads");
     let ids = |name: &str| tensors[name].to_vec1::<i64>().expect("whole numbers");
     Reference {

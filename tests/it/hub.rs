@@ -23,6 +23,8 @@ fn fixture() -> PathBuf {
 #[derive(Default)]
 struct Script {
     files: BTreeMap<String, Vec<u8>>,
+    /// Those of `org/base`.
+    base: BTreeMap<String, Vec<u8>>,
     /// A status for every request.
     status: Option<u16>,
     /// Answers with weights that break off in the middle, before it is whole.
@@ -124,8 +126,11 @@ fn answer(stream: TcpStream, script: &Mutex<Script>, seen: &Mutex<Vec<Asked>>) -
         "v2" | "refs%2Fpr%2F1" | TAGGED => Some(TAGGED),
         _ => None,
     };
+    let of_base = path.contains("org/base/");
+    let path = path.replace("org/base/", "org/tiny/");
+    let files = if of_base { script.base.clone() } else { script.files.clone() };
     if let Some(name) = path.strip_prefix("/api/models/org/tiny/revision/") {
-        let files: Vec<Value> = script.files.keys().map(|file| json!({"rfilename": file})).collect();
+        let files: Vec<Value> = files.keys().map(|file| json!({"rfilename": file})).collect();
         return match revision(name) {
             Some(_) if script.nonsense => plain("200 OK", "<html>welcome</html>"),
             Some(sha) => plain("200 OK", &json!({"sha": sha, "siblings": files}).to_string()),
@@ -136,15 +141,17 @@ fn answer(stream: TcpStream, script: &Mutex<Script>, seen: &Mutex<Vec<Asked>>) -
     let Some((Some(sha), file)) = file.map(|(name, file)| (revision(name), file)) else {
         return plain("404 Not Found", "{}");
     };
-    let Some(bytes) = script.files.get(file).cloned() else { return plain("404 Not Found", "{}") };
+    let Some(bytes) = files.get(file).cloned() else { return plain("404 Not Found", "{}") };
     let total = bytes.len();
     let (first, last) = asked.range.unwrap_or((0, total));
     let part = &bytes[first.min(total)..(last + 1).min(total)];
     let cut = file == WEIGHTS && last > 0 && script.cuts > 0;
     script.cuts -= usize::from(cut);
+    // A cache names files by it, so it is one of no folder.
+    let etag = file.replace('/', "-");
     write!(
         out,
-        "HTTP/1.1 206 Partial Content\r\nconnection: close\r\nx-repo-commit: {sha}\r\netag: \"{sha}-{file}\"\r\n\
+        "HTTP/1.1 206 Partial Content\r\nconnection: close\r\nx-repo-commit: {sha}\r\netag: \"{sha}-{etag}\"\r\n\
          content-range: bytes {first}-{}/{total}\r\ncontent-length: {}\r\n\r\n",
         first + part.len().saturating_sub(1),
         part.len()
@@ -365,6 +372,96 @@ fn shards_come_with_their_index_and_count_only_together() {
     let elsewhere = self::home();
     let user = User { home: elsewhere.path(), hub: &hub.url, more: vec![] };
     says(&user.refused(&[]), &["holds no weights in safetensors"]);
+}
+
+/// A safetensors file with tensors of zeros.
+fn zeros(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let from = end;
+        end += 4 * shape[0] * shape[1];
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [from, end]});
+        header.insert((*name).to_owned(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.resize(file.len() + end, 0);
+    file
+}
+
+#[tokio::test]
+async fn an_adapter_comes_with_its_base() {
+    let (hub, home) = (PlayedHub::new(), home());
+    let user = User { home: home.path(), hub: &hub.url, more: vec![] };
+    let shape = fs::read(fixture().join("config.json")).expect("a fixture");
+    let shape: Value = serde_json::from_slice(&shape).expect("an object");
+    let hidden = shape["hidden_size"].as_u64().expect("a number") as usize;
+    let module = "base_model.model.model.layers.0.self_attn.o_proj";
+    let (a, b) = (format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"));
+    let heads = shape["num_attention_heads"].as_u64().expect("a number") as usize;
+    let dim = shape["head_dim"].as_u64().map_or(hidden / heads, |dim| dim as usize);
+    let tensors = zeros(&[(&a, [2, heads * dim]), (&b, [hidden, 2])]);
+    let config = |base: &str| {
+        let config = json!({"peft_type": "LORA", "base_model_name_or_path": base, "r": 2, "lora_alpha": 4});
+        config.to_string().into_bytes()
+    };
+    // As openreasoner/Math-psa has it: in a folder, with a path of the machine
+    // that it was trained on.
+    hub.set(|script| {
+        script.base = std::mem::take(&mut script.files);
+        script.files.insert("README.md".to_owned(), b"# Tuned".to_vec());
+        script.files.insert("checkpoint-9/adapter_config.json".to_owned(), config("../../models/org/base/"));
+        script.files.insert("checkpoint-9/adapter_model.safetensors".to_owned(), tensors.clone());
+        script.files.insert("checkpoint-9/optimizer.pt".to_owned(), vec![0; 10]);
+    });
+    let mut server = user.start(&[]);
+    says(&server.summary(), &["org/tiny (Hugging Face, revision main; merged into org/base)"]);
+    says(&server.kill(), &["looking for it by its name", "../../models/org/base/"]);
+    let mut fetched = hub.fetched();
+    fetched.sort();
+    let needed = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "config.json",
+        "generation_config.json",
+        WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(fetched, needed);
+    // Both are in the cache now.
+    let seen = hub.seen().len();
+    let offline = || User { home: home.path(), hub: &hub.url, more: vec![("HF_HUB_OFFLINE", "1")] };
+    let mut server = offline().start(&[]);
+    assert_eq!(models(&server.url()).await["data"][0]["id"], "org/tiny");
+    assert_eq!(hub.seen().len(), seen);
+    fs::remove_dir_all(home.path().join("hub/models--org--base")).expect("removed");
+    says(
+        &offline().refused(&[]),
+        &["'org/tiny' is an adapter of", "'org/base' (revision main) is not in the"],
+    );
+
+    // At the top, with the revision of its base; what lacks its tensors is none.
+    let home = self::home();
+    let user = User { home: home.path(), hub: &hub.url, more: vec![] };
+    hub.set(|script| {
+        let mut pinned: Value = serde_json::from_slice(&config("org/base")).expect("an object");
+        pinned["revision"] = json!("v2");
+        script.files.insert("adapter_config.json".to_owned(), pinned.to_string().into_bytes());
+    });
+    says(&user.refused(&[]), &["'org/tiny' holds no adapter_model.safetensors"]);
+    hub.set(|script| drop(script.files.insert("adapter_model.safetensors".to_owned(), tensors.clone())));
+    user.start(&[]).url();
+    assert!(home.path().join("hub/models--org--base/refs/v2").exists());
+
+    hub.set(|script| {
+        script.files.remove("adapter_config.json");
+        script.files.insert("checkpoint-10/adapter_config.json".to_owned(), config("org/base"));
+    });
+    let home = self::home();
+    let user = User { home: home.path(), hub: &hub.url, more: vec![] };
+    says(&user.refused(&[]), &["'org/tiny' holds several adapters (checkpoint-10, checkpoint-9)"]);
 }
 
 #[tokio::test]

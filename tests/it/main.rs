@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+mod adapters; // LoRA adapters against PEFT
 mod architecture; // the module table, the fences and the shape of every source file
 mod bad_input; // requests that must be refused, by hand and by chance
 mod binary; // the real binary as a child process

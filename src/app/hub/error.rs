@@ -1,6 +1,7 @@
 //! What the hub or the cache refused, and what would do.
 
 use super::{INDEX, NEEDED, SINGLE};
+use crate::engine::tree::checkpoint::{ADAPTER, ADAPTER_CONFIG};
 use std::path::PathBuf;
 
 /// Why a model of the hub cannot be had.
@@ -58,12 +59,20 @@ pub enum HubError {
         cause: String,
     },
     /// The model is in other formats.
-    #[error("'{id}' holds no {missing}; served are checkpoints of {}, and {SINGLE} or {INDEX} with its shards", NEEDED.join(", "))]
+    #[error("'{id}' holds no {missing}; served are checkpoints of {}, and {SINGLE} or {INDEX} with its shards, and adapters of {ADAPTER_CONFIG} and {ADAPTER}", NEEDED.join(", "))]
     Lacks {
         /// The model.
         id: String,
         /// What it lacks.
         missing: &'static str,
+    },
+    /// The repository holds more adapters than one.
+    #[error("'{id}' holds several adapters ({folders}); download one and give its directory")]
+    Several {
+        /// The model.
+        id: String,
+        /// Their folders.
+        folders: String,
     },
     /// The disk is full.
     #[error("no space is left for '{id}' in {}; make room, or set HF_HOME to a larger disk", cache.display())]

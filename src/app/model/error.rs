@@ -47,6 +47,34 @@ pub enum ModelError {
         /// What is missing.
         missing: &'static str,
     },
+    /// A directory with more adapters than one.
+    #[error("'{directory}' holds several adapters ({found}); name one of them")]
+    Adapters {
+        /// The directory.
+        directory: PathBuf,
+        /// Their subdirectories.
+        found: String,
+    },
+    /// The model that an adapter was trained on cannot be had.
+    #[error(
+        "'{adapter}' is an adapter of '{base}' (base_model_name_or_path of its adapter_config.json), which cannot be had: {cause}"
+    )]
+    Base {
+        /// The adapter.
+        adapter: String,
+        /// What it calls its base.
+        base: String,
+        /// Why.
+        cause: Box<ModelError>,
+    },
+    /// An adapter on an adapter.
+    #[error("'{adapter}' is an adapter of '{base}', which is an adapter itself; merge that one first")]
+    Stacked {
+        /// The adapter.
+        adapter: String,
+        /// What it calls its base.
+        base: String,
+    },
     /// A file cannot be read.
     #[error("cannot read '{file}': {cause}")]
     Read {

@@ -3,7 +3,7 @@
 //! It is checked as a policy is, but for what only answers need; beyond that,
 //! how its scores are read must be known and fit its weights.
 
-use super::super::find::Found;
+use super::super::find::{Found, Source};
 use super::super::memory::Need;
 use super::ModelError;
 use crate::config::ModelArgs;
@@ -89,7 +89,7 @@ impl Found {
     }
 
     /// How its scores are read: as `--prm-format` says, else its `prm.json`, else
-    /// by its head or name. A head is put into `shape`.
+    /// by its head or name, or an adapter's base's name. A head is put into `shape`.
     fn described(&self, shape: &mut Shape, weights: &Weights) -> Result<PrmConfig, ModelError> {
         if shape.score.is_none() && weights.has(ScoreHead::VALUE) {
             shape.score = Some(ScoreHead::Value);
@@ -103,9 +103,15 @@ impl Found {
             (Some(kind), Some(file)) => PrmConfig { kind, ..file },
             (Some(kind), None) => kind.into(),
             (None, Some(file)) => file,
-            (None, None) => Kind::recognise(&self.name, shape.score)
-                .ok_or_else(|| ModelError::NoFormat(self.name.clone()))?
-                .into(),
+            (None, None) => {
+                let base = match &self.source {
+                    Source::Adapter(adapted) => Some(adapted.base.name.as_str()),
+                    Source::Bundled(_) | Source::Directory(_) | Source::Gguf(_) => None,
+                };
+                let mut names = [self.name.as_str()].into_iter().chain(base);
+                let kind = names.find_map(|name| Kind::recognise(name, shape.score));
+                kind.ok_or_else(|| ModelError::NoFormat(self.name.clone()))?.into()
+            }
         };
         // A value head stands beside the other one, which may be meant.
         if config.kind.head().is_none() && shape.score == Some(ScoreHead::Value) {

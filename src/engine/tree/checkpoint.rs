@@ -3,11 +3,13 @@
 //! [`Weights::open`] reads headers alone, so a truncated download or a missing
 //! shard is told within milliseconds; [`Weights::check`] compares them with a
 //! configuration; [`Weights::load`] then reads one piece of one tensor after the
-//! other and packs it for the kernels, matrices in the type that they have on disk
-//! or quantised, so that beside the model itself only a few megabytes are held.
+//! other, adds what a LoRA adapter changes and packs it for the kernels, matrices
+//! in the type that they have on disk or quantised (in f32 where an adapter has
+//! changed them), so that beside the model itself only a few megabytes are held.
 //! Files are read and not mapped: a file that shrinks under a mapping ends the
 //! process, a failed read is an error, and the page cache serves both alike.
 
+mod adapter;
 mod shard;
 
 use super::config::{LoadError, ModelConfig};
@@ -20,11 +22,14 @@ use super::quant::mix::{Mix, quantise};
 use super::quant::{QuantType, Quantised, Quantize};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
-pub(super) use shard::{Entry, Shard};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
+
+use adapter::Adapter;
+pub use adapter::{ADAPTER, ADAPTER_CONFIG, AdapterConfig};
+pub(super) use shard::{Entry, Shard};
 
 /// The file of a checkpoint that is not sharded.
 pub const SINGLE: &str = "model.safetensors";
@@ -42,6 +47,8 @@ pub struct Weights {
     tensors: HashMap<String, (usize, Entry)>,
     /// How matrices that are floats are quantised as they are read.
     quantize: Option<Quantize>,
+    /// What is added to matrices as they are read.
+    adapter: Option<Adapter>,
 }
 
 /// A sharded checkpoint's index.
@@ -111,7 +118,7 @@ impl Weights {
     pub fn random(config: &ModelConfig, dtype: DType) -> Self {
         let mut shard = Shard::noise(dtype, Model::tensors(config));
         let tensors = shard.take_entries().into_iter().map(|(name, entry)| (name, (0, entry))).collect();
-        Self { shards: vec![shard], tensors, quantize: None }
+        Self { shards: vec![shard], tensors, quantize: None, adapter: None }
     }
 
     /// The tensors of a GGUF file.
@@ -121,13 +128,27 @@ impl Weights {
     pub fn gguf(file: &Gguf, config: &ModelConfig) -> Result<Self, LoadError> {
         let (shard, tensors) = file.tensors(config)?;
         let tensors = tensors.into_iter().map(|(name, entry)| (name, (0, entry))).collect();
-        Ok(Self { shards: vec![shard], tensors, quantize: None })
+        Ok(Self { shards: vec![shard], tensors, quantize: None, adapter: None })
     }
 
     /// The same, with matrices that are floats quantised as they are read.
     #[must_use]
     pub fn quantized(self, quantize: Option<Quantize>) -> Self {
         Self { quantize, ..self }
+    }
+
+    /// The same, with the adapter of a directory merged into them as they are read.
+    ///
+    /// # Errors
+    /// When its tensors cannot be merged, or the weights are those of a GGUF file.
+    pub fn adapted(self, directory: &Path, config: &AdapterConfig) -> Result<Self, LoadError> {
+        if let Some(file) = self.shards.iter().find(|shard| shard.is_gguf()) {
+            let file = file.name();
+            return Err(LoadError::Weights(format!(
+                "{file} is a GGUF file, and an adapter is merged into a checkpoint in safetensors only"
+            )));
+        }
+        Ok(Self { adapter: Some(Adapter::open(directory, config)?), ..self })
     }
 
     fn new(mut shards: Vec<Shard>) -> Result<Self, LoadError> {
@@ -141,7 +162,7 @@ impl Weights {
                 tensors.insert(name, (index, entry));
             }
         }
-        Ok(Self { shards, tensors, quantize: None })
+        Ok(Self { shards, tensors, quantize: None, adapter: None })
     }
 
     /// Bytes of all tensors, as they lie on disk.
@@ -166,14 +187,15 @@ impl Weights {
     }
 
     /// What a matrix is held in: the blocks that it has or that the mix gives it,
-    /// else its own floats.
+    /// else its own floats; one that an adapter changes is none of these any more.
     fn held(&self, name: &str, k: usize, mix: Option<Mix>) -> Held {
         let entry = self.tensors.get(name).map(|(_, entry)| entry);
         let blocks = entry.and_then(|entry| entry.quant).or_else(|| mix?.kind(name, k));
+        let merged = self.adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
         match (blocks, entry.and_then(Entry::dtype)) {
             (Some(kind), _) => Held::Blocks(kind),
-            (None, Some(DType::F16)) => Held::Halves(Half::F16),
-            (None, Some(DType::BF16)) => Held::Halves(Half::Bf16),
+            (None, Some(DType::F16)) if !merged => Held::Halves(Half::F16),
+            (None, Some(DType::BF16)) if !merged => Held::Halves(Half::Bf16),
             (None, _) => Held::Floats,
         }
     }
@@ -191,7 +213,7 @@ impl Weights {
     }
 
     /// Checks that every tensor that the model needs is there, in the right
-    /// shape and in a type that can be read.
+    /// shape and in a type that can be read, and that an adapter fits them.
     ///
     /// # Errors
     /// Naming the first tensor that is not.
@@ -221,7 +243,7 @@ impl Weights {
                 )));
             }
         }
-        Ok(())
+        self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check(config))
     }
 
     /// Reads the weights into a model, telling `progress` how many bytes of how
@@ -326,17 +348,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Some rows of a tensor, in f32.
+    /// Some rows of a tensor, in f32, with what the adapter adds to them.
     fn rows(&mut self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, LoadError> {
-        let bytes = self.raw(name, rows)?;
+        let bytes = self.raw(name, rows.clone())?;
         let (_, entry) = self.weights.find(name)?;
-        let dtype = entry
-            .dtype()
-            .ok_or_else(|| LoadError::Weights(format!("{name} is {}, not a float", entry.kind)))?;
-        let count = bytes.len() / dtype.size_in_bytes();
-        Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
-            .map_err(|cause| failed(&cause))
+        let mut numbers = numbers(name, entry, &bytes)?;
+        if let Some(adapter) = &self.weights.adapter {
+            adapter.merge(name, rows, &mut numbers)?;
+        }
+        Ok(numbers)
     }
 
     /// The bytes of some rows of a tensor, in the order that the kernels expect.
@@ -352,6 +372,16 @@ impl<'a> Reader<'a> {
         (self.progress)(self.done, self.weights.bytes());
         Ok(bytes)
     }
+}
+
+/// The numbers that bytes of a tensor are.
+fn numbers(name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+    let dtype =
+        entry.dtype().ok_or_else(|| LoadError::Weights(format!("{name} is {}, not a float", entry.kind)))?;
+    let count = bytes.len() / dtype.size_in_bytes();
+    Tensor::from_raw_buffer(bytes, dtype, &[count], &Device::Cpu)
+        .and_then(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
+        .map_err(|cause| failed(&cause))
 }
 
 /// Rows of `row` bytes of whole heads in which the two halves' rows alternate,

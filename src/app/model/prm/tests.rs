@@ -121,6 +121,50 @@ async fn every_format_scores_as_its_authors_do_whole_and_by_steps() {
     }
 }
 
+/// Calls a checkpoint's value head, by which it would be recognised, something else.
+fn without_value_head(directory: &Path) {
+    let file = directory.join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("copied");
+    let found = |bytes: &[u8]| bytes.windows(14).position(|part| part == b"v_head.summary");
+    while let Some(at) = found(&bytes) {
+        bytes[at] = b'x';
+    }
+    fs::write(file, bytes).expect("written");
+}
+
+#[tokio::test]
+async fn an_adapter_scores_as_the_model_that_peft_merges() {
+    let case = &cases()["math_psa"];
+    let adapter = fixtures().with_file_name("adapters").join("math-psa");
+    let expected = fs::read(adapter.join("scores.json")).expect("a file of the repository");
+    let expected: Vec<Vec<f64>> = serde_json::from_slice(&expected).expect("scores");
+    let folder = TempDir::new().expect("a directory");
+    // Told by its own name, in a directory below as its authors have it; or by
+    // its base's.
+    for (base, name, below) in [("base", "Math-psa", "checkpoint-2127"), ("math-psa-base", "tuned", "")] {
+        without_value_head(&checkpoint(&folder, base, case));
+        let place = folder.path().join(name).join(below);
+        fs::create_dir_all(&place).expect("a directory");
+        fs::copy(adapter.join("adapter_model.safetensors"), place.join("adapter_model.safetensors"))
+            .expect("copied");
+        let config = fs::read(adapter.join("adapter_config.json")).expect("a file of the repository");
+        let mut config: Value = serde_json::from_slice(&config).expect("an object");
+        config["base_model_name_or_path"] = json!(folder.path().join(base));
+        fs::write(place.join("adapter_config.json"), config.to_string()).expect("written");
+        let (verifier, _thread) = verifier(&folder.path().join(name), None);
+        assert_eq!((verifier.name(), verifier.aggregate()), (name, Aggregate::Min));
+        for (solution, expected) in case["solutions"].as_array().expect("a list").iter().zip(&expected) {
+            let text = texts(&solution["steps"]).join("\n\n");
+            let (at_once, by_steps) = scores(&verifier, solution, &text, "").await;
+            assert_eq!(at_once.len(), expected.len(), "{text}");
+            for (score, expected) in at_once.iter().zip(expected) {
+                assert!((score - expected).abs() < 1e-5, "{score}, not {expected}, in {text}");
+            }
+            assert_eq!(at_once, by_steps, "bit for bit");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_tag_that_is_a_word_is_no_step_within_a_solution() {
     let cases = cases();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// A safetensors file with these tensors: name, type, shape, bytes.
-fn file(tensors: &[(&str, &str, &[usize], &[u8])]) -> Vec<u8> {
+pub(super) fn file(tensors: &[(&str, &str, &[usize], &[u8])]) -> Vec<u8> {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     for (name, kind, shape, bytes) in tensors {

@@ -24,6 +24,11 @@ impl<'a> Keys<'a> {
         Self { file, path: "", map }
     }
 
+    /// The keys of an object within this one; `path` ends in a dot.
+    pub(crate) fn inner(&self, path: &'a str, map: &'a Map<String, Value>) -> Self {
+        Self { file: self.file, path, map }
+    }
+
     /// A value; `null` means absent.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
