@@ -9,8 +9,10 @@
 //! row waits for the 256 of a search beside it. So where requests compete, the
 //! step is kept short enough that the one that asks for least is at most
 //! [`SLOWDOWN`] times slower than it would be if all asked for as little. What a
-//! row and a step cost is learnt from the steps themselves. Durations decide
-//! only how work is cut into steps, never what a branch says.
+//! row and a step cost is learnt from the steps themselves ([`super::costs`]).
+//! Durations decide only how work is cut into steps, never what a branch says.
+
+use super::costs::Cost;
 
 /// How much longer a step may get through those that ask for more.
 const SLOWDOWN: f64 = 2.0;
@@ -25,6 +27,8 @@ pub(super) struct Claim {
     pub weight: u32,
     /// Rows that it could use, at least 1.
     pub rows: usize,
+    /// Branches that would draw a token from them.
+    pub draws: usize,
     /// Its virtual time.
     pub served: u64,
 }
@@ -36,12 +40,22 @@ pub(super) const fn ticks(rows: usize, weight: u32) -> u64 {
 }
 
 /// Rows that the next step should hold at most.
-pub(super) fn room(claims: &[Claim], overhead: f64, most: usize) -> usize {
+pub(super) fn room(claims: &[Claim], cost: Cost, most: usize) -> usize {
     let least = claims.iter().map(|claim| claim.rows as f64 / f64::from(claim.weight)).min_by(f64::total_cmp);
     let Some(least) = least.filter(|_| claims.len() > 1) else { return most };
-    // The step in which everybody asks for as little as the one that asks least.
-    let small: f64 = claims.iter().map(|claim| (least * f64::from(claim.weight)).max(1.0)).sum();
-    let rows = SLOWDOWN * small + (SLOWDOWN - 1.0) * overhead;
+    // The step in which everybody asks for as little as the one that asks least,
+    // what it takes, and what the rows beyond it would take.
+    let (mut small, mut seconds, mut beyond, mut more) = (0.0, cost.step, 0.0, 0.0);
+    for claim in claims {
+        let rows = claim.rows as f64;
+        let own = (least * f64::from(claim.weight)).clamp(1.0, rows);
+        let row = cost.row + cost.draw * claim.draws as f64 / rows;
+        small += own;
+        seconds += own * row;
+        beyond += rows - own;
+        more += (rows - own) * row;
+    }
+    let rows = small + (SLOWDOWN - 1.0) * seconds * beyond / more.max(f64::MIN_POSITIVE);
     (rows as usize).max(claims.len()).min(most)
 }
 
@@ -92,67 +106,13 @@ pub(super) fn allot(claims: &[Claim], room: usize) -> Vec<usize> {
     granted
 }
 
-/// What steps cost: a line `fixed + row * rows` fitted to the steps seen, the
-/// older the less they count.
-#[derive(Debug)]
-pub(super) struct Costs {
-    weight: f64,
-    rows: f64,
-    seconds: f64,
-    rows_rows: f64,
-    rows_seconds: f64,
-    overhead: f64,
-}
-
-/// How much of its weight a step keeps when the next one is seen.
-const MEMORY: f64 = 0.99;
-
-/// What is assumed until steps of different sizes were seen.
-const FIRST_GUESS: f64 = 4.0;
-
-impl Default for Costs {
-    fn default() -> Self {
-        let (weight, rows, seconds, rows_rows, rows_seconds) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        Self { weight, rows, seconds, rows_rows, rows_seconds, overhead: FIRST_GUESS }
-    }
-}
-
-impl Costs {
-    /// Takes note of a step.
-    pub(super) fn observe(&mut self, rows: usize, seconds: f64) {
-        let n = rows as f64;
-        let sums = [
-            (&mut self.weight, 1.0),
-            (&mut self.rows, n),
-            (&mut self.seconds, seconds),
-            (&mut self.rows_rows, n * n),
-            (&mut self.rows_seconds, n * seconds),
-        ];
-        for (sum, value) in sums {
-            *sum = *sum * MEMORY + value;
-        }
-        let spread = self.weight * self.rows_rows - self.rows * self.rows;
-        let row = (self.weight * self.rows_seconds - self.rows * self.seconds) / spread;
-        let fixed = (self.seconds - row * self.rows) / self.weight;
-        // Steps of one size tell nothing about the slope.
-        if spread > 0.01 * self.rows * self.rows && row > 0.0 {
-            self.overhead = (fixed / row).clamp(0.0, 1e6);
-        }
-    }
-
-    /// What a step costs beside its rows, in rows.
-    pub(super) fn overhead(&self) -> f64 {
-        self.overhead
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn claim(weight: u32, rows: usize, served: u64) -> Claim {
-        Claim { weight, rows, served }
+        Claim { weight, rows, draws: 0, served }
     }
 
     proptest! {
@@ -188,27 +148,27 @@ mod tests {
 
     #[test]
     fn a_step_is_short_only_where_somebody_asks_for_little() {
+        let cost = |step| Cost { step, row: 1.0, draw: 0.0 };
         let search = claim(1, 256, 0);
-        assert_eq!(room(&[search], 10.0, 512), 512);
-        assert_eq!(room(&[search, search], 10.0, 512), 512);
+        assert_eq!(room(&[search], cost(10.0), 512), 512);
+        assert_eq!(room(&[search, search], cost(10.0), 512), 512);
         // Two rows are the small step, so four and the overhead once more.
-        assert_eq!(room(&[search, claim(1, 1, 0)], 10.0, 512), 14);
+        assert_eq!(room(&[search, claim(1, 1, 0)], cost(10.0), 512), 14);
         // Where a step costs much and a row little, all of them fit.
-        assert_eq!(room(&[search, claim(1, 1, 0)], 1e4, 512), 512);
-        assert_eq!(room(&[claim(1, 1, 0); 40], 0.0, 8), 8);
+        assert_eq!(room(&[search, claim(1, 1, 0)], cost(1e4), 512), 512);
+        assert_eq!(room(&[claim(1, 1, 0); 40], cost(0.0), 8), 8);
     }
 
     #[test]
-    fn costs_are_learnt_from_steps_of_different_sizes() {
-        let mut costs = Costs::default();
-        for _ in 0..50 {
-            costs.observe(64, 64.0 * 0.5 + 6.0);
-        }
-        assert_eq!(costs.overhead(), FIRST_GUESS, "equal steps tell no slope");
-        for step in 0..200 {
-            let rows = 1 + step * 7 % 64;
-            costs.observe(rows, rows as f64 * 0.5 + 6.0);
-        }
-        assert!((costs.overhead() - 12.0).abs() < 0.1, "{}", costs.overhead());
+    fn rows_that_are_drawn_from_count_for_more_than_those_of_a_prompt() {
+        let cost = Cost { step: 12.0, row: 1.0, draw: 3.0 };
+        let drawing = |rows| Claim { draws: rows, ..claim(1, rows, 0) };
+        // Beside a chat, whose row takes 4: of a search as well 12 + 8 once more, for
+        // rows of 4; of a prompt 12 + 5 once more, for rows of 1.
+        assert_eq!(room(&[drawing(256), drawing(1)], cost, 512), 2 + 5);
+        assert_eq!(room(&[claim(1, 256, 0), drawing(1)], cost, 512), 2 + 17);
+        // Of branches that say the same a row is drawn from several times.
+        let twins = Claim { draws: 30, ..claim(1, 10, 0) };
+        assert_eq!(room(&[twins, drawing(1)], cost, 512), 2 + 2);
     }
 }

@@ -3,6 +3,7 @@
 //! Length: a step is one matter from its claims to its outcome.
 
 use super::branch::Job;
+use super::costs::Cost;
 use super::draws::Dice;
 use super::fair::{self, Claim};
 use super::forward::Forward;
@@ -47,8 +48,8 @@ impl Share {
 struct Limits {
     /// Rows that are computed.
     rows: usize,
-    /// What a step costs beside its rows, in rows.
-    overhead: f64,
+    /// What a step costs.
+    cost: Cost,
     /// Whether one row is computed for all branches that would compute the same.
     twins: bool,
 }
@@ -70,7 +71,7 @@ impl<M: Forward> TreeEngine<M> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         self.forest.serve_kept_logits(&mut dice, &self.eos);
-        let most = Limits { rows: self.step_positions, overhead: self.costs.overhead(), twins: self.twins };
+        let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
             return Ok(());
@@ -86,9 +87,12 @@ impl<M: Forward> TreeEngine<M> {
         metrics.step_seconds.observe(seconds);
         metrics.step_positions.observe(rows as f64);
         metrics.step_branches.observe(shares.len() as f64);
-        let Err(message) = outcome else {
-            self.costs.observe(rows, seconds);
-            return Ok(());
+        let message = match outcome {
+            Ok(draws) => {
+                self.costs.observe(rows, draws, seconds);
+                return Ok(());
+            }
+            Err(message) => message,
         };
         metrics.faults.inc();
         tracing::error!(message, rows, "a forward pass failed");
@@ -126,8 +130,9 @@ impl<M: Forward> TreeEngine<M> {
         Ok(())
     }
 
-    /// Counts a pass's positions and hands every branch its logits.
-    fn advance(&mut self, shares: &[Share]) {
+    /// Counts a pass's positions and hands every branch its logits. Returns how
+    /// many tokens were drawn.
+    fn advance(&mut self, shares: &[Share]) -> usize {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         let logits: Vec<&[f32]> = self.model.logits().collect();
@@ -151,9 +156,11 @@ impl<M: Forward> TreeEngine<M> {
         for (share, own) in shares.iter().zip(wanted) {
             self.forest.advance(share, own);
         }
+        let draws = drawn.len();
         for (branch, drawn) in drawn {
             self.forest.take_drawn(branch, drawn, &self.eos);
         }
+        draws
     }
 }
 
@@ -190,8 +197,12 @@ impl Forest {
         for &id in &order {
             let Some(request) = self.requests.get_mut(&id) else { continue };
             let able = request.ready.iter().filter(|branch| !waiting.contains(branch));
-            let able = able.filter(|branch| twins.first(**branch) == **branch);
-            let rows = able.filter_map(|branch| Some(self.branches.get(branch)?.pending())).sum();
+            let (mut rows, mut draws) = (0, 0);
+            for (branch, state) in able.filter_map(|branch| Some((branch, self.branches.get(branch)?))) {
+                let pending = state.pending();
+                rows += if twins.first(*branch) == *branch { pending } else { 0 };
+                draws += usize::from(pending == 1);
+            }
             if rows > 0 {
                 // Nothing is owed for a time in which nobody was refused rows that
                 // it asked for: who was idle, has just come, or got all that it
@@ -199,11 +210,11 @@ impl Forest {
                 // nothing is to be paid back for one in which it had what others
                 // did not want, or what could not be split.
                 request.served = request.served.clamp(self.level, self.level + MOST_AHEAD);
-                claims.push(Claim { weight: request.weight, rows, served: request.served });
+                claims.push(Claim { weight: request.weight, rows, draws, served: request.served });
                 claimants.push(id);
             }
         }
-        let room = fair::room(&claims, limits.overhead, limits.rows);
+        let room = fair::room(&claims, limits.cost, limits.rows);
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
         for (&id, &rows) in claimants.iter().zip(&granted) {

@@ -518,15 +518,15 @@ fn a_chat_keeps_its_pace_beside_a_search() {
     for (fixed, row) in [(90e-6, 45e-6), (1e-3, 1e-6), (0.0, 1e-3), (0.1, 0.01)] {
         let pace = |branches: u64| {
             let mut rig = rig_with(4000, 512, Box::new(|_| Ok(())));
+            let passes = Arc::clone(&rig.passes);
+            rig.engine.clock = Box::new(move || {
+                passes.lock().expect("not poisoned").iter().map(|&rows| fixed + row * rows as f64).sum()
+            });
             rig.settled(1000, Open::new(prompt(1, 120), 2000, branches as usize));
             for child in 1001..1001 + branches {
                 rig.fork(1000, child);
                 rig.decode(child, 1800);
             }
-            let passes = Arc::clone(&rig.passes);
-            rig.engine.clock = Box::new(move || {
-                passes.lock().expect("not poisoned").iter().map(|&rows| fixed + row * rows as f64).sum()
-            });
             let run = |rig: &mut Rig, steps: usize| {
                 for _ in 0..steps {
                     rig.step().expect("runs");
