@@ -7,14 +7,15 @@
 //! is in the batch (design, invariant 6). The library's product does not keep
 //! that promise: with one row it takes another path than with two.
 //!
-//! Each kernel is one safe body, compiled for AVX-512, for AVX2 (with FMA and F16C) and for
-//! the baseline; the only unsafe thing is the call of a body whose instruction
-//! set was detected at run time.
+//! Each kernel is one body, compiled for AVX-512, for AVX2 (with FMA and F16C) and
+//! for the baseline. What is unsafe is the call of a body whose instruction set was
+//! detected at run time, and the inner loop of a product, which reads through
+//! pointers whose bounds are checked before it.
 //!
 //! Length: the dispatch and the bodies that it compiles three times belong
 //! together.
 
-#![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
+#![expect(unsafe_code, reason = "bodies for a detected instruction set, and an inner loop without checks")]
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
@@ -314,7 +315,7 @@ pub(super) fn share(n: usize, most: usize) -> usize {
 /// Outputs of `tile` rows, at most `ROWS`: `out[r * n + j]` becomes the sum of
 /// `x[r * apart + i] * weights[i][j]` over every `i` in order, `weights` being
 /// `[i][32]` and `j` below `width`; where it goes `ON`, the sum begins with what
-/// is there. A tile of every height sums in the same order, so how rows fall into
+/// is there, for a whole panel. A tile of every height sums in the same order, so how rows fall into
 /// tiles changes no bit.
 #[inline(always)]
 pub(super) fn tile_body<V: Lanes, W: Number<V>, const ROWS: usize, const ON: bool>(
@@ -369,6 +370,7 @@ fn strip_body<V: Lanes, W: Number<V>, const ROWS: usize, const C: usize, const O
     assert!(x.len() >= (ROWS - 1) * apart + inner, "rows that there are");
     assert!(first + C * LANES <= PANEL, "columns of a panel");
     let mut sums = [[V::splat(0.0); C]; ROWS];
+    assert!(!ON || columns.len() == C * LANES, "sums that go on are those of a whole panel");
     if ON {
         for (r, sums) in sums.iter_mut().enumerate() {
             for (sum, out) in sums.iter_mut().zip(out[r * n + first..].as_chunks().0) {

@@ -2,10 +2,10 @@
 //!
 //! Rows come in tiles of neighbours that list the same leading blocks: branches
 //! of one prompt, or the positions of one prefill. Up to eight queries (rows
-//! times the heads that share a KV head) go over shared blocks together, so that
-//! what is loaded once is used eight times, as in Hydragen (Juravsky et al.,
-//! arXiv 2402.05099) and cascade inference; behind the shared blocks each row
-//! goes on with its own heads. The softmax is taken chunk by chunk, relative to
+//! times the heads that share a KV head; as many as the registers hold) go over
+//! shared blocks together, so that what is loaded once is used by all of them, as
+//! in Hydragen (Juravsky et al., arXiv 2402.05099) and cascade inference; behind
+//! the shared blocks each row goes on with its own heads. The softmax is taken chunk by chunk, relative to
 //! the highest score so far (Milakov and Gimelshein, arXiv 1805.02867), so that
 //! scores never leave the nearest cache.
 //!
@@ -29,8 +29,13 @@ use super::kv::BlockId;
 use super::store::BLOCK;
 use std::ops::Range;
 
-/// Queries that go over a chunk together, at most; rows of a tile, too.
-pub(super) const TILE: usize = 8;
+/// Rows of a tile, at most. A chunk comes from memory, or from a cache that is
+/// far, once for all of them.
+pub(super) const TILE: usize = 32;
+
+/// Queries that go over a chunk together, at most: as many as have sums in
+/// registers at once on any instruction set.
+const QUERIES: usize = 8;
 
 /// Positions that are scored and then weighed at a time: their keys, values and
 /// scores stay in the nearest cache. Chunks begin at multiples of it, so that a
@@ -70,7 +75,7 @@ impl<'a> Tile<'a> {
     /// to the rows' positions: no others may be read.
     fn attends(&self, queries: &'a [f32]) -> [Attend<'a>; TILE] {
         let (first, size) = self.rows;
-        assert!((1..=TILE).contains(&size), "a tile has at most as many rows as queries go together");
+        assert!((1..=TILE).contains(&size), "a tile has at least a row, and no more than fit");
         let rows = &self.layer.rows()[first..first + size];
         let width = queries.len() / size;
         std::array::from_fn(|i| {
@@ -135,8 +140,8 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     let (dim, kv_heads) = (tile.layer.head_dim(), tile.layer.kv_heads());
     let group = width / (dim * kv_heads);
     let queries = rows.len() * group;
-    scratch.resize(TILE * CHUNK + queries * (dim + LANES + 2), 0.0);
-    let (scores, rest) = scratch.split_at_mut(TILE * CHUNK);
+    scratch.resize(QUERIES * CHUNK + queries * (dim + LANES + 2), 0.0);
+    let (scores, rest) = scratch.split_at_mut(QUERIES * CHUNK);
     let (scaled, rest) = rest.split_at_mut(queries * dim);
     let (sums, rest) = rest.split_at_mut(queries * LANES);
     let (highest, factors) = rest.split_at_mut(queries);
@@ -207,7 +212,7 @@ fn together(tile: Tile<'_>, rows: &[Attend<'_>], chunk: usize) -> Range<usize> {
 
 /// Parts that [`Head::cut`] makes, at most: what all queries go over together,
 /// and then what those of each row do.
-const PARTS: usize = TILE + 1;
+const PARTS: usize = QUERIES + 1;
 
 /// Blocks of a chunk that some queries go over together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -337,7 +342,7 @@ impl<'a> Head<'a> {
         again: bool,
     ) -> Part {
         assert!(first + queries <= self.highest.len(), "queries of this head");
-        assert!(scores + queries <= TILE && blocks.len() <= CHUNK / BLOCK, "scores that there are");
+        assert!(scores + queries <= QUERIES && blocks.len() <= CHUNK / BLOCK, "scores that there are");
         let row = &self.rows[first / self.group];
         let begin = blocks.start * BLOCK;
         let seen = (row.start.max(begin) - begin, row.len.min(blocks.end * BLOCK) - begin);
@@ -603,11 +608,13 @@ mod tests {
             .into_iter()
             .skip(size(0, 2))
             {
-                // Eleven rows over two chunks and a block that are shared, each
-                // with some blocks of its own; the last ones are a prefill of
-                // the first's branch.
+                // More rows than a tile has, over two chunks and a block that are
+                // shared, each with some blocks of its own; the last ones are a
+                // prefill of the first's branch.
                 let common = size(2, 1) * CHUNK / BLOCK + 1;
-                let lens = [1, 2, 16, 22, 0, 47, 12, 13, 14, 15, 16].map(|own| common * BLOCK + own);
+                let prefill = 12..size(12 + TILE, 17);
+                let lens: Vec<usize> = [1, 2, 16, 22, 0, 47].into_iter().chain(prefill).collect();
+                let lens: Vec<usize> = lens.iter().map(|own| common * BLOCK + own).collect();
                 let all = common + 40;
                 let mut store = Store::new(1, kv_heads, dim, all);
                 let width = kv_heads * dim;
@@ -639,7 +646,7 @@ mod tests {
                     out
                 };
                 let alone = attended(1, 0);
-                for size in (1..=TILE).step_by(size(1, 5)) {
+                for size in [1, 2, 3, 5, 8, TILE - 1, TILE].into_iter().step_by(size(1, 3)) {
                     for shared in [0, 3, CHUNK / BLOCK, common - 1, common] {
                         let out = attended(size, shared);
                         assert_eq!(out, alone, "{kernels:?}, tiles of {size}, {shared} blocks shared");

@@ -3,7 +3,7 @@
 //! to the bit; and it is faster for any number of rows, because half as much has
 //! to come from the caches or from memory.
 
-#![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
+#![expect(unsafe_code, reason = "bodies for a detected instruction set, and bytes read as numbers")]
 
 use super::halves::{Half, Halves};
 use super::kernel::{Isa, Kernels, compile, dispatch, matrix_body, outputs};
