@@ -158,8 +158,8 @@ mod tests {
         let mut costs = Costs::default();
         for step in 0..100 {
             let rows = 1 + step % 9;
-            // Longer steps are shorter than a line through nothing: only a step's
-            // own price could be negative, and is not.
+            // Seconds that grow faster than rows put a line's beginning below
+            // nothing, and draws of odd rows explain nothing.
             costs.observe(rows, rows % 2, (rows * rows) as f64);
             let Cost { step, row, draw } = costs.cost();
             assert!(step >= 0.0 && row >= 0.0 && draw >= 0.0 && row + draw > 0.0, "{:?}", costs.cost());

@@ -27,7 +27,8 @@ pub(super) struct Claim {
     pub weight: u32,
     /// Rows that it could use, at least 1.
     pub rows: usize,
-    /// Branches that would draw a token from them.
+    /// Branches that would draw a token from them, or nearly so: those that are one
+    /// row away from their logits.
     pub draws: usize,
     /// Its virtual time.
     pub served: u64,
@@ -43,20 +44,28 @@ pub(super) const fn ticks(rows: usize, weight: u32) -> u64 {
 pub(super) fn room(claims: &[Claim], cost: Cost, most: usize) -> usize {
     let least = claims.iter().map(|claim| claim.rows as f64 / f64::from(claim.weight)).min_by(f64::total_cmp);
     let Some(least) = least.filter(|_| claims.len() > 1) else { return most };
-    // The step in which everybody asks for as little as the one that asks least,
-    // what it takes, and what the rows beyond it would take.
-    let (mut small, mut seconds, mut beyond, mut more) = (0.0, cost.step, 0.0, 0.0);
-    for claim in claims {
-        let rows = claim.rows as f64;
-        let own = (least * f64::from(claim.weight)).clamp(1.0, rows);
-        let row = cost.row + cost.draw * claim.draws as f64 / rows;
-        small += own;
-        seconds += own * row;
-        beyond += rows - own;
-        more += (rows - own) * row;
+    let row = |claim: &Claim| cost.row + cost.draw * claim.draws as f64 / claim.rows as f64;
+    // The step in which everybody asks for as little as the one that asks least.
+    let small = claims.iter().map(|claim| {
+        let own = (least * f64::from(claim.weight)).clamp(1.0, claim.rows as f64);
+        own * row(claim)
+    });
+    let allowed = SLOWDOWN * (cost.step + small.sum::<f64>());
+    let fits = |room: usize| {
+        let granted = allot(claims, room);
+        let rows = granted.iter().zip(claims).map(|(&granted, claim)| granted as f64 * row(claim));
+        cost.step + rows.sum::<f64>() <= allowed
+    };
+    if fits(most) {
+        return most;
     }
-    let rows = small + (SLOWDOWN - 1.0) * seconds * beyond / more.max(f64::MIN_POSITIVE);
-    (rows as usize).max(claims.len()).min(most)
+    // More rows never take less time. Everybody is in the step, whatever it takes.
+    let (mut room, mut over) = (claims.len().min(most), most);
+    while room + 1 < over {
+        let middle = room.midpoint(over);
+        if fits(middle) { room = middle } else { over = middle }
+    }
+    room
 }
 
 /// Shares `room` rows out: as many per claim, in the order of `claims`.
@@ -170,5 +179,10 @@ mod tests {
         // Of branches that say the same a row is drawn from several times.
         let twins = Claim { draws: 30, ..claim(1, 10, 0) };
         assert_eq!(room(&[twins, drawing(1)], cost, 512), 2 + 2);
+        // What is shared out first may be what is dear: 50 + 31 beside the rows of a
+        // small search at 31 and those of a prompt at 1, in 2 (50 + 31 + 31 + 1).
+        let cost = Cost { step: 50.0, row: 1.0, draw: 30.0 };
+        let mixed = [drawing(1), drawing(10), claim(1, 4000, 0)];
+        assert_eq!(allot(&mixed, room(&mixed, cost, 512)), [1, 4, 5]);
     }
 }

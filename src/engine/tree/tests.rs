@@ -514,13 +514,22 @@ pub(super) fn shares(rig: &Rig, requests: &[u64]) -> Vec<u64> {
 
 #[test]
 fn a_chat_keeps_its_pace_beside_a_search() {
-    // Seconds of a step, by its rows: a fixed cost and a cost per row.
-    for (fixed, row) in [(90e-6, 45e-6), (1e-3, 1e-6), (0.0, 1e-3), (0.1, 0.01)] {
+    // Seconds of a step: a fixed cost, a cost per row, and one per token drawn.
+    for (fixed, row, draw) in [
+        (90e-6, 45e-6, 0.0),
+        (1e-3, 1e-6, 0.0),
+        (0.0, 1e-3, 0.0),
+        (0.1, 0.01, 0.0),
+        (50e-6, 25e-6, 30e-6),
+        (100e-6, 1e-6, 100e-6),
+    ] {
         let pace = |branches: u64| {
             let mut rig = rig_with(4000, 512, Box::new(|_| Ok(())));
-            let passes = Arc::clone(&rig.passes);
+            let (passes, metrics) = (Arc::clone(&rig.passes), Arc::clone(&rig.metrics));
             rig.engine.clock = Box::new(move || {
-                passes.lock().expect("not poisoned").iter().map(|&rows| fixed + row * rows as f64).sum()
+                let passes = passes.lock().expect("not poisoned");
+                let rows: f64 = passes.iter().map(|&rows| fixed + row * rows as f64).sum();
+                rows + draw * metrics.sampled.get() as f64
             });
             rig.settled(1000, Open::new(prompt(1, 120), 2000, branches as usize));
             for child in 1001..1001 + branches {
@@ -559,7 +568,7 @@ fn a_chat_keeps_its_pace_beside_a_search() {
         };
         let (beside_chat, beside_search) = (pace(1), pace(256));
         let share = beside_search / beside_chat;
-        assert!(share >= 0.4, "fixed {fixed}, row {row}: {share:.2} of its pace");
+        assert!(share >= 0.4, "fixed {fixed}, row {row}, draw {draw}: {share:.2} of its pace");
     }
 }
 
