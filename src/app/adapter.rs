@@ -1,5 +1,12 @@
 //! A LoRA adapter as a model: its weights are merged into those of its base, and
-//! what its directory holds for itself rules over the base's files.
+//! files of its directory rule over the base's.
+//!
+//! `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` are the
+//! adapter's where it has the first two of them, and the base's template is not
+//! looked at then; else all three are the base's, and the log names those of the
+//! adapter that are ignored. `generation_config.json`, `espalier.toml` and
+//! `prm.json` are the adapter's, each where it has it, else the base's.
+//! `config.json` is always the base's.
 //!
 //! A directory or a snapshot of the hub is an adapter where it has an
 //! `adapter_config.json` and no weights of its own; one that holds a single
@@ -8,8 +15,10 @@
 //! directory, from the adapter's own or the working directory, a bundled model,
 //! or a model of the hub. Adapters name the machine that they were trained on
 //! now and then (`../../models/Qwen/Qwen2.5-Math-7B-Instruct/`): where there is
-//! no such directory, the last two parts of the path are taken for the hub's id,
-//! and the log says so.
+//! no such directory, the path may mean a model of the hub, that of a folder
+//! `models--org--name` in it, as the hub's cache has them, or else that of its
+//! last two parts. Such a guess is used where it is in the cache, and the log says
+//! so; it is never downloaded, since anybody may own that name on the hub.
 //!
 //! Deliberately absent: an adapter of an adapter, and one of a GGUF file.
 
@@ -21,8 +30,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What a model of the hub is called by in the cache, before `org--name`.
+const CACHED: &str = "models--";
+
 /// What turns text into tokens. Only together do they mean anything, so they
-/// come from one place.
+/// come from one place; the last one may be missing.
 const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", TEMPLATE];
 
 /// The directories below `directory`, or that itself, that hold an adapter.
@@ -92,15 +104,20 @@ impl Adapter {
         beside.into_iter().chain([self.config.base.clone()]).collect()
     }
 
-    /// What its base may be called on the hub.
+    /// What its base is called on the hub, where it is named so.
     pub(super) fn id(&self) -> Option<&str> {
-        let base = self.config.base.as_str();
-        if hub::is_id(base) {
-            return Some(base);
-        }
-        let path = base.trim_end_matches('/');
-        let before = path.rmatch_indices('/').nth(1)?.0;
-        Some(&path[before + 1..]).filter(|id| hub::is_id(id))
+        let base = self.config.base.trim_end_matches('/');
+        Some(base).filter(|base| hub::is_id(base) && cached(base).is_none())
+    }
+
+    /// What its base may be called on the hub, where it is named by a path.
+    pub(super) fn guess(&self) -> Option<String> {
+        let path = self.config.base.trim_end_matches('/');
+        let id = match cached(path) {
+            Some(folder) => folder.replacen("--", "/", 1),
+            None => path[path.rmatch_indices('/').nth(1)?.0 + 1..].to_owned(),
+        };
+        Some(id).filter(|id| hub::is_id(id))
     }
 
     /// The revision of its base on the hub.
@@ -120,11 +137,26 @@ impl Adapter {
         if Self::of(&base)?.is_some() {
             return Err(ModelError::Stacked { adapter: name, base: config.base });
         }
-        let tokenizer = TOKENIZER[..2].iter().all(|file| directory.join(file).is_file());
+        let has = |file: &&str| directory.join(file).is_file();
+        let tokenizer = TOKENIZER[..2].iter().all(|file| has(file));
+        let ignored: Vec<&str> = TOKENIZER.into_iter().filter(|file| !tokenizer && has(file)).collect();
+        if !ignored.is_empty() {
+            tracing::warn!(
+                adapter = name,
+                ignored = ignored.join(", "),
+                "an adapter's tokenizer is tokenizer.json and tokenizer_config.json together; \
+                 tokenizer and template of its base are used"
+            );
+        }
         let origin = format!("{}; merged into {}", found.origin, base.name);
         let source = Source::Adapter(Arc::new(Adapted { directory, config, base, tokenizer }));
         Ok(Found { origin, source, ..found })
     }
+}
+
+/// What follows `models--` in the last part of a path that begins with it.
+fn cached(path: &str) -> Option<&str> {
+    path.rsplit('/').find_map(|part| part.strip_prefix(CACHED))
 }
 
 impl Adapted {

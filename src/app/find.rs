@@ -125,24 +125,33 @@ pub fn find_here(args: &ModelArgs) -> Result<Found, ModelError> {
 async fn locate(args: &ModelArgs, name: &str, revision: &str, hub: &Hub) -> Result<Found, ModelError> {
     let found = locate_one(args, name, revision, hub).await?;
     let Some(adapter) = Adapter::of(&found)? else { return Ok(found) };
-    let base = match base_here(args, &adapter)? {
-        Some(base) => base,
-        None => {
-            let id = adapter.id().unwrap_or(adapter.base());
-            if id != adapter.base() {
-                let base = adapter.base();
-                tracing::warn!(
-                    adapter = name,
-                    base,
-                    id,
-                    "the base is no directory here; looking for it by its name"
-                );
-            }
-            let base = locate_one(args, id, adapter.revision(), hub).await;
-            base.map_err(|cause| adapter.baseless(cause))?
-        }
+    let base = match (base_here(args, &adapter)?, adapter.id()) {
+        (Some(base), _) => Ok(base),
+        (None, Some(id)) => locate_one(args, id, adapter.revision(), hub).await,
+        (None, None) => guessed(args, name, &adapter, hub),
     };
+    let base = base.map_err(|cause| adapter.baseless(cause))?;
     adapter.onto(base, found)
+}
+
+/// The base of an adapter that names it by a path of another machine: the model
+/// that the path may mean, if it is in the cache. A guess is not downloaded.
+fn guessed(args: &ModelArgs, name: &str, adapter: &Adapter, hub: &Hub) -> Result<Found, ModelError> {
+    let (guess, revision) = (adapter.guess(), adapter.revision());
+    if !hub::is_revision(revision) {
+        return Err(ModelError::Revision(revision.to_owned()));
+    }
+    let Some((id, directory)) = guess.as_deref().and_then(|id| Some((id, hub.cached(id, revision)?))) else {
+        return Err(ModelError::Elsewhere { guess, revision: revision.to_owned() });
+    };
+    tracing::warn!(
+        adapter = name,
+        base = adapter.base(),
+        id,
+        revision,
+        "the base is no directory here; the model in the cache that its path may mean is used"
+    );
+    Ok(of_hub(args, id, revision, directory))
 }
 
 /// The base of an adapter, if it is on this machine.
@@ -166,13 +175,17 @@ async fn locate_one(args: &ModelArgs, name: &str, revision: &str, hub: &Hub) -> 
         return Err(ModelError::Revision(revision.to_owned()));
     }
     let directory = hub.get(name, revision).await?;
-    Ok(Found {
-        name: name.to_owned(),
+    Ok(of_hub(args, name, revision, directory))
+}
+
+fn of_hub(args: &ModelArgs, id: &str, revision: &str, directory: PathBuf) -> Found {
+    Found {
+        name: id.to_owned(),
         origin: format!("Hugging Face, revision {revision}"),
         source: Source::Directory(directory),
         args: args.clone(),
         prm: None,
-    })
+    }
 }
 
 fn here(args: &ModelArgs, name: &str) -> Result<Option<Found>, ModelError> {

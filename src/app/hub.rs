@@ -97,6 +97,11 @@ impl Hub {
         Self { offline: true, ..self }
     }
 
+    /// The directory of a model, if it is in the cache.
+    pub(super) fn cached(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        cached(self.cache.as_deref()?, id, revision)
+    }
+
     /// The directory of a model: its snapshot in the cache, downloaded first
     /// where it is not there.
     ///

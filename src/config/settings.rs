@@ -233,7 +233,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "FORMAT",
         kind: Kind::Choice(&Format::NAMES),
         default: None,
-        absent: "what its prm.json, its head or its name says",
+        absent: "what its prm.json, its head, its name or the name of an adapter's base says",
         help: "How the process reward model is read: tag_logits, math_shepherd, rlhflow, math_psa, \
                versa_prm, qwen_prm or skywork",
     },

@@ -86,9 +86,18 @@ impl PlayedHub {
 
     /// Files whose bytes were asked for, not only their sizes.
     fn fetched(&self) -> Vec<String> {
+        let name = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
+        self.places().into_iter().map(name).collect()
+    }
+
+    /// The same with model and folder: `tiny/folder/file` for one of `org/tiny`.
+    fn places(&self) -> Vec<String> {
         let bytes = |asked: &Asked| asked.range.is_some_and(|(_, last)| last > 0);
-        let name = |asked: Asked| asked.path.rsplit('/').next().unwrap_or_default().to_owned();
-        self.seen().into_iter().filter(bytes).map(name).collect()
+        let place = |asked: Asked| {
+            let (model, rest) = asked.path.strip_prefix("/org/")?.split_once("/resolve/")?;
+            Some(format!("{model}/{}", rest.split_once('/')?.1))
+        };
+        self.seen().into_iter().filter(bytes).filter_map(place).collect()
     }
 }
 
@@ -406,28 +415,51 @@ async fn an_adapter_comes_with_its_base() {
         let config = json!({"peft_type": "LORA", "base_model_name_or_path": base, "r": 2, "lora_alpha": 4});
         config.to_string().into_bytes()
     };
-    // As openreasoner/Math-psa has it: in a folder, with a path of the machine
-    // that it was trained on.
+    // As openreasoner/Math-psa has it, in a folder. A slash behind an id is no
+    // part of it.
     hub.set(|script| {
         script.base = std::mem::take(&mut script.files);
+        let pair = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+        let mut own: BTreeMap<String, Vec<u8>> =
+            pair.into_iter().map(|file| (file.to_owned(), script.base[file].clone())).collect();
+        let tokens: Value = serde_json::from_slice(&own["tokenizer_config.json"]).expect("an object");
+        let template = tokens["chat_template"].as_str().expect("a template");
+        let prm = json!({"kind": "math_shepherd"}).to_string();
+        for (file, text) in
+            [("chat_template.jinja", template), ("espalier.toml", "# Tuned\n"), ("prm.json", prm.as_str())]
+        {
+            own.insert(file.to_owned(), text.as_bytes().to_vec());
+            script.base.insert(file.to_owned(), text.as_bytes().to_vec());
+        }
+        own.insert("adapter_config.json".to_owned(), config("org/base/"));
+        own.insert("adapter_model.safetensors".to_owned(), tensors.clone());
+        own.insert("optimizer.pt".to_owned(), vec![0; 10]);
+        script.files = own.into_iter().map(|(file, bytes)| (format!("checkpoint-9/{file}"), bytes)).collect();
         script.files.insert("README.md".to_owned(), b"# Tuned".to_vec());
-        script.files.insert("checkpoint-9/adapter_config.json".to_owned(), config("../../models/org/base/"));
-        script.files.insert("checkpoint-9/adapter_model.safetensors".to_owned(), tensors.clone());
-        script.files.insert("checkpoint-9/optimizer.pt".to_owned(), vec![0; 10]);
     });
     let mut server = user.start(&[]);
     says(&server.summary(), &["org/tiny (Hugging Face, revision main; merged into org/base)"]);
-    says(&server.kill(), &["looking for it by its name", "../../models/org/base/"]);
-    let mut fetched = hub.fetched();
+    let log = server.kill();
+    assert!(!log.contains("ignored") && !log.contains("its path may mean"), "{log}");
+    let mut fetched = hub.places();
     fetched.sort();
     let needed = [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "config.json",
-        "generation_config.json",
-        WEIGHTS,
-        "tokenizer.json",
-        "tokenizer_config.json",
+        "base/chat_template.jinja",
+        "base/config.json",
+        "base/espalier.toml",
+        "base/generation_config.json",
+        "base/model.safetensors",
+        "base/prm.json",
+        "base/tokenizer.json",
+        "base/tokenizer_config.json",
+        "tiny/checkpoint-9/adapter_config.json",
+        "tiny/checkpoint-9/adapter_model.safetensors",
+        "tiny/checkpoint-9/chat_template.jinja",
+        "tiny/checkpoint-9/espalier.toml",
+        "tiny/checkpoint-9/generation_config.json",
+        "tiny/checkpoint-9/prm.json",
+        "tiny/checkpoint-9/tokenizer.json",
+        "tiny/checkpoint-9/tokenizer_config.json",
     ];
     assert_eq!(fetched, needed);
     // Both are in the cache now.
@@ -436,23 +468,56 @@ async fn an_adapter_comes_with_its_base() {
     let mut server = offline().start(&[]);
     assert_eq!(models(&server.url()).await["data"][0]["id"], "org/tiny");
     assert_eq!(hub.seen().len(), seen);
-    fs::remove_dir_all(home.path().join("hub/models--org--base")).expect("removed");
+    let (base, aside) = (home.path().join("hub/models--org--base"), home.path().join("aside"));
+    fs::rename(&base, &aside).expect("moved");
     says(
         &offline().refused(&[]),
         &["'org/tiny' is an adapter of", "'org/base' (revision main) is not in the"],
     );
+    fs::rename(&aside, &base).expect("moved back");
 
-    // At the top, with the revision of its base; what lacks its tensors is none.
+    // By a path of the machine that it was trained on, the base is had from the
+    // cache and from nowhere else.
+    let of_cache = format!("/gone/hub/models--org--base/snapshots/{TAGGED}");
+    for path in [of_cache.as_str(), "../../models/org/base/"] {
+        hub.set(|script| {
+            drop(script.files.insert("checkpoint-9/adapter_config.json".to_owned(), config(path)));
+        });
+        fs::remove_dir_all(user.model()).expect("removed");
+        let seen = hub.seen().len();
+        let mut server = user.start(&[]);
+        says(&server.summary(), &["org/tiny (Hugging Face, revision main; merged into org/base)"]);
+        says(&server.kill(), &["the model in the cache that its path may mean is used", path]);
+        let asked = hub.seen().split_off(seen);
+        assert!(!asked.is_empty() && asked.iter().all(|asked| !asked.path.contains("base")), "{asked:?}");
+    }
+    fs::remove_dir_all(base).expect("removed");
+    let seen = hub.seen().len();
+    let parts = [
+        "'org/tiny' is an adapter of '../../models/org/base/'",
+        "no such directory is here, and 'org/base' (revision main), which the path may mean, is not in the \
+         Hugging Face cache",
+        "download 'org/base' first",
+    ];
+    says(&user.refused(&[]), &parts);
+    assert_eq!(hub.seen().len(), seen, "a guess is not downloaded");
+
+    // At the top, with the revision of its base; what lacks its tensors is none,
+    // and half a tokenizer is not used.
     let home = self::home();
     let user = User { home: home.path(), hub: &hub.url, more: vec![] };
     hub.set(|script| {
         let mut pinned: Value = serde_json::from_slice(&config("org/base")).expect("an object");
         pinned["revision"] = json!("v2");
         script.files.insert("adapter_config.json".to_owned(), pinned.to_string().into_bytes());
+        script.files.insert("tokenizer_config.json".to_owned(), b"{}".to_vec());
     });
     says(&user.refused(&[]), &["'org/tiny' holds no adapter_model.safetensors"]);
     hub.set(|script| drop(script.files.insert("adapter_model.safetensors".to_owned(), tensors.clone())));
-    user.start(&[]).url();
+    let mut server = user.start(&[]);
+    server.url();
+    let ignored = "ignored=\"tokenizer_config.json\"";
+    says(&server.kill(), &["an adapter's tokenizer is tokenizer.json and", ignored]);
     assert!(home.path().join("hub/models--org--base/refs/v2").exists());
 
     hub.set(|script| {

@@ -2,8 +2,8 @@
 
 use super::super::find::find_here;
 use super::*;
-use crate::app::Checked;
-use crate::config::ModelArgs;
+use crate::app::{Checked, Hub};
+use crate::config::{Environment, ModelArgs};
 use crate::engine::tree::checkpoint::ADAPTER;
 use crate::prompt::Message;
 use serde_json::{Value, json};
@@ -153,19 +153,90 @@ fn what_is_no_adapter_of_a_checkpoint_is_refused_with_the_reason() {
 #[test]
 fn a_path_of_another_machine_ends_in_the_name_of_a_model() {
     let folder = folder();
-    let id = |base: &str| {
+    let ids = |base: &str| {
         adapter(&folder.path().join("tuned"), base);
         let found = Found { source: Source::Directory(folder.path().join("tuned")), ..find("base", &folder) };
         let adapter = Adapter::of(&found).expect("reads").expect("an adapter");
-        adapter.id().map(str::to_owned)
+        (adapter.id().map(str::to_owned), adapter.guess())
     };
-    assert_eq!(id("org/name").as_deref(), Some("org/name"));
-    let machine = "../../models/Qwen/Qwen2.5-Math-7B-Instruct/";
-    assert_eq!(id(machine).as_deref(), Some("Qwen/Qwen2.5-Math-7B-Instruct"));
-    assert_eq!(id("/data/models/org/name").as_deref(), Some("org/name"));
-    for none in ["name", "../name", "../../name", "/name", "org/../name", "./org/na me", "/"] {
-        assert_eq!(id(none), None, "{none}");
+    let named = |id: &str| (Some(id.to_owned()), None);
+    let guessed = |id: &str| (None, Some(id.to_owned()));
+    for id in ["org/name", "org/name/", "org/name//"] {
+        assert_eq!(ids(id), named("org/name"), "{id}");
     }
+    let machine = "../../models/Qwen/Qwen2.5-Math-7B-Instruct/";
+    assert_eq!(ids(machine), guessed("Qwen/Qwen2.5-Math-7B-Instruct"));
+    for path in [
+        "/data/models/org/name",
+        "./org/name",
+        "/hub/models--org--name/snapshots/0123",
+        "hub/models--org--name/",
+        "models--org--name",
+        "models--org--name/snapshots",
+    ] {
+        assert_eq!(ids(path), guessed("org/name"), "{path}");
+    }
+    let none = ["name", "../name", "../../name", "/name", "org/../name", "./org/na me", "/"];
+    for path in none.into_iter().chain(["/hub/models--name/snapshots/0123", "models--"]) {
+        assert_eq!(ids(path), (None, None), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_guessed_base_is_used_from_the_cache_and_never_downloaded() {
+    let folder = folder();
+    let (tuned, cache) = (folder.path().join("tuned"), folder.path().join("hub"));
+    let model = cache.join("models--org--base");
+    fs::create_dir_all(model.join("refs")).expect("made");
+    fs::create_dir_all(model.join("snapshots")).expect("made");
+    fs::rename(folder.path().join("base"), model.join("snapshots/0123")).expect("moved");
+    fs::write(model.join("refs/main"), "0123").expect("written");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let variables = [("HF_HUB_CACHE", cache.to_str().expect("UTF-8")), ("HF_ENDPOINT", endpoint.as_str())];
+    let hub = Hub::new(&Environment::from(variables));
+    let args = ModelArgs::from(tuned.to_str().expect("UTF-8"));
+    for base in ["org/base", "org/base/", "/gone/org/base", "../gone/models--org--base/snapshots/4567"] {
+        adapter(&tuned, base);
+        let checked = crate::app::find(&args, &hub).await.and_then(Found::check).expect(base);
+        assert!(checked.origin.ends_with("; merged into org/base"), "{base}: {}", checked.origin);
+    }
+    let refused = async || crate::app::find(&args, &hub).await.expect_err("refused").to_string();
+    let directory = "name its id or its directory in adapter_config.json";
+    for (base, id) in [
+        ("/data/models/base", "models/base"),
+        ("../../models/other/base/", "other/base"),
+        ("/gone/models--org--other/snapshots/0123", "org/other"),
+    ] {
+        adapter(&tuned, base);
+        let cause = format!(
+            "'tuned' is an adapter of '{base}' (base_model_name_or_path of its adapter_config.json), which \
+             cannot be had: no such directory is here, and '{id}' (revision main), which the path may mean, \
+             is not in the Hugging Face cache; put the base there, download '{id}' first, or {directory}"
+        );
+        assert_eq!(refused().await, cause);
+    }
+    adapter(&tuned, "../gone");
+    let refusal = refused().await;
+    let cause =
+        "no such directory is here, and the path ends in no Hugging Face id such as org/name; put the";
+    assert!(refusal.contains(cause) && refusal.ends_with(directory), "{refusal}");
+
+    // The revision that the adapter names is the one that must be there.
+    adapter(&tuned, "/gone/org/base");
+    let revise = |revision: &str| {
+        let file = tuned.join(ADAPTER_CONFIG);
+        let mut config: Value = serde_json::from_slice(&fs::read(&file).expect("there")).expect("an object");
+        config["revision"] = json!(revision);
+        fs::write(file, config.to_string()).expect("written");
+    };
+    revise("v2");
+    assert!(refused().await.contains("'org/base' (revision v2), which the path may mean, is not in the"));
+    revise("../main");
+    assert!(refused().await.contains("is '../main' and must be a branch, a tag or a commit"));
+    let asked = listener.accept().map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "a guess asks the hub for nothing");
 }
 
 fn find(name: &str, folder: &TempDir) -> Found {

@@ -67,6 +67,17 @@ pub enum ModelError {
         /// Why.
         cause: Box<ModelError>,
     },
+    /// An adapter's base is named by a path that is not here.
+    #[error(
+        "no such directory is here, and {}or name its id or its directory in adapter_config.json",
+        elsewhere(guess.as_deref(), revision)
+    )]
+    Elsewhere {
+        /// The model of the hub that the path may mean.
+        guess: Option<String>,
+        /// Its revision.
+        revision: String,
+    },
     /// An adapter on an adapter.
     #[error("'{adapter}' is an adapter of '{base}', which is an adapter itself; merge that one first")]
     Stacked {
@@ -210,4 +221,14 @@ pub enum ModelError {
     /// A part of memory that nobody knows.
     #[error("--kv-fraction: this system does not say how much memory is free; give a size with --kv-mib")]
     UnknownMemory,
+}
+
+/// What else an adapter's path says about its base, and what that leaves to do.
+fn elsewhere(guess: Option<&str>, revision: &str) -> String {
+    match guess {
+        Some(id) => format!(
+            "'{id}' (revision {revision}), which the path may mean, is not in the Hugging Face cache; put the base there, download '{id}' first, "
+        ),
+        None => "the path ends in no Hugging Face id such as org/name; put the base there, ".to_owned(),
+    }
 }

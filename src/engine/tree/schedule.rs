@@ -15,7 +15,7 @@ use super::twins::Twins;
 use super::{Forest, TreeEngine};
 use crate::engine::{EngineError, RequestId};
 use crate::token::TokenId;
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 

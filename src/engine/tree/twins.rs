@@ -13,7 +13,7 @@ use super::schedule::Share;
 use super::store::{BLOCK, Store};
 use crate::engine::RequestId;
 use crate::token::TokenId;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 /// The twins among the branches that are ready. One that has none is its own.
 #[derive(Debug, Default)]

@@ -261,7 +261,7 @@ pub struct BudgetRequest {
     pub branches: Option<u64>,
     /// Tokens put through the verifier, its own prompt included; never exceeded by one for a reward model of this
     /// server. Those of another server are estimated by bytes before it is asked, and are what it counts
-    /// (`usage.prompt_tokens`) once it has answered, so that its last answer may exceed them. When they are spent,
+    /// (`usage.prompt_tokens`) once it has answered, so that the last answer of each choice may exceed them. When they are spent,
     /// the search ends with the best that it has.
     #[schema(minimum = 0)]
     pub verifier_tokens: Option<u64>,
