@@ -19,6 +19,8 @@ mod kernel_kv;
 mod kernel_lanes;
 #[path = "../../src/engine/tree/kernel_quant.rs"]
 mod kernel_quant;
+#[path = "../../src/engine/tree/kernel_tiles.rs"]
+mod kernel_tiles;
 // Links beside this file: a path given here would be where its modules are sought.
 mod quant;
 #[path = "../../src/engine/tree/store.rs"]

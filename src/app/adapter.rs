@@ -138,7 +138,7 @@ impl Adapter {
             return Err(ModelError::Stacked { adapter: name, base: config.base });
         }
         let has = |file: &&str| directory.join(file).is_file();
-        let tokenizer = TOKENIZER[..2].iter().all(|file| has(file));
+        let tokenizer = TOKENIZER[..2].iter().all(&has);
         let ignored: Vec<&str> = TOKENIZER.into_iter().filter(|file| !tokenizer && has(file)).collect();
         if !ignored.is_empty() {
             tracing::warn!(

@@ -71,7 +71,7 @@ async fn blocks_of_every_format_give_the_bits_of_what_they_stand_for_however_the
     let plain = prefilled(loaded(&fixture("mixed-plain")), &tokens).await;
     let mixed = loaded(&fixture("mixed"));
     let kinds: Vec<&str> = mixed.model.formats().into_keys().collect();
-    assert_eq!(kinds, ["F32", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]);
+    assert_eq!(kinds, ["F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]);
     let engine = rig(mixed, 512);
     let branch = engine.open(&tokens, n, 1).await;
     let whole = logits(&branch, 0..n).await;

@@ -94,7 +94,7 @@ fn mistakes_are_refused_in_one_line_that_says_what_to_do() {
         (&["--model", "seedlng"], &[], 1, &["no model at 'seedlng'", "did you mean 'seedling'?", "org/name"]),
         (&["--model", "no/such/model"], &[], 1, &["no model at 'no/such/model'", "a directory"]),
         (&["--model", &gguf], &[], 1, &["page.gguf", "is no GGUF file", "download it again"]),
-        (&["--model", &giant], &[], 1, &["needs 4097", "of memory", "is free", "--kv-mib"]),
+        (&["--model", &giant], &[], 1, &["needs 2048", "of memory", "is free", "--kv-mib"]),
         (&["--model", "org/name"], &[], 1, &["no home directory", "HF_HOME"]),
         (&["--max-model-len", "4096"], &[], 1, &["--max-model-len is 4096", "context of 2048"]),
         (&["--prm", "seedling-pmr"], &[], 1, &["--prm", "did you mean 'seedling-prm'?", "--prm none"]),

@@ -5,7 +5,6 @@ use crate::engine::tree::checkpoint::Weights;
 use crate::engine::tree::config::ModelConfig;
 use crate::engine::tree::model::Model;
 use crate::engine::tree::quant::Quantize;
-use candle_core::DType;
 use serde_json::json;
 
 /// The shapes.
@@ -43,11 +42,7 @@ impl ShapeName {
     }
 
     fn weights(self, config: &ModelConfig) -> Weights {
-        let dtype = match self {
-            Self::Qwen25Half => DType::BF16,
-            Self::Qwen25HalfF32 => DType::F32,
-        };
-        Weights::random(config, dtype)
+        Weights::random(config, self == Self::Qwen25Half)
     }
 
     /// The model, quantised where a mix is given.

@@ -8,6 +8,9 @@
 //! changed them), so that beside the model itself only a few megabytes are held.
 //! Files are read and not mapped: a file that shrinks under a mapping ends the
 //! process, a failed read is an error, and the page cache serves both alike.
+//!
+//! Length: finding, checking and reading are one matter, whose parts that can stand
+//! alone have files of their own.
 
 mod adapter;
 mod shard;
@@ -112,10 +115,11 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Random weights of a shape, in BF16 or F32, made while they are read: for
-    /// measurements alone. Norms are ones, the rest is small noise.
+    /// Random weights of a shape, made while they are read: for measurements
+    /// alone. Norms are ones, the rest is small noise; in BF16, or else in F32.
     #[must_use]
-    pub fn random(config: &ModelConfig, dtype: DType) -> Self {
+    pub fn random(config: &ModelConfig, bf16: bool) -> Self {
+        let dtype = if bf16 { DType::BF16 } else { DType::F32 };
         let mut shard = Shard::noise(dtype, Model::tensors(config));
         let tensors = shard.take_entries().into_iter().map(|(name, entry)| (name, (0, entry))).collect();
         Self { shards: vec![shard], tensors, quantize: None, adapter: None }

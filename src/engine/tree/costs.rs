@@ -92,18 +92,18 @@ impl Costs {
                 continue;
             }
             b[i] = 0.0;
-            for j in 0..TERMS {
-                (a[i][j], a[j][i]) = (0.0, 0.0);
-            }
+            a[i] = [0.0; TERMS];
+            a.iter_mut().for_each(|row| row[i] = 0.0);
             a[i][i] = 1.0;
         }
         for i in 0..TERMS {
-            for j in i + 1..TERMS {
-                let factor = a[j][i] / a[i][i];
-                for k in i..TERMS {
-                    a[j][k] -= factor * a[i][k];
+            let (pivot, value) = (a[i], b[i]);
+            for (row, right) in a.iter_mut().zip(&mut b).skip(i + 1) {
+                let factor = row[i] / pivot[i];
+                for (to, from) in row.iter_mut().zip(pivot).skip(i) {
+                    *to -= factor * from;
                 }
-                b[j] -= factor * b[i];
+                *right -= factor * value;
             }
         }
         for i in (0..TERMS).rev() {

@@ -20,11 +20,12 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Isa;
-use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of, share};
+use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of};
 use super::kernel_kv::View;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES, Lanes, accumulate};
+use super::kernel_tiles::share;
 use super::kv::BlockId;
 use super::store::BLOCK;
 use std::ops::Range;

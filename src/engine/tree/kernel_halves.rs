@@ -6,11 +6,12 @@
 #![expect(unsafe_code, reason = "bodies for a detected instruction set, and bytes read as numbers")]
 
 use super::halves::{Half, Halves};
-use super::kernel::{Isa, Kernels, compile, dispatch, matrix_body, outputs};
+use super::kernel::{Isa, Kernels, compile, dispatch, outputs};
 use super::kernel_codes::{Bf16, Codes, F16};
 use super::kernel_lanes::Baseline;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
+use super::kernel_tiles::matrix_body;
 use std::ops::Range;
 
 compile!(multiply, multiply_body,

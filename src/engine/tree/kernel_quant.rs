@@ -8,11 +8,12 @@
 
 #![expect(unsafe_code, reason = "a body compiled for a detected instruction set can only be called so")]
 
-use super::kernel::{Isa, Kernels, PANEL, compile, dispatch, outputs, share, tile_body};
+use super::kernel::{Isa, Kernels, PANEL, compile, dispatch, outputs};
 use super::kernel_codes::Codes;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
 use super::kernel_lanes::{Baseline, LANES};
+use super::kernel_tiles::{share, tile_body};
 use super::quant::{Format, QuantType, Quantised, UNIT};
 use std::ops::Range;
 

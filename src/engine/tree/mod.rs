@@ -32,6 +32,7 @@ mod kernel_halves;
 mod kernel_kv;
 mod kernel_lanes;
 mod kernel_quant;
+mod kernel_tiles;
 pub mod kv;
 mod linear;
 mod matrix;

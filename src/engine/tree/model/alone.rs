@@ -217,7 +217,6 @@ mod tests {
     use super::super::super::checkpoint::Weights;
     use super::super::super::config::ModelConfig;
     use super::*;
-    use candle_core::DType;
     use serde_json::json;
 
     fn tiny() -> Arc<Model> {
@@ -227,7 +226,7 @@ mod tests {
             "tie_word_embeddings": true
         });
         let config = ModelConfig::from_json(config.to_string().as_bytes()).expect("a good configuration");
-        Arc::new(Weights::random(&config, DType::F32).load(config, &mut |_, _| {}).expect("loads"))
+        Arc::new(Weights::random(&config, false).load(config, &mut |_, _| {}).expect("loads"))
     }
 
     #[test]

@@ -5,7 +5,6 @@ use super::super::checkpoint::Weights;
 use super::super::config::ModelConfig;
 use super::super::store::BLOCK;
 use super::*;
-use candle_core::DType;
 use serde_json::{Value, json};
 
 fn model(sizes: &Value) -> Model {
@@ -18,7 +17,7 @@ fn model(sizes: &Value) -> Model {
         config[key] = size.clone();
     }
     let config = ModelConfig::from_json(config.to_string().as_bytes()).expect("a good configuration");
-    Weights::random(&config, DType::F32).load(config, &mut |_, _| {}).expect("loads")
+    Weights::random(&config, false).load(config, &mut |_, _| {}).expect("loads")
 }
 
 /// The logits of a prompt's last position and of one decode step of branches

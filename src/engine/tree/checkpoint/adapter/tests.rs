@@ -241,8 +241,7 @@ fn tensors_that_cannot_be_merged_are_refused_by_name() {
     assert!(error.contains("adapter_model.safetensors is no safetensors file"), "{error}");
     // An adapter is checked with the weights that it goes with.
     let folder = directory(&[(A, "F32", &[2, K]), (B, "F32", &[N, 3])]);
-    let weights = Weights::random(&shape(true), candle_core::DType::F32)
-        .adapted(folder.path(), &config)
-        .expect("headers are good");
+    let weights =
+        Weights::random(&shape(true), false).adapted(folder.path(), &config).expect("headers are good");
     assert!(weights.check(&shape(true)).expect_err("refused").to_string().contains("[40, 3]"));
 }
