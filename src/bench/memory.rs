@@ -6,7 +6,8 @@
 //! must be what the weights, the KV pools and the largest step take, and little
 //! more; and it must not grow with the requests. The pools are small here
 //! (`--kv-mib`), so that they are full early: memory of theirs that was never
-//! written is not resident, and could hide what else is held.
+//! written is not resident, and could hide what else is held. A run that has not
+//! filled them proves nothing, and fails.
 
 use super::BenchError;
 use super::resident::{Resident, mib, resident};
@@ -15,6 +16,7 @@ use crate::client::Client;
 use crate::config::{EngineArgs, ServeArgs};
 use crate::engine::rng;
 use crate::engine::tree::config::ModelConfig as Shape;
+use crate::metrics::EngineMetrics;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -52,8 +54,8 @@ struct Report {
     loaded: u64,
     weights: u64,
     pools: u64,
-    /// Whether every block of the model's pool was written.
-    pool_full: bool,
+    /// Whether every block of every pool was written.
+    pools_full: bool,
     step: u64,
     /// What is held beside these three, at the peak, and what may be.
     rest: i64,
@@ -78,6 +80,8 @@ struct Parts {
     weights: u64,
     pools: u64,
     step: u64,
+    /// Whether a reward model has a pool too.
+    verifies: bool,
 }
 
 /// Measures and prints.
@@ -97,9 +101,14 @@ pub async fn run(
     } else {
         report.table(out)?;
     }
-    match report.within && report.steady {
-        true => Ok(()),
-        false => Err(BenchError::Broken("the server holds more memory than it should".to_owned())),
+    match (report.within && report.steady, report.pools_full) {
+        (true, true) => Ok(()),
+        (false, _) => Err(BenchError::Broken("the server holds more memory than it should".to_owned())),
+        (true, false) => Err(BenchError::Broken(
+            "not every block was written, so that memory may be hidden in the pools: make them smaller \
+             (--kv-mib, --prm-kv-mib) or ask more (--requests)"
+                .to_owned(),
+        )),
     }
 }
 
@@ -137,7 +146,7 @@ async fn measure(requests: usize, args: &EngineArgs, hub: &Hub) -> Result<Report
         loaded,
         weights: parts.weights,
         pools: parts.pools,
-        pool_full: metrics.engine.evicted.get() > 0,
+        pools_full: full(&metrics.engine) && (!parts.verifies || full(&metrics.verifier_engine)),
         step: parts.step,
         rest,
         rest_allowed: REST,
@@ -147,6 +156,11 @@ async fn measure(requests: usize, args: &EngineArgs, hub: &Hub) -> Result<Report
         within: rest <= signed(REST),
         steady: growth <= signed(NOISE),
     })
+}
+
+/// Whether an engine has had to give blocks up, for which it must have used all.
+fn full(engine: &EngineMetrics) -> bool {
+    engine.evicted.get() > 0
 }
 
 fn now() -> Result<Resident, BenchError> {
@@ -171,6 +185,7 @@ async fn parts(args: &EngineArgs, hub: &Hub) -> Result<Parts, BenchError> {
     add(&checked.shape, checked.resident(), config.kv_bytes as u64);
     if let Some(app::Scorer::Here(prm)) = &checked.prm {
         add(prm.shape(), prm.resident(), (args.prm_kv_mib.get() as u64) << 20);
+        parts.verifies = true;
     }
     Ok(parts)
 }
@@ -214,8 +229,8 @@ impl Report {
         let line = |bytes: u64, what: &str| format!("{:>9.1} MiB  {what}", mib(bytes));
         writeln!(out, "{} requests in a row, {} tokens generated\n", self.requests, self.tokens)?;
         writeln!(out, "{}", line(self.weights, "weights of both models"))?;
-        let full = if self.pool_full { "full" } else { "not full, so that memory may be hidden in it" };
-        writeln!(out, "{}", line(self.pools, &format!("KV pools; the model's was {full}")))?;
+        let full = if self.pools_full { "full" } else { "not full, so that memory may be hidden in them" };
+        writeln!(out, "{}", line(self.pools, &format!("KV pools; they were {full}")))?;
         writeln!(out, "{}", line(self.step, "logits and activations of the largest step"))?;
         let allowed = mib(self.rest_allowed);
         writeln!(

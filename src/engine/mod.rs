@@ -200,18 +200,27 @@ pub enum EngineError {
     Misuse(&'static str),
 }
 
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Whether a branch was advanced. A step over nothing proves nothing.
+    pub ran: bool,
+    /// Whether there is more to run.
+    pub more: bool,
+}
+
 /// A synchronous engine: told what to do by commands, advanced in steps.
 pub trait Engine: Send + 'static {
     /// What it can do.
     fn caps(&self) -> Caps;
     /// Takes note of a command. Failures go to the command's own reply.
     fn apply(&mut self, command: Command);
-    /// Advances every runnable branch; `false` when there is nothing to run.
+    /// Advances every runnable branch.
     ///
     /// # Errors
     /// When the forward pass fails as a whole; the affected segments have been
     /// told, and the engine can go on with others.
-    fn step(&mut self) -> Result<bool, EngineError>;
+    fn step(&mut self) -> Result<Progress, EngineError>;
     /// A command on branch `culprit`, or where that is `None` a step, has
     /// panicked. Ends what is to blame, that branch's request or all that run,
     /// with [`EngineError::Fault`] for whoever waits, and puts the rest in order.

@@ -7,7 +7,8 @@
 //! nothing: [`Command::Logits`] is refused.
 
 use super::{
-    BranchId, Caps, Command, End, Engine, EngineError, Report, RequestCounts, RequestId, Segment, Token,
+    BranchId, Caps, Command, End, Engine, EngineError, Progress, Report, RequestCounts, RequestId, Segment,
+    Token,
 };
 use crate::prompt::StopMatcher;
 use std::collections::{BTreeMap, HashMap};
@@ -137,6 +138,13 @@ impl ScriptedEngine {
     }
 }
 
+impl Drop for ScriptedEngine {
+    /// Its branches end with it.
+    fn drop(&mut self) {
+        self.script.live.store(0, Ordering::SeqCst);
+    }
+}
+
 impl Engine for ScriptedEngine {
     fn caps(&self) -> Caps {
         self.script.caps.clone()
@@ -188,9 +196,9 @@ impl Engine for ScriptedEngine {
         self.script.live.store(self.branches.len(), Ordering::SeqCst);
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
+    fn step(&mut self) -> Result<Progress, EngineError> {
         if self.branches.values().all(|state| state.job.is_none()) {
-            return Ok(false);
+            return Ok(Progress::default());
         }
         self.steps += 1;
         if let Err(error) = (self.script.before_step)(self.steps) {
@@ -204,7 +212,7 @@ impl Engine for ScriptedEngine {
             self.counts.entry(state.request).or_default().0.sampled += 1;
             state.say(eos);
         }
-        Ok(true)
+        Ok(Progress { ran: true, more: true })
     }
 
     fn recover(&mut self, culprit: Option<BranchId>) -> bool {
@@ -243,7 +251,7 @@ mod tests {
             let report = Report::new(work, events.clone());
             engine.apply(Command::Decode { branch: 1, segment, report });
         }
-        while engine.step() == Ok(true) {}
+        while engine.step().is_ok_and(|progress| progress.more) {}
         std::iter::from_fn(|| inbox.try_recv().ok()).collect()
     }
 

@@ -7,19 +7,24 @@
 //! that the next step may well be one over nothing, which succeeds at once: an
 //! engine that nobody asks could not show otherwise that it is well. Who wants to
 //! know how often it was not looks at the counter of faults. Where the engine
-//! cannot put itself in order, or panics again before it has finished a step, the
-//! thread ends, which closes every channel, so that waiters see
-//! [`super::EngineError::Closed`] and health is `Dead`.
+//! cannot put itself in order, or has failed [`FAULTS`] times without a step
+//! between that has advanced anything, the thread ends, which closes every
+//! channel, so that waiters see [`super::EngineError::Closed`] and health is
+//! `Dead`: who fails whatever it is asked is not well because it idles between.
 //! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
-use super::{BranchId, Command, Engine, Handle};
+use super::{BranchId, Command, Engine, Handle, Progress};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+
+/// So many failures with no good step between them end the engine: one may be a
+/// request's, and its retry's another.
+const FAULTS: u32 = 3;
 
 /// How the engine thread is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +127,9 @@ impl EngineThread {
         let handle = Handle::new(messages.clone(), engine.caps(), (health, Arc::clone(&pulse)));
         let run = move || {
             let obituary = Obituary(publish);
-            // Whether there is something to run, and whether the engine has
-            // panicked since its last good step.
-            let (mut busy, mut panicked) = (false, false);
+            // Whether there is something to run, and how often the engine has failed
+            // since a step that has advanced something.
+            let (mut busy, mut faults) = (false, 0);
             loop {
                 let mut next = if busy {
                     inbox.try_recv().ok()
@@ -138,8 +143,8 @@ impl EngineThread {
                     let culprit = command.branch();
                     let leases = command.of_leases();
                     if catch_unwind(AssertUnwindSafe(|| engine.apply(command))).is_err() {
-                        panicked = true;
-                        if !recovered(&mut engine, Some(culprit), leases) {
+                        faults += 1;
+                        if faults >= FAULTS || !recovered(&mut engine, Some(culprit), leases) {
                             return;
                         }
                         obituary.0.send_replace(Health::Degraded);
@@ -148,20 +153,24 @@ impl EngineThread {
                     next = inbox.try_recv().ok();
                 }
                 let now = match catch_unwind(AssertUnwindSafe(|| engine.step())) {
-                    Ok(Ok(more)) => {
-                        (busy, panicked) = (more, false);
+                    Ok(Ok(Progress { ran, more })) => {
+                        busy = more;
+                        faults = if ran { 0 } else { faults };
                         Health::Live
                     }
                     Ok(Err(error)) => {
                         tracing::error!(%error, "engine step failed");
-                        busy = true;
+                        (busy, faults) = (true, faults + 1);
+                        if faults >= FAULTS {
+                            return;
+                        }
                         Health::Degraded
                     }
                     Err(_) => {
-                        if panicked || !recovered(&mut engine, None, None) {
+                        (busy, faults) = (true, faults + 1);
+                        if faults >= FAULTS || !recovered(&mut engine, None, None) {
                             return;
                         }
-                        (busy, panicked) = (true, true);
                         Health::Degraded
                     }
                 };
@@ -190,3 +199,6 @@ impl Drop for EngineThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

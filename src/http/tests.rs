@@ -2,7 +2,7 @@
 
 use super::render::tests::tokenizer;
 use super::{AppState, Config, ModelCard, Served, layers, router, wrap};
-use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Health, Open, Sampling};
+use crate::engine::{Caps, Command, Engine, EngineError, EngineThread, Health, Open, Progress, Sampling};
 use crate::metrics::Metrics;
 use crate::plan::{Planner, PlannerParts, Verifiers};
 use crate::prompt::{self, ChatTemplate, TemplateTokens};
@@ -31,8 +31,8 @@ impl Engine for Idle {
         assert!(!self.mortal, "as the test wants it");
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
-        Ok(false)
+    fn step(&mut self) -> Result<Progress, EngineError> {
+        Ok(Progress::default())
     }
 }
 
@@ -269,8 +269,8 @@ impl Engine for Hanging {
         let _ = self.0.recv();
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
-        Ok(false)
+    fn step(&mut self) -> Result<Progress, EngineError> {
+        Ok(Progress::default())
     }
 }
 

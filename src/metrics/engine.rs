@@ -18,7 +18,8 @@ pub struct EngineMetrics {
     pub recomputed: IntCounter,
     /// Positions copied from a branch that held the same tokens.
     pub copied: IntCounter,
-    /// Positions of prompts that were looked up in the prefix index.
+    /// Positions looked up in the prefix index: all that was not sampled. Less
+    /// those that were found, what it has missed.
     pub looked_up: IntCounter,
     /// Positions whose KV was found in the prefix index.
     pub reused: IntCounter,
@@ -78,7 +79,8 @@ impl EngineMetrics {
             )?,
             looked_up: counter(
                 "prefix_queried_positions_total",
-                "Positions of prompts that were looked up in the prefix index.",
+                "Positions that were not sampled (of prompts, of what was appended or injected), looked up in the \
+                 prefix index; less those reused, its misses.",
             )?,
             reused: counter(
                 "prefix_reused_positions_total",

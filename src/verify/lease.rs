@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Mutex;
 
 /// One trajectory on the verifier; dropping it frees its KV.
 #[derive(Debug)]
@@ -32,7 +33,17 @@ enum State {
     /// A stream on an engine.
     Stream { branch: Branch, script: Script },
     /// The steps, for a verifier that is told all of them every time.
-    Transcript { transcript: Transcript, opening: Arc<Opening> },
+    Transcript { transcript: Transcript, asking: Arc<Asking> },
+}
+
+/// How a run asks a judge.
+#[derive(Debug)]
+struct Asking {
+    opening: Opening,
+    /// Whose questions are on the judge's engine, where each is a request beside
+    /// those of clients: of one run no more than one at a time, or a search of many
+    /// trajectories would have the shares of as many clients.
+    turn: Mutex<()>,
 }
 
 /// A solution as far as it was read, for a verifier that keeps no state.
@@ -102,10 +113,10 @@ impl Reading {
         self.tokens
     }
 
-    /// Steps that will be scored.
+    /// Steps that will be scored: none where they cannot even be asked about.
     #[must_use]
     pub fn steps(&self) -> usize {
-        self.steps
+        if self.work.is_ok() { self.steps } else { 0 }
     }
 }
 
@@ -117,7 +128,8 @@ impl Lease {
 
     pub(super) fn of_transcript(verifier: Verifier, problem: String, opening: Opening) -> Self {
         let transcript = Transcript { problem: problem.into(), steps: Vec::new() };
-        let state = State::Transcript { transcript, opening: Arc::new(opening) };
+        let asking = Arc::new(Asking { opening, turn: Mutex::new(()) });
+        let state = State::Transcript { transcript, asking };
         Self { verifier, state, read: 0, scores: Vec::new(), opening: 0 }
     }
 
@@ -129,8 +141,8 @@ impl Lease {
             State::Stream { branch, script } => {
                 State::Stream { branch: branch.fork(0), script: script.clone() }
             }
-            State::Transcript { transcript, opening } => {
-                State::Transcript { transcript: transcript.clone(), opening: Arc::clone(opening) }
+            State::Transcript { transcript, asking } => {
+                State::Transcript { transcript: transcript.clone(), asking: Arc::clone(asking) }
             }
         };
         let (verifier, scores) = (self.verifier.clone(), self.scores.clone());
@@ -271,14 +283,15 @@ impl Lease {
                     remote.score(&new, steps).await
                 })
             }
-            (Work::Judge(new, questions), State::Transcript { transcript, opening }) => {
+            (Work::Judge(new, questions), State::Transcript { transcript, asking }) => {
                 *transcript = new;
-                let (source, opening) = (Arc::clone(&self.verifier.source), Arc::clone(opening));
+                let (source, asking) = (Arc::clone(&self.verifier.source), Arc::clone(asking));
                 Box::pin(async move {
                     let Backend::Judge(engine, judge) = &source.backend else {
                         return Ok((Vec::new(), None));
                     };
-                    Ok((judge.score(engine, questions, &opening).await?, None))
+                    let _turn = asking.turn.lock().await;
+                    Ok((judge.score(engine, questions, &asking.opening).await?, None))
                 })
             }
             // A reading of another lease; that no scores come is told as such.

@@ -5,7 +5,7 @@ use crate::support::{PATIENCE, Reply, Served, engine, eventually, frames, serve_
 use espalier::app::{self, Hub, Scorer, tree_config};
 use espalier::config::Environment;
 use espalier::engine::tree::TreeEngine;
-use espalier::engine::{BranchId, Caps, Command, Engine, EngineError, EngineThread, Handle};
+use espalier::engine::{BranchId, Caps, Command, Engine, EngineError, EngineThread, Handle, Progress};
 use espalier::metrics::Metrics;
 use espalier::verify::Verifier;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ impl Engine for Breaking {
         self.engine.apply(command);
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
+    fn step(&mut self) -> Result<Progress, EngineError> {
         let hit = |blow| matches!(blow, Blow::Step | Blow::Steps);
         // A root alone may still wait for its admission, and would not be hit.
         let struck = if self.own.len() > 1 { self.switch.take(hit) } else { None };

@@ -24,6 +24,9 @@ const BESIDE: usize = 2048;
 /// Tokens of the branch that decodes before the prompt comes.
 const QUIET: usize = 16;
 
+/// Tokens that it may decode at least, where the context has room for them.
+const FEWEST: usize = 1_024;
+
 /// Prompt of the branch that decodes.
 const PROMPT: usize = 16;
 
@@ -133,7 +136,8 @@ async fn beside(stage: &Stage, positions: usize) -> Result<Beside, BenchError> {
     let prompt = tokens(handle, 2, PROMPT);
     let chat = handle.open(Open::new(prompt.into(), PROMPT + room + 1, 0)).await?;
     let (events, mut inbox) = mpsc::unbounded_channel();
-    chat.decode(segment(room.min(positions)), 0, &events);
+    // Not only as long as the prefill: this thread may be late to ask for that.
+    chat.decode(segment(room.min(positions.max(FEWEST))), 0, &events);
     let mut last = None;
     let mut gaps = Vec::new();
     while gaps.len() < QUIET {

@@ -29,7 +29,8 @@ pub(super) struct BranchState {
     /// Whether its KV was taken for others; it is computed again once blocks
     /// are free.
     pub parked: bool,
-    /// Logits of the last position, kept by a settle so that forks share them.
+    /// Logits of the last position, kept by a settle so that forks share them;
+    /// computed again where they were given up.
     pub logits: Option<Arc<[f32]>>,
     /// What it is doing.
     pub job: Option<Job>,
@@ -162,13 +163,11 @@ impl BranchState {
         self.tokens.len() - self.table.len()
     }
 
-    /// Whether nothing is pending, but for what a preemption has taken, and
-    /// nobody works on it. Kept logits tell that all was computed, and that
-    /// nothing came since, even where its KV was taken and its turn has come again.
+    /// Whether every position was computed, though a preemption may have taken
+    /// some since, and nobody works on it.
     #[must_use]
     pub(super) fn settled(&self) -> bool {
-        let computed = self.pending() == 0 || self.parked || self.logits.is_some();
-        computed && self.job.is_none() && self.fault.is_none()
+        self.computed_before >= self.tokens.len() && self.job.is_none() && self.fault.is_none()
     }
 
     /// Whether its job has asked for the logits at a position and not got them.

@@ -150,6 +150,7 @@ impl<M: Forward> TreeEngine<M> {
             decode.left -= 1;
             request.counts.injected += 1;
             forest.metrics.injected.inc();
+            forest.metrics.looked_up.inc();
             decode.report.token(token);
         }
         decode.look = state.look();
@@ -185,6 +186,7 @@ impl<M: Forward> TreeEngine<M> {
             state.fault = Some(EngineError::Misuse("a token lies outside the vocabulary"));
         } else if !tokens.is_empty() {
             state.append(tokens);
+            self.forest.metrics.looked_up.inc_by(tokens.len() as u64);
         }
     }
 

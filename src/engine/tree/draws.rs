@@ -33,6 +33,11 @@ struct Draft<'a> {
     drawn: Option<Drawn>,
 }
 
+/// Why a branch gets no token from logits out of which none can be drawn.
+pub(super) fn not_finite() -> EngineError {
+    EngineError::Forward("the model's logits are not finite".to_owned())
+}
+
 impl Forest {
     /// Draws the next token of each decoding branch from its logits, on as many
     /// threads as are worth it: a draw depends on nothing but its own branch.
@@ -72,8 +77,9 @@ impl Forest {
     pub(super) fn take_drawn(&mut self, id: u64, drawn: Option<Drawn>, eos: &[TokenId]) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         let Some(Drawn { id: token, logprob, top }) = drawn else {
+            self.metrics.faults.inc();
             if let Some(job) = state.job.take() {
-                job.fail(EngineError::Forward("the model's logits are not finite".to_owned()));
+                job.fail(not_finite());
             }
             return self.retire(id);
         };

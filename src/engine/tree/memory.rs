@@ -221,6 +221,7 @@ impl Forest {
         // room for rows of this very step, which now are not run.
         self.pool.truncate(&mut state.table, 0);
         (state.node, state.listed, state.parked) = (request.root, 0, true);
+        state.logits = None;
         request.retire(id);
         if state.job.is_some() {
             request.parked.insert(id);

@@ -25,6 +25,7 @@ pub mod forward;
 pub mod generation;
 pub mod gguf;
 mod halves;
+mod kept;
 mod kernel;
 mod kernel_attention;
 mod kernel_codes;
@@ -50,7 +51,7 @@ mod store;
 pub mod threads;
 mod twins;
 
-use super::{BranchId, Caps, Command, End, Engine, EngineError, RequestId};
+use super::{BranchId, Caps, Command, End, Engine, EngineError, Progress, RequestId};
 use crate::metrics::EngineMetrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
@@ -58,6 +59,7 @@ use branch::{BranchState, Decode, Job, Look};
 use costs::Costs;
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use forward::{Cpu, Forward};
+use kept::Kept;
 use kv::Pool;
 use model::Model;
 use prefix::PrefixIndex;
@@ -138,6 +140,7 @@ struct Forest {
     level: u64,
     /// Branches that a fault has ended and whose leases are still held.
     lost: HashSet<u64>,
+    kept: Kept,
     metrics: Arc<EngineMetrics>,
 }
 
@@ -180,6 +183,7 @@ impl<M: Forward> TreeEngine<M> {
         config: &Config,
     ) -> Result<Self, BuildError> {
         let shape = model.shape();
+        let vocab = shape.vocab;
         let block = Store::block_bytes(shape.layers, shape.kv_heads, shape.head_dim);
         let blocks = config.kv_bytes / block.max(1);
         if blocks == 0 {
@@ -211,6 +215,7 @@ impl<M: Forward> TreeEngine<M> {
                 order: BTreeSet::new(),
                 level: 0,
                 lost: HashSet::new(),
+                kept: Kept::new(vocab),
                 metrics,
             },
         })
@@ -262,7 +267,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
         }
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
+    fn step(&mut self) -> Result<Progress, EngineError> {
         self.admit();
         self.forest.unpark();
         let outcome = self.run_step();
@@ -271,7 +276,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
         self.admit();
         self.forest.publish_sizes();
         let busy = |request: &Request| !request.ready.is_empty() || !request.parked.is_empty();
-        outcome.map(|()| self.forest.requests.values().any(busy))
+        outcome.map(|ran| Progress { ran, more: self.forest.requests.values().any(busy) })
     }
 
     fn recover(&mut self, culprit: Option<BranchId>) -> bool {

@@ -85,6 +85,7 @@ impl Forest {
                 self.metrics.preempted.inc();
             }
             state.table = Table::default();
+            state.logits = None;
             // One that has computed nothing has lost nothing either.
             (state.node, state.listed, state.parked) = (request.root, 0, state.computed_before > 0);
             match (&state.job, state.parked) {

@@ -4,7 +4,7 @@
 
 use super::branch::Job;
 use super::costs::Cost;
-use super::draws::Dice;
+use super::draws::{Dice, not_finite};
 use super::fair::{self, Claim};
 use super::forward::Forward;
 use super::memory::Standing;
@@ -54,6 +54,13 @@ struct Limits {
     twins: bool,
 }
 
+/// How many tokens a step was to draw, and for how many there was none to be had.
+#[derive(Debug, Clone, Copy)]
+struct Draws {
+    draws: usize,
+    lost: usize,
+}
+
 /// Whose turn it is when a request's rows are given out.
 #[derive(Debug, Clone, Copy)]
 enum Turn {
@@ -66,15 +73,15 @@ enum Turn {
 }
 
 impl<M: Forward> TreeEngine<M> {
-    /// Runs one step over whatever is runnable.
-    pub(super) fn run_step(&mut self) -> Result<(), EngineError> {
+    /// Runs one step over whatever is runnable; says whether that was something.
+    pub(super) fn run_step(&mut self) -> Result<bool, EngineError> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         self.forest.serve_kept_logits(&mut dice, &self.eos);
         let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let begun = (self.clock)();
         // Drawing is part of what a step costs: of a search's vocabulary-wide rows
@@ -88,15 +95,16 @@ impl<M: Forward> TreeEngine<M> {
         metrics.step_positions.observe(rows as f64);
         metrics.step_branches.observe(shares.len() as f64);
         let message = match outcome {
-            Ok(draws) => {
+            Ok(Draws { draws, lost }) => {
                 self.costs.observe(rows, draws, seconds);
-                return Ok(());
+                // The branches have been told; that all were lost is the model's doing.
+                return if draws > 0 && lost == draws { Err(not_finite()) } else { Ok(true) };
             }
             Err(message) => message,
         };
         metrics.faults.inc();
         tracing::error!(message, rows, "a forward pass failed");
-        self.retry(&shares, &message)
+        self.retry(&shares, &message).map(|()| true)
     }
 
     /// After a pass that failed with `message`, runs each request's rows alone:
@@ -130,9 +138,8 @@ impl<M: Forward> TreeEngine<M> {
         Ok(())
     }
 
-    /// Counts a pass's positions and hands every branch its logits. Returns how
-    /// many tokens were drawn.
-    fn advance(&mut self, shares: &[Share]) -> usize {
+    /// Counts a pass's positions and hands every branch its logits.
+    fn advance(&mut self, shares: &[Share]) -> Draws {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         let logits: Vec<&[f32]> = self.model.logits().collect();
@@ -156,11 +163,11 @@ impl<M: Forward> TreeEngine<M> {
         for (share, own) in shares.iter().zip(wanted) {
             self.forest.advance(share, own);
         }
-        let draws = drawn.len();
+        let (draws, lost) = (drawn.len(), drawn.iter().filter(|(_, drawn)| drawn.is_none()).count());
         for (branch, drawn) in drawn {
             self.forest.take_drawn(branch, drawn, &self.eos);
         }
-        draws
+        Draws { draws, lost }
     }
 }
 
@@ -437,6 +444,7 @@ impl Forest {
                     reply.send(Ok(()));
                 }
                 self.retire(share.branch);
+                self.keep(share.branch);
             }
             Some(Job::Settle(_) | Job::Decode(_)) | None => {}
         }

@@ -40,6 +40,8 @@ pub(super) struct Echo {
     fault: Fault,
     /// How many rows each pass had.
     passes: Arc<Mutex<Vec<usize>>>,
+    /// Whether its logits are no numbers.
+    spoilt: bool,
 }
 
 /// The logits after a prefix.
@@ -76,6 +78,9 @@ impl Forward for Echo {
                 .collect()
         };
         self.logits = rows.iter().filter(|row| row.logits).map(|row| echo(&read(row))).collect();
+        if self.spoilt {
+            self.logits.iter_mut().flatten().for_each(|logit| *logit = f32::NAN);
+        }
         Ok(())
     }
 
@@ -126,17 +131,15 @@ pub(super) struct Rig {
 }
 
 pub(super) fn rig_with(blocks: usize, step_positions: usize, fault: Fault) -> Rig {
+    rig_of(blocks * Store::block_bytes(1, 1, 1), step_positions, fault)
+}
+
+fn rig_of(kv_bytes: usize, step_positions: usize, fault: Fault) -> Rig {
     let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let passes = Arc::new(Mutex::new(Vec::new()));
-    let model = Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes) };
-    let config = Config {
-        kv_bytes: blocks * Store::block_bytes(1, 1, 1),
-        threads: 1,
-        step_positions,
-        queue: 100,
-        grouped: true,
-        twins: true,
-    };
+    let model =
+        Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes), spoilt: false };
+    let config = Config { kv_bytes, threads: 1, step_positions, queue: 100, grouped: true, twins: true };
     let mut engine =
         TreeEngine::over(model, Vec::new(), bundled(), Arc::clone(&metrics), &config).expect("builds");
     // A step takes as long as four rows, and so do those: how steps are cut must not
@@ -211,7 +214,7 @@ impl Rig {
     }
 
     pub(super) fn step(&mut self) -> Result<bool, EngineError> {
-        let outcome = self.engine.step();
+        let outcome = self.engine.step().map(|progress| progress.more);
         while let Ok((work, event)) = self.inbox.try_recv() {
             let heard = self.heard.get_mut(&work).expect("work that was started");
             assert_eq!(heard.1, None, "nothing comes after the end");
@@ -262,6 +265,33 @@ impl Forest {
 
 pub(super) fn prompt(first: TokenId, n: usize) -> Arc<[TokenId]> {
     (0..n as TokenId).map(|i| (first + i * i) % VOCAB as TokenId).collect()
+}
+
+#[test]
+fn a_pool_holds_as_many_whole_blocks_as_its_bytes_have_room_for() {
+    let block = Store::block_bytes(1, 1, 1);
+    for (kv_bytes, blocks) in [(3 * block, 3), (4 * block - 1, 3), (4 * block, 4)] {
+        let rig = rig_of(kv_bytes, 64, Box::new(|_| Ok(())));
+        assert_eq!(rig.engine.caps().pool_blocks, blocks);
+        assert_eq!(rig.metrics.blocks.get(), blocks as i64);
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_are_a_fault_of_the_model_and_a_failed_step_where_all_are() {
+    let mut rig = rig(64);
+    rig.settled(1, Open::new(prompt(1, 20), 60, 2));
+    rig.fork(1, 10);
+    rig.fork(1, 11);
+    rig.decode(10, 9);
+    rig.decode(11, 9);
+    rig.step().expect("runs");
+    rig.engine.model.spoilt = true;
+    assert!(matches!(rig.step(), Err(EngineError::Forward(_))));
+    for branch in [10, 11] {
+        assert!(matches!(rig.heard[&branch].1, Some(Err(EngineError::Forward(_)))));
+    }
+    assert_eq!(rig.metrics.faults.get(), 2);
 }
 
 #[test]

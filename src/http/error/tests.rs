@@ -122,6 +122,14 @@ fn rows() -> Vec<Row> {
         (ApiError::Loading { done: 0, total: 0 }, 503, unavailable, None, overloaded, "still being loaded"),
         (ApiError::Draining, 503, unavailable, None, overloaded, "shutting down"),
         (ApiError::Stuck, 503, unavailable, None, overloaded, "has not finished a step"),
+        (
+            engine(EngineError::Busy { limit: 9 }),
+            429,
+            "rate_limit_error",
+            None,
+            Some("rate_limit_exceeded"),
+            "try again in 1 s",
+        ),
         (ApiError::Run(RunError::Shutdown), 503, unavailable, None, overloaded, "shutting down"),
         (ApiError::Internal("cause".to_owned()), 500, server, None, Some("server_error"), "The server had"),
         (

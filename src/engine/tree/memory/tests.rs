@@ -102,6 +102,17 @@ fn many_that_share_a_resident_prompt_enter_at_once_and_cost_nobody_its_prefix() 
 }
 
 #[test]
+fn prefixes_that_are_given_up_for_others_are_counted_block_by_block() {
+    let mut rig = rig(20);
+    for (root, blocks) in [(1, 10), (2, 8), (3, 10)] {
+        let length = blocks * BLOCK;
+        rig.settled(root, Open::new(prompt(root as u32, length), length, 1));
+        rig.free(root);
+    }
+    assert_eq!(rig.metrics.evicted.get(), 8, "ten were needed, and two were free");
+}
+
+#[test]
 fn what_is_idle_and_about_to_be_taken_up_is_not_promised_to_another() {
     let mut rig = rig(24);
     let known = prompt(1, 16 * BLOCK);

@@ -22,13 +22,22 @@ fn model(sizes: &Value) -> Model {
 
 /// The logits of a prompt's last position and of one decode step of branches
 /// that go on from the prompt, and how many workers each pass had.
-fn run(model: &Model, threads: usize, (prompt, branches): (usize, usize)) -> (Vec<f32>, [usize; 2]) {
+fn run(model: &Model, threads: usize, sizes: (usize, usize)) -> (Vec<f32>, [usize; 2]) {
+    run_grouped(model, threads, sizes, true)
+}
+
+fn run_grouped(
+    model: &Model,
+    threads: usize,
+    (prompt, branches): (usize, usize),
+    grouped: bool,
+) -> (Vec<f32>, [usize; 2]) {
     let c = model.config();
     let threads = Threads::new(threads).expect("threads");
     let common = prompt / BLOCK;
     let trunk: Vec<BlockId> = (0..=common as u32).rev().collect();
     let mut store = Store::new(c.layers, c.kv_heads, c.head_dim, common + 1 + branches);
-    let mut scratch = Scratch::new(true);
+    let mut scratch = Scratch::new(grouped);
     let mut logits = Vec::new();
     let mut workers = [0; 2];
     let token = |i: usize| (i * 37 % c.vocab) as TokenId;
@@ -62,6 +71,14 @@ fn a_prefill_cut_between_workers_and_a_decode_step_have_the_same_bits_on_any_thr
         assert_eq!(workers, [threads; 2]);
         assert_eq!(logits, alone, "{threads} threads");
     }
+}
+
+#[test]
+fn branches_that_attend_to_a_shared_prefix_together_have_the_bits_that_each_has_alone() {
+    let model = model(&json!({}));
+    let (together, _) = run_grouped(&model, 2, (600, 70), true);
+    let (apart, _) = run_grouped(&model, 2, (600, 70), false);
+    assert_eq!(together, apart);
 }
 
 #[test]

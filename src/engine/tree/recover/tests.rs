@@ -5,7 +5,7 @@
 use super::super::tests::{Echo, Fault, Opened, Rig, VOCAB, echo, prompt, rig_with, said, segment};
 use super::*;
 use crate::engine::{
-    Branch, Caps, Command, End, Engine, EngineThread, Handle, Health, Open, Reply, Report, Segment,
+    Branch, Caps, Command, End, Engine, EngineThread, Handle, Health, Open, Progress, Reply, Report, Segment,
     SegmentEvent,
 };
 use crate::metrics::EngineMetrics;
@@ -98,7 +98,7 @@ impl Engine for Faulty {
         }
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
+    fn step(&mut self) -> Result<Progress, EngineError> {
         // The root alone may still wait for its admission, and is not hit then.
         let runs = self.own.len() > 1;
         let (left, done) = match self.blow {
@@ -215,7 +215,7 @@ fn bury(stage: Stage) -> BTreeSet<usize> {
     drop(thread);
     let (mut engine, seen) = grave.recv().expect("the thread has ended");
     // It may have been told to end before it had taken note of who left.
-    assert_eq!(engine.step(), Ok(false));
+    assert_eq!(engine.step(), Ok(Progress::default()));
     engine.forest.assert_empty();
     assert_eq!(engine.waiting.len(), 0);
     let gauges = [&metrics.branches, &metrics.blocks_used, &metrics.waiting];

@@ -1,19 +1,80 @@
 //! An engine that only scores, for a judge: logits drawn from what a branch holds,
-//! so that equal questions have equal verdicts.
+//! so that equal questions have equal verdicts. A rule says which of them it gives
+//! at once, which it keeps until it is told, and which it cannot give.
 
-use crate::engine::{BranchId, Caps, Command, Engine, EngineError, EngineThread, Handle, rng};
+use crate::engine::{
+    BranchId, Caps, Command, Engine, EngineError, EngineThread, Handle, Progress, Reply, rng,
+};
 use crate::token::TokenId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The tokens of its branches.
-#[derive(Default)]
-struct Grader {
-    branches: HashMap<BranchId, Vec<TokenId>>,
+/// What becomes of a question.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fate {
+    Answered,
+    /// Its answer is kept until [`Grades::release`].
+    Withheld,
+    Failed,
 }
 
-/// Starts one.
-pub(super) fn start() -> (EngineThread, Handle) {
-    EngineThread::spawn(Grader::default()).expect("a thread")
+/// Given a question's number, from 0, what becomes of it.
+type Rule = Box<dyn FnMut(usize) -> Fate + Send>;
+
+type Rows = Vec<Vec<f32>>;
+
+/// Answers that are kept.
+type Kept = Arc<Mutex<Vec<(Reply<Rows>, Result<Rows, EngineError>)>>>;
+
+/// The tokens of its branches.
+struct Grader {
+    branches: HashMap<BranchId, Vec<TokenId>>,
+    rule: Rule,
+    asked: usize,
+    kept: Kept,
+    live: Arc<AtomicUsize>,
+}
+
+/// One that runs, and what it reveals.
+pub(super) struct Grades {
+    pub(super) handle: Handle,
+    /// Branches alive.
+    pub(super) live: Arc<AtomicUsize>,
+    kept: Kept,
+    _thread: EngineThread,
+}
+
+impl Grades {
+    /// Answers that it has kept so far.
+    pub(super) fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Gives the answers that it has kept.
+    pub(super) fn release(&self) {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.into_iter().for_each(|(reply, answer)| reply.send(answer));
+    }
+}
+
+/// Starts one that follows a rule.
+pub(super) fn ruled(rule: impl FnMut(usize) -> Fate + Send + 'static) -> Grades {
+    let (kept, live) = (Kept::default(), Arc::default());
+    let grader = Grader {
+        branches: HashMap::new(),
+        rule: Box::new(rule),
+        asked: 0,
+        kept: Arc::clone(&kept),
+        live: Arc::clone(&live),
+    };
+    let (thread, handle) = EngineThread::spawn(grader).expect("a thread");
+    Grades { handle, live, kept, _thread: thread }
+}
+
+/// Starts one that answers everything.
+pub(super) fn start() -> Grades {
+    ruled(|_| Fate::Answered)
 }
 
 /// A number from -4 to 4 for a token behind others.
@@ -43,17 +104,27 @@ impl Engine for Grader {
             Command::Logits { branch, positions, ids, reply } => {
                 let tokens = self.branches.get(&branch).map_or(&[][..], Vec::as_slice);
                 let row = |at: usize| tokens.get(..=at).map(|t| ids.iter().map(|&id| logit(t, id)).collect());
-                let rows: Option<Vec<Vec<f32>>> = positions.into_iter().map(row).collect();
-                reply.send(rows.ok_or(EngineError::Misuse("a position behind the end")));
+                let rows: Option<Rows> = positions.into_iter().map(row).collect();
+                let answer = rows.ok_or(EngineError::Misuse("a position behind the end"));
+                let fate = (self.rule)(self.asked);
+                self.asked += 1;
+                match fate {
+                    Fate::Answered => reply.send(answer),
+                    Fate::Withheld => {
+                        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((reply, answer));
+                    }
+                    Fate::Failed => reply.send(Err(EngineError::Forward("as the test wants it".to_owned()))),
+                }
             }
             Command::Free { branch } => drop(self.branches.remove(&branch)),
             Command::Decode { report, .. } => report.fail(EngineError::Misuse("it only scores")),
             Command::Counts { reply, .. } => reply.send(Err(EngineError::Misuse("it counts nothing"))),
             Command::Abort { .. } => {}
         }
+        self.live.store(self.branches.len(), Ordering::SeqCst);
     }
 
-    fn step(&mut self) -> Result<bool, EngineError> {
-        Ok(false)
+    fn step(&mut self) -> Result<Progress, EngineError> {
+        Ok(Progress::default())
     }
 }
