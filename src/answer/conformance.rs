@@ -24,6 +24,10 @@
 //!   below a fraction bar (`10/(3\pi)` is `10\pi/3`): its faults.
 //! - Products: math-verify does not multiply brackets side by side, `(9)(3)`, and
 //!   PRM800K reads no power in braces, so computes little in "arithmetic".
+//! - Values: Qwen takes no special angle, PRM800K reads no functions (`\ln 2+\ln 4` is
+//!   its `\ln 6`), and none of them takes `\sin 30^\circ` or a real cube root of a
+//!   negative number. math-verify and Qwen take a decimal of many digits as the root or
+//!   logarithm that it approximates. Qwen takes `\log` for `\ln`; ours has no base.
 //! - Mixed numbers: Qwen multiplies `3\frac{5}{12}`, math-verify `3 5/12`.
 //! - Spelling that one or the other does not read: `√`, `π`, `°`, `∞`, `\boxed` inside
 //!   an answer, `B)`, `1\,000`, `5 dollars`, `\ \text{cm}`, the full stop behind a
@@ -72,6 +76,7 @@ mod tests {
         ("other", [61, 62, 62]),
         ("arithmetic", [202, 224, 157]),
         ("random", [79, 79, 79]),
+        ("value", [55, 38, 27]),
     ];
 
     struct Pair<'a> {

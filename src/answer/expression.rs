@@ -2,12 +2,16 @@
 //!
 //! It takes the whole text or nothing. What people read in two ways is refused and
 //! compared as text: a product below a slash (`1/2x`), a power of two digits without
-//! braces (`x^12`), digits after a letter, words. Deliberately absent: macros, sums,
-//! integrals, limits.
+//! braces (`x^12`), digits after a letter, words. A closed form with functions whose
+//! value is known is that value (`\cos(\pi/3)` is 1/2, `\log_2 8` is 3); `\log_b x` is a
+//! quotient of natural logarithms and `\exp(x)` a power of `e`. Deliberately absent:
+//! macros, sums, integrals, limits.
+//!
+//! Length: one grammar, whose rules call each other.
 
+use super::numeric;
 use super::ratio::Ratio;
 use super::sum::{Atom, Sum, Work};
-use std::sync::Arc;
 
 /// Nested brackets, roots and fractions that are allowed.
 const DEEPEST: usize = 24;
@@ -35,7 +39,7 @@ pub(super) fn expression(text: &str, work: &mut Work) -> Option<Sum> {
     let mut reader = Reader { rest: text, whole: text, depth: 0, work };
     let sum = reader.sum()?;
     reader.space();
-    reader.rest.is_empty().then_some(sum)
+    reader.rest.is_empty().then(|| numeric::known(&sum, reader.work).unwrap_or(sum))
 }
 
 struct Reader<'a> {
@@ -160,6 +164,7 @@ impl<'a> Reader<'a> {
         let before = self.rest;
         let mut base = self.atom()?;
         let plain = digits && before[..before.len() - self.rest.len()].bytes().all(|b| b.is_ascii_digit());
+        base = self.degrees(base)?;
         if self.takes("!") {
             let n = base.as_ratio()?.as_whole().filter(|n| (0..=30).contains(n))?;
             base = Sum::of(Ratio::whole((1..=n).product()));
@@ -199,15 +204,35 @@ impl<'a> Reader<'a> {
             '{' => self.bracketed('{', "}"),
             '|' => {
                 let value = self.bracketed('|', "|")?;
-                match value.as_ratio() {
-                    Some(ratio) => Some(Sum::of(ratio.abs()?)),
-                    None => Some(Sum::atom(Atom::Call("\\abs".to_owned(), Arc::new(value)))),
-                }
+                self.absolute(value)
             }
             '\\' => self.command(),
             c if c.is_ascii_alphabetic() => self.letters(),
             _ => None,
         }
+    }
+
+    /// A closed form without its sign; the sign of anything else is unknown.
+    fn absolute(&mut self, value: Sum) -> Option<Sum> {
+        let negative = match value.as_ratio() {
+            Some(ratio) => Some(ratio.is_negative()),
+            None => numeric::is_negative(&value, self.work),
+        };
+        match negative {
+            Some(true) => value.neg(),
+            Some(false) => Some(value),
+            None => Some(Sum::atom(Atom::Call("\\abs".to_owned(), value.shared(self.work)?))),
+        }
+    }
+
+    /// Degrees, where the text has a function that takes an angle, in radians.
+    fn degrees(&mut self, value: Sum) -> Option<Sum> {
+        if !self.takes("\\degree") {
+            return Some(value);
+        }
+        let degree =
+            Sum::atom(Atom::Name("\\pi".to_owned())).mul(&Sum::of(Ratio::new(1, 180)?), self.work)?;
+        value.mul(&degree, self.work)
     }
 
     fn bracketed(&mut self, open: char, close: &str) -> Option<Sum> {
@@ -272,7 +297,7 @@ impl<'a> Reader<'a> {
             }
             "abs" => {
                 let value = self.bracketed('(', ")")?;
-                Some(Sum::atom(Atom::Call("\\abs".to_owned(), Arc::new(value))))
+                self.absolute(value)
             }
             "infty" => self.infinity(),
             _ if NAMES.contains(&name) => self.named(format!("\\{name}")),
@@ -301,17 +326,15 @@ impl<'a> Reader<'a> {
 
     /// A function of what stands in brackets, or of the factors that follow it.
     fn call(&mut self, name: &str) -> Option<Sum> {
-        let mut name = format!("\\{name}");
-        if self.takes("_") {
-            name = format!("{name}_{{{}}}", self.argument()?);
-        }
+        let index = if self.takes("_") { Some(self.argument()?) } else { None };
         let power = if self.takes("^") { Some(self.exponent()?) } else { None };
         // `\sin^{-1}` may be the inverse function.
         if power.as_ref().and_then(Sum::as_ratio).is_some_and(Ratio::is_negative) {
             return None;
         }
         let argument = if matches!(self.peek()?, '(' | '{') {
-            self.atom()?
+            let argument = self.atom()?;
+            self.degrees(argument)?
         } else {
             let mut argument = self.power()?.0;
             while self.begins_factor() && !self.peek()?.is_ascii_digit() {
@@ -322,8 +345,24 @@ impl<'a> Reader<'a> {
             }
             argument
         };
-        let value = Sum::atom(Atom::Call(name, Arc::new(argument)));
+        let value = match (name, index) {
+            ("exp", None) => Sum::atom(Atom::Name("e".to_owned())).power(&argument, self.work)?,
+            ("log", Some(base)) => {
+                let top = self.value("\\ln".to_owned(), argument)?;
+                let bottom = self.value("\\ln".to_owned(), base)?;
+                let value = top.div(&bottom, self.work)?;
+                numeric::known(&value, self.work).unwrap_or(value)
+            }
+            (name, None) => self.value(format!("\\{name}"), argument)?,
+            (name, Some(index)) => self.value(format!("\\{name}_{{{index}}}"), argument)?,
+        };
         power.map_or(Some(value.clone()), |power| value.power(&power, self.work))
+    }
+
+    /// A function's value: what it is known to be, or an atom of its own.
+    fn value(&mut self, name: String, argument: Sum) -> Option<Sum> {
+        let value = Sum::atom(Atom::Call(name, argument.shared(self.work)?));
+        Some(numeric::known(&value, self.work).unwrap_or(value))
     }
 
     fn letters(&mut self) -> Option<Sum> {

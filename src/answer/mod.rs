@@ -1,13 +1,18 @@
 //! Final answers in text: finding them, bringing them into one form, comparing them.
 //!
 //! Pure, and blind to where a text came from. Votes have no reference answer, so
-//! everything here is conservative and symmetric: two answers are one only when
-//! exact rules say so, percentages never equal fractions, a decimal never equals the
-//! root that it approximates, and a text that merely contains a number has no answer
-//! ([`last_number`] and [`choice`] are rules of the harness, for suites that ask for
-//! them). Equality is that of canonical forms, hence an equivalence. Work is capped by
-//! length, depth and steps. The rules of the MATH and Minerva graders, which merge
-//! more, are in [`normalise`], for comparisons with published figures, never for votes.
+//! everything here is conservative and symmetric: percentages never equal fractions, a
+//! decimal never equals the root that it approximates, and a text that merely contains
+//! a number has no answer ([`last_number`] and [`choice`] are rules of the harness, for
+//! suites that ask for them). There are two levels. [`canonical`] forms are exact, but
+//! for closed forms with functions, which are recognised by value (`\cos(\pi/3)` is
+//! 1/2); votes meet under them. [`equiv`] also compares expressions of different forms
+//! by value, pair by pair, which no key can do (`\sqrt{3+2\sqrt{2}}` is `1+\sqrt{2}`).
+//! What neither decides is different: complex values, the parts of sets, unions,
+//! matrices and relations by value, identities that hold only for whole numbers. Work
+//! is capped by length, depth, steps and values. The rules of the MATH and Minerva
+//! graders, which merge more, are in [`normalise`], for comparisons with published
+//! figures, never for votes.
 
 mod canonical;
 #[cfg(test)]
@@ -15,6 +20,7 @@ mod conformance;
 mod expression;
 mod extract;
 pub mod normalise;
+mod numeric;
 mod ratio;
 mod sum;
 mod tidy;
@@ -23,10 +29,11 @@ mod value;
 pub use canonical::canonical;
 pub use extract::{choice, extract, last_number};
 
-/// Whether two answers are the same: equality of their canonical forms.
+/// Whether two answers are the same: in their canonical forms, or in the values of those.
 #[must_use]
 pub fn equiv(a: &str, b: &str) -> bool {
-    canonical(a) == canonical(b)
+    let (a, b) = (canonical(a), canonical(b));
+    a == b || value::same(&a, &b)
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The normal form of an expression: a sum of rational multiples of products of
 //! powers.
 //!
-//! Exact, hence stronger than a comparison of floating-point values: what is equal
-//! here is equal. Roots of whole numbers are products of primes to powers between
+//! Exact: what is equal here is equal. Roots of whole numbers are products of primes to powers between
 //! 0 and 1, so that `\sqrt{12}`, `2\sqrt3` and `\frac{6}{\sqrt3}` are one; `i^2` is
 //! -1 and `\pm^2` is 1. What the rules cannot open (a function, a root of a sum, a
 //! power with an unknown exponent) is a factor of its own, known by its normal
-//! form. Deliberately absent: factorisation, identities of functions, nested roots,
-//! reduction of fractions of sums that do not divide. All work is counted, and an
+//! form. Deliberately absent: factorisation, identities of functions with unknowns,
+//! nested roots, reduction of fractions of sums that do not divide. Those are compared
+//! by value ([`numeric`](super::numeric)), pair by pair. All work is counted, and an
 //! expression that asks for too much has no normal form.
 //!
 //! Length: one arithmetic, whose operations are defined by each other.
@@ -21,6 +21,9 @@ use std::sync::Arc;
 const MOST_TERMS: usize = 64;
 const MOST_STEPS: u32 = 12_000;
 
+/// Atoms that may be evaluated; an expression that has more keeps its form.
+const MOST_VALUES: u32 = 20_000;
+
 /// Powers of sums up to this are multiplied out.
 const LARGEST_POWER: i128 = 12;
 
@@ -29,15 +32,25 @@ const LARGEST_FACTORED: u64 = 100_000_000;
 
 /// Counts what an expression costs.
 #[derive(Debug)]
-pub(super) struct Work(u32);
+pub(super) struct Work {
+    steps: u32,
+    values: u32,
+}
 
 impl Work {
     pub(super) fn new() -> Self {
-        Self(MOST_STEPS)
+        Self { steps: MOST_STEPS, values: MOST_VALUES }
     }
 
     pub(super) fn spend(&mut self, steps: u32) -> Option<()> {
-        self.0 = self.0.checked_sub(steps)?;
+        self.steps = self.steps.checked_sub(steps)?;
+        Some(())
+    }
+
+    /// Counts an atom that is evaluated. Apart from the steps, so that a comparison
+    /// by value never costs an expression its exact form.
+    pub(super) fn visit(&mut self) -> Option<()> {
+        self.values = self.values.checked_sub(1)?;
         Some(())
     }
 }
@@ -61,7 +74,7 @@ pub(super) enum Atom {
     Call(String, Arc<Sum>),
 }
 
-type Product = BTreeMap<Atom, Ratio>;
+pub(super) type Product = BTreeMap<Atom, Ratio>;
 
 /// A sum of rational multiples of products; none is zero.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +104,35 @@ impl Sum {
     fn only(&self) -> Option<(&Product, Ratio)> {
         let (product, factor) = self.0.first_key_value()?;
         (self.0.len() == 1).then_some((product, *factor))
+    }
+
+    /// The products and their factors, in one order.
+    pub(super) fn terms(&self) -> impl Iterator<Item = (&Product, Ratio)> {
+        self.0.iter().map(|(product, factor)| (product, *factor))
+    }
+
+    /// The sum as a part of an atom. Copies of atoms share it, so that a short text
+    /// could spell an endless tree; hence every part of the tree is counted.
+    pub(super) fn shared(self, work: &mut Work) -> Option<Arc<Self>> {
+        self.weigh(work)?;
+        Some(Arc::new(self))
+    }
+
+    fn weigh(&self, work: &mut Work) -> Option<()> {
+        for product in self.0.keys() {
+            work.spend(1)?;
+            for atom in product.keys() {
+                match atom {
+                    Atom::Group(sum) | Atom::Call(_, sum) => sum.weigh(work)?,
+                    Atom::Power(base, power) => {
+                        base.weigh(work)?;
+                        power.weigh(work)?;
+                    }
+                    Atom::Name(_) | Atom::Prime(_) | Atom::Imaginary | Atom::PlusMinus => {}
+                }
+            }
+        }
+        Some(())
     }
 
     pub(super) fn neg(&self) -> Option<Self> {
@@ -197,7 +239,7 @@ impl Sum {
         let primitive = self.scaled(content.inverse()?)?;
         let outside = Self::of(content).power(&Self::of(power), work)?;
         let mut product = Product::new();
-        raise(&mut product, &Atom::Group(Arc::new(primitive)), power)?;
+        raise(&mut product, &Atom::Group(primitive.shared(work)?), power)?;
         outside.mul(&opened(product, Ratio::ONE, work)?, work)
     }
 
@@ -208,7 +250,8 @@ impl Sum {
         let rest = exponent.add(&Self::of(known.neg()?), work)?;
         let outside =
             if known.is_zero() { Self::of(Ratio::ONE) } else { self.power(&Self::of(known), work)? };
-        outside.mul(&Self::atom(Atom::Power(Arc::new(self.clone()), Arc::new(rest))), work)
+        let (base, rest) = (self.clone().shared(work)?, rest.shared(work)?);
+        outside.mul(&Self::atom(Atom::Power(base, rest)), work)
     }
 
     /// The sum with the sign of one square root (or of `i`) turned.
@@ -366,7 +409,7 @@ fn root_of_product(product: &Product, factor: Ratio, power: Ratio, work: &mut Wo
         raise(&mut out, &Atom::Name(name.clone()), power)?;
     } else if !inside.is_empty() {
         let sign = if negative { Ratio::whole(-1) } else { Ratio::ONE };
-        raise(&mut out, &Atom::Group(Arc::new(Sum::term(inside, sign))), power)?;
+        raise(&mut out, &Atom::Group(Sum::term(inside, sign).shared(work)?), power)?;
     }
     outside.mul(&opened(out, Ratio::ONE, work)?, work)
 }

@@ -72,9 +72,18 @@ const UNITS: &[&str] = &[
     "percent",
 ];
 
+/// Functions of an angle, as they are spelled.
+const ANGLES: &[&str] = &["\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc", "sin(", "cos(", "tan("];
+
 /// What MATH's normaliser removes or rewrites without touching the value.
 pub(super) fn tidy(text: &str) -> String {
     let mut text = text.trim().to_owned();
+    // The degrees of an answer say nothing, those of an angle in a function do.
+    if ANGLES.iter().any(|function| text.contains(function)) {
+        for degree in ["^{\\circ}", "^\\circ", "°"] {
+            text = text.replace(degree, "\\degree ");
+        }
+    }
     for (from, to) in [
         ("−", "-"),
         ("×", "\\times "),

@@ -3,9 +3,12 @@
 //!
 //! Tuples, intervals and lists are ordered and keep their brackets; sets and unions
 //! are not ordered. An equation is known up to a factor, an inequality up to a
-//! positive one and its direction.
+//! positive one and its direction. Two canonical forms that differ may still have one
+//! value ([`same`]): expressions by [`numeric`], the parts of tuples, intervals and lists
+//! one by one. Deliberately absent there: sets, unions, matrices, relations and shares.
 
 use super::expression::expression;
+use super::numeric;
 use super::sum::{Sum, Work};
 use std::collections::BTreeSet;
 
@@ -62,6 +65,47 @@ fn whole(text: &str, depth: usize, work: &mut Work) -> Option<String> {
         return expression(share, work).map(|sum| format!("{sum}%"));
     }
     expression(text, work).map(|sum| sum.to_string())
+}
+
+/// Longer canonical forms, in bytes, have no value but their own.
+const LONGEST: usize = 2_000;
+
+/// Whether two canonical forms have one value.
+pub(super) fn same(a: &str, b: &str) -> bool {
+    a.len().max(b.len()) <= LONGEST && alike(a, b, 0)
+}
+
+fn alike(a: &str, b: &str, depth: usize) -> bool {
+    let (a, b) = (a.trim(), b.trim());
+    if a == b || depth > DEEPEST {
+        return a == b;
+    }
+    match (parts(a), parts(b)) {
+        (Some((brackets, left)), Some((others, right))) => {
+            let pairs = || left.iter().zip(&right).all(|(l, r)| alike(l, r, depth + 1));
+            brackets == others && left.len() == right.len() && pairs()
+        }
+        (None, None) => {
+            // Each side has work of its own, so that the order of sides does not matter.
+            let sum = |text: &str| expression(text, &mut Work::new());
+            sum(a).zip(sum(b)).is_some_and(|(a, b)| numeric::equal(&a, &b, &mut Work::new()))
+        }
+        _ => false,
+    }
+}
+
+/// Opening and closing; none around a bare list.
+type Brackets = Option<(char, char)>;
+
+/// The brackets and the parts of a tuple, an interval or a bare list.
+fn parts(text: &str) -> Option<(Brackets, Vec<&str>)> {
+    let several = |text| split(text, ",").filter(|items| items.len() > 1);
+    if let Some(items) = several(text) {
+        return Some((None, items));
+    }
+    let inside = text.strip_prefix(['(', '['])?.strip_suffix([')', ']'])?;
+    let brackets = (text.chars().next()?, text.chars().next_back()?);
+    closes_last(text).then(|| several(inside).map(|items| (Some(brackets), items)))?
 }
 
 /// What stands between the braces of a set.
