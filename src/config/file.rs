@@ -23,7 +23,7 @@ pub(super) const JUDGE: &[&str] =
     &["prompt", "system", "verdict", "good", "bad", "after", "step_separator", "aggregate"];
 
 /// Keys of `models."name".plan`.
-pub(super) const PLAN: &[&str] = &["default_effort", "branch_tokens", "efforts", "modes"];
+pub(super) const PLAN: &[&str] = &["default_effort", "branch_tokens", "answer_reserve", "efforts", "modes"];
 
 /// Keys of `models."name".plan.modes."mode"`.
 fn terms() -> impl Iterator<Item = &'static str> {

@@ -426,6 +426,23 @@ fn a_row_is_printed_with_what_its_mode_has() {
 }
 
 #[test]
+fn the_answer_reserve_is_a_setting_of_the_model_over_a_general_one() {
+    let general = general("");
+    let reserve = |own: &str| {
+        let own: Table = toml::from_str(own).expect("TOML");
+        ModelConfig::layered(&[&general, &own]).expect("valid").plan.answer_reserve
+    };
+    assert_eq!([reserve(""), reserve("[plan]\nanswer_reserve = 0")], [512, 0]);
+    // A table without it has the same default, which the example file shows.
+    let mut plan = general["plan"].clone();
+    plan.as_table_mut().expect("a section").remove("answer_reserve");
+    assert_eq!(plan.try_into::<plan::Config>().expect("valid").answer_reserve, 512);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/espalier.toml");
+    let example = std::fs::read_to_string(example).expect("the example");
+    assert!(example.contains("\n# answer_reserve = 512\n"));
+}
+
+#[test]
 fn mistakes_in_a_models_settings_are_named() {
     for (from, to, named) in [
         ("mode = \"cot\"", "mode = \"beem\"", "mode is 'beem'"),
@@ -434,6 +451,7 @@ fn mistakes_in_a_models_settings_are_named() {
         ("branches = 16", "branches = 0", "medium"),
         ("default_effort = \"low\"", "default_effort = \"huge\"", "huge"),
         ("branch_tokens = 512", "branch_tokens = 0", "branch_tokens"),
+        ("answer_reserve = 512", "answer_reserve = -1", "answer_reserve"),
         (
             "[plan.efforts]",
             "[plan.modes]\nstandard = { budget = 9 }\n[plan.efforts]",
@@ -478,6 +496,7 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
         "chain_of_thought = \"One\\nTwo\"  # model",
         "budget = 5  # file ",
         "step_separator = \"\\n\\n\"  # default",
+        "answer_reserve = 512  # default",
         "[models.\"a b\".plan.efforts.low]",
         "[models.other.prompt]",
     ] {

@@ -137,6 +137,7 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         cache_salt: body.optional("cache_salt").map(|salt| cache_salt(&salt)).transpose()?,
         logprobs: logprobs(&body)?,
     };
+    reasoning::check_reserve(&body, &params)?;
     let [include_usage, include_search] = options;
     let (exclude, include_tree) = (reasoning.exclude, reasoning.include_tree);
     Ok(Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored })

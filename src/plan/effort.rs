@@ -272,12 +272,21 @@ pub struct Config {
     /// Tokens that a whole sample needs as a rule. The planner lowers the width
     /// of a search rather than grant a branch less than this.
     pub branch_tokens: u32,
+    /// Tokens kept for completing an answer, at most, where the request names no
+    /// number: a quarter of what a choice may spend, but no more than this.
+    #[serde(default = "answer_reserve")]
+    pub answer_reserve: u32,
     /// The table.
     pub efforts: Efforts,
     /// What a mode by name runs with where the effort's row has another mode.
     /// Without it, what its weakest row in the table says.
     #[serde(default)]
     pub modes: BTreeMap<ModeName, Terms>,
+}
+
+/// What [`Config::answer_reserve`] is where nobody says.
+fn answer_reserve() -> u32 {
+    512
 }
 
 /// A row for every effort.

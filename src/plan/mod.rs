@@ -91,6 +91,8 @@ pub struct BudgetParams {
     pub branches: Option<NonZeroU32>,
     /// Tokens of the verifier over all choices.
     pub verifier_tokens: Option<u32>,
+    /// Tokens of each choice that are kept for completing its answer.
+    pub answer_reserve: Option<u32>,
 }
 
 /// Everything a run needs to know.
@@ -102,7 +104,7 @@ pub struct Plan {
     pub effort: Effort,
     /// The mode that will run.
     pub mode: Mode,
-    /// Its parameters, the default ones included.
+    /// What it runs with: [`Mode::settings`].
     pub settings: Settings,
     /// How tokens are drawn.
     pub sampling: Sampling,

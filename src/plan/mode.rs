@@ -1,5 +1,6 @@
 //! The modes with their settings: what [`super::Settings`] say, typed, and made
-//! to fit what the server has.
+//! to fit what the server has. What has no part in a mode has one value in it, so
+//! that modes which do the same are equal.
 //!
 //! Length: one type per mode, each with its documented fields, and the way from
 //! settings to all of them.
@@ -7,6 +8,7 @@
 use super::{ModeName, Parameter, Settings};
 use crate::verify::Aggregate;
 
+mod settings;
 mod size;
 
 pub(super) use size::Pool;
@@ -35,7 +37,7 @@ pub enum Mode {
 pub struct Voting {
     /// Chains, at least 2.
     pub branches: u32,
-    /// Chains begun at once; all where it is no smaller than `branches`.
+    /// Chains begun at once, at most `branches`; all of them where it is fixed.
     pub wave: u32,
     /// When it stops.
     pub stop: VoteStop,
@@ -72,7 +74,7 @@ pub enum Weight {
 pub struct Measure {
     /// Which tokens count.
     pub over: Over,
-    /// Tokens in a group, at least 1.
+    /// Tokens in a group, at least 1; 1 where there are no groups.
     pub window: u32,
 }
 
@@ -131,7 +133,8 @@ pub struct Beam {
     pub expansion: u32,
     /// How candidates become beams.
     pub variant: Variant,
-    /// Steps of a candidate's rollout at temperature 0; 0 without.
+    /// Steps of a candidate's rollout at temperature 0; 0 without, and 1 where
+    /// completions take their place.
     pub lookahead: u32,
     /// What a candidate is worth.
     pub scoring: Scoring,
@@ -194,7 +197,8 @@ pub struct Mcts {
     pub widening: Option<(f64, f64)>,
     /// Where values come from.
     pub scoring: Scoring,
-    /// Whether a simulation goes on to the end of a trajectory.
+    /// Whether a simulation goes on to the end of a trajectory for its score; not
+    /// where completions value it.
     pub whole: bool,
     /// How the answer is chosen.
     pub choice: Final,
@@ -354,29 +358,6 @@ impl Mode {
         }
     }
 
-    /// How a verifier's scores of steps become one, where it asks one.
-    #[must_use]
-    pub fn aggregate(&self) -> Option<Aggregate> {
-        let of = |scoring: Scoring| match scoring {
-            Scoring::Verifier(aggregate) => Some(aggregate),
-            Scoring::Rollouts(_) => None,
-        };
-        match self {
-            Mode::Direct | Mode::ChainOfThought => None,
-            Mode::SelfConsistency(vote) => match vote.weight {
-                Weight::Score(aggregate) => Some(aggregate),
-                Weight::Count | Weight::Confidence(_) => None,
-            },
-            Mode::BestOfN(best) => match best.by {
-                Rank::Score(aggregate) | Rank::Judge(aggregate) => Some(aggregate),
-                Rank::Likelihood => None,
-            },
-            Mode::Beam(beam) => of(beam.scoring),
-            Mode::Mcts(mcts) => of(mcts.scoring),
-            Mode::Auto(auto) => of(auto.beam.scoring),
-        }
-    }
-
     /// Whether it reads the confidence of tokens.
     #[must_use]
     pub fn reads_confidence(&self) -> bool {
@@ -431,7 +412,7 @@ impl Maker<'_> {
                 notes.push("one chain always agrees with itself, so each wave has 2".to_owned());
                 2
             }
-            (_, wave) => wave,
+            (_, wave) => wave.min(branches),
         };
         let weight = match (settings.choice(Parameter::Vote), self.verifiers.prm) {
             ("verifier", Some(own)) => Weight::Score(self.aggregate(own)),
@@ -457,7 +438,9 @@ impl Maker<'_> {
             "bottom" => Over::Bottom,
             _ => Over::Lowest,
         };
-        Measure { over, window: self.settings.count(Parameter::ConfidenceWindow) }
+        // The mean of all tokens knows no groups.
+        let window = if over == Over::Mean { 1 } else { self.settings.count(Parameter::ConfidenceWindow) };
+        Measure { over, window }
     }
 
     fn best(&self, notes: &mut Vec<String>) -> Best {
@@ -496,6 +479,7 @@ impl Maker<'_> {
                 Final::Vote
             }
         };
+        let scoring = self.scoring(notes);
         Beam {
             width: settings.count(Parameter::Width),
             expansion: settings.count(Parameter::Expansion),
@@ -504,8 +488,12 @@ impl Maker<'_> {
                 "rebase" => Variant::Balanced(settings.number(Parameter::Balance)),
                 _ => Variant::Plain,
             },
-            lookahead,
-            scoring: self.scoring(notes),
+            lookahead: match scoring {
+                Scoring::Verifier(_) => lookahead,
+                // It keeps its name, but completions go on to the end.
+                Scoring::Rollouts(_) => lookahead.min(1),
+            },
+            scoring,
             choice,
             likelihood: (
                 settings.number(Parameter::VoteLikelihood),
@@ -540,7 +528,7 @@ impl Maker<'_> {
             },
             widening: (exponent > 0.0).then(|| (exponent, settings.number(Parameter::WideningFactor))),
             scoring,
-            whole: value == "trajectory",
+            whole: value == "trajectory" && matches!(scoring, Scoring::Verifier(_)),
             choice: self.choice(),
             likelihood: settings.number(Parameter::VoteLikelihood),
             in_flight: settings.count(Parameter::InFlight),

@@ -168,7 +168,8 @@ pub const PARAMETERS: [Spec; 35] = [
         kind: Choice(&["fixed", "posterior", "window"]),
         modes: &[SelfConsistency],
         default: Some(Setting::Choice("posterior")),
-        doc: "When a vote stops: `fixed` with its last chain, or as soon as the rest cannot change it; \
+        doc: "When a vote stops: `fixed` with its last chain, or as soon as the rest cannot change it \
+              (with `vote: confidence` never before its last chain, as confidences have no bound); \
               `posterior` once the leader is the true majority with probability `stop_confidence` \
               (Adaptive-Consistency, arXiv 2305.11860); `window` once a whole wave agrees, \
               whose answer it then gives (ESC, arXiv 2401.10480).",

@@ -3,17 +3,14 @@
 
 use super::mode::Pool;
 use super::{
-    Budget, Config, Effort, Marker, Mode, ModeName, Parameter, Params, Plan, PlanError, Row, Setting,
-    Settings, Terms, Verifiers, split,
+    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms, Verifiers,
+    split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer, with_instruction};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Tokens that the answer reserve never exceeds.
-const LARGEST_RESERVE: u32 = 512;
 
 /// The longest deadline: a year. Clocks overflow beyond some point.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(86_400 * 365);
@@ -102,22 +99,26 @@ impl Planner {
         let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
         let pool = self.pool(prompt.len(), usual);
         let mode = self.fitting(wanted, temperature, (least, most, pool), &mut notes);
-        let mut settings = if mode.kind() == row.mode { settings } else { Settings::default() };
-        for (parameter, size) in mode.sizes() {
-            settings.set(parameter, Setting::Count(size));
-        }
-        if let Some(aggregate) = mode.aggregate() {
-            settings.set(Parameter::Aggregate, Setting::Choice(aggregate.name()));
-        }
         let thinking = !matches!(mode, Mode::Direct);
         let marker = self.marker.clone().filter(|_| thinking);
         let verifier_tokens = params.budget.verifier_tokens.map(|total| split(total, params.n));
+        let asked = params.budget.answer_reserve;
+        if let Some(asked) = asked.filter(|&asked| asked > 0) {
+            let most = least.min(room);
+            let why = match &marker {
+                None if thinking => Some("the model has no answer marker".to_owned()),
+                None => Some("direct has no thought to bring to its answer".to_owned()),
+                Some(_) if asked >= most => Some(format!("a trajectory has at most {most} tokens")),
+                Some(_) => None,
+            };
+            notes.extend(why.map(|why| format!("answer_reserve of {asked} was lowered, as {why}")));
+        }
         let choices: Vec<Budget> = tokens
             .iter()
             .enumerate()
             .map(|(index, &tokens)| Budget {
                 tokens,
-                reserve: if marker.is_some() { (tokens.min(room) / 4).min(LARGEST_RESERVE) } else { 0 },
+                reserve: if marker.is_some() { self.reserve(asked, tokens.min(room)) } else { 0 },
                 branches: match mode.branches() {
                     Some(own) => own,
                     None => branches.get(index).copied().unwrap_or(MOST_BRANCHES),
@@ -133,7 +134,7 @@ impl Planner {
         Ok(Plan {
             prompt: prompt.into(),
             effort,
-            settings: settings.of_mode(mode.kind()),
+            settings: mode.settings(),
             mode,
             sampling,
             seed: params.seed.map_or(drawn_seed, i64::cast_unsigned),
@@ -153,6 +154,13 @@ impl Planner {
             messages: params.messages.as_slice().into(),
             notes,
         })
+    }
+
+    /// Tokens kept for completing an answer, of so many that one trajectory may
+    /// have; always fewer.
+    fn reserve(&self, asked: Option<u32>, tokens: u32) -> u32 {
+        let kept = asked.unwrap_or_else(|| (tokens / 4).min(self.parts.config.answer_reserve));
+        kept.min(tokens.saturating_sub(1))
     }
 
     /// What the KV pool has beside a prompt, for branches that get that long.

@@ -246,7 +246,7 @@ pub struct ReasoningRequest {
     pub max_tokens: Option<u64>,
 }
 
-/// Bounds on the whole request, over all choices and branches.
+/// Bounds on the whole request, over all choices and branches; `answer_reserve` is of each choice.
 #[derive(Debug, ToSchema)]
 pub struct BudgetRequest {
     /// Tokens generated, discarded ones included; never exceeded by one.
@@ -259,12 +259,18 @@ pub struct BudgetRequest {
     /// Branches made.
     #[schema(minimum = 1)]
     pub branches: Option<u64>,
-    /// Tokens put through the verifier, its own prompt included; never exceeded by one for a reward model of this
-    /// server. Those of another server are estimated by bytes before it is asked, and are what it counts
-    /// (`usage.prompt_tokens`) once it has answered, so that the last answer of each choice may exceed them. When they are spent,
-    /// the search ends with the best that it has.
+    /// Tokens put through the verifier, its own prompt included; never exceeded by one for a reward model of
+    /// this server. Those of another server are estimated by bytes before it is asked, and are what it counts
+    /// (`usage.prompt_tokens`) once it has answered, so that the last answer of each choice may exceed them.
+    /// When they are spent, the search ends with the best that it has.
     #[schema(minimum = 0)]
     pub verifier_tokens: Option<u64>,
+    /// Part of each choice's tokens that is kept for completing its answer when the rest is spent: less than
+    /// the choice may spend by this request's bounds. The effort's budget and the context lower a larger one.
+    /// Absent means a quarter of what the choice may spend, but no more than `answer_reserve` of the model's
+    /// settings, 512 as shipped. Nothing is kept in `direct` and for models without an answer marker.
+    #[schema(minimum = 0, examples(200))]
+    pub answer_reserve: Option<u64>,
 }
 
 /// What a stream carries beside the answer.

@@ -135,7 +135,8 @@ pub struct SearchReport {
     pub tree: Option<Vec<TreeNode>>,
 }
 
-/// A mode's parameters, those that were not given included, and the temperature.
+/// What the mode ran with: its parameters and the temperature. Those that nobody named are included, and
+/// what took the place of what was asked for; parameters that had no part are left out.
 #[derive(Debug, Clone, ToSchema)]
 pub struct Parameters {
     /// Softmax temperature.
@@ -207,7 +208,7 @@ impl TreeNode {
 pub struct BudgetReport {
     /// Tokens generated, at most.
     pub tokens: u32,
-    /// Part of `tokens` kept for completing an answer.
+    /// Part of `tokens` kept for completing an answer when the rest was spent.
     pub answer_reserve: u32,
     /// Branches made, at most.
     pub branches: u32,

@@ -5,7 +5,7 @@
 
 use super::field::{Field, Object};
 use crate::http::error::FieldError;
-use crate::plan::{BudgetParams, Effort, Kind, ModeName, PARAMETERS, Setting, Settings, Spec};
+use crate::plan::{BudgetParams, Effort, Kind, ModeName, PARAMETERS, Params, Setting, Settings, Spec};
 use std::num::NonZeroU32;
 
 /// What both fields say together.
@@ -22,7 +22,8 @@ pub(super) struct Reasoning {
 /// Keys of `reasoning` beside the parameters of the modes.
 pub(super) const KEYS: [&str; 7] =
     ["effort", "mode", "budget", "exclude", "summary", "max_tokens", "include_tree"];
-pub(super) const BUDGET_KEYS: [&str; 4] = ["tokens", "seconds", "branches", "verifier_tokens"];
+pub(super) const BUDGET_KEYS: [&str; 5] =
+    ["tokens", "seconds", "branches", "verifier_tokens", "answer_reserve"];
 
 pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
     let top = effort(body, "reasoning_effort")?;
@@ -94,7 +95,34 @@ fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {
         seconds: object.optional("seconds").map(|field| seconds(&field)).transpose()?,
         branches: object.count("branches", 1)?.and_then(NonZeroU32::new),
         verifier_tokens: object.count("verifier_tokens", 0)?,
+        answer_reserve: object.count("answer_reserve", 0)?,
     })
+}
+
+/// What is kept for the answer is less than what a choice may spend, where the
+/// request says how much that is: keeping all of it would leave nothing to think
+/// with. The server's own bounds rather lower it, in the planner.
+pub(super) fn check_reserve(body: &Object<'_>, params: &Params) -> Result<(), FieldError> {
+    let own = params.max_completion_tokens.map(NonZeroU32::get);
+    // Fewer tokens than choices are an error of their own.
+    let share = params.budget.tokens.map(|total| total.get() / params.n.max(1)).filter(|share| *share > 0);
+    let (Some(reserve), Some(least)) = (params.budget.answer_reserve, own.into_iter().chain(share).min())
+    else {
+        return Ok(());
+    };
+    if reserve < least {
+        return Ok(());
+    }
+    let field = body.required("reasoning")?.object()?.required("budget")?.object()?;
+    let field = field.required("answer_reserve")?;
+    let message = format!(
+        "Invalid '{}': integer above maximum value. Expected a value <= {}, less than the {least} tokens \
+         that a choice may spend, but got {} instead.",
+        field.path,
+        least - 1,
+        field.value
+    );
+    Err(field.error("integer_above_max_value", message))
 }
 
 /// The longest deadline, in seconds: a year. Clocks cannot add up much more, and

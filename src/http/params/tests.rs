@@ -245,6 +245,36 @@ fn reasoning() {
             [">= 0", "-1"],
         ),
         (
+            json!({"reasoning": {"budget": {"answer_reserve": -1}}}),
+            "reasoning.budget.answer_reserve",
+            LOW,
+            [">= 0", "-1"],
+        ),
+        (
+            json!({"reasoning": {"budget": {"answer_reserve": 300, "tokens": 300}}}),
+            "reasoning.budget.answer_reserve",
+            HIGH,
+            ["<= 299, less than the 300 tokens that a choice may spend", "got 300"],
+        ),
+        (
+            json!({"n": 3, "reasoning": {"budget": {"answer_reserve": 16, "tokens": 50}}}),
+            "reasoning.budget.answer_reserve",
+            HIGH,
+            ["<= 15, less than the 16", "got 16"],
+        ),
+        (
+            json!({"max_tokens": 20, "reasoning": {"budget": {"answer_reserve": 1u64 << 40, "tokens": 50}}}),
+            "reasoning.budget.answer_reserve",
+            HIGH,
+            ["<= 19, less than the 20", "got 1099511627776"],
+        ),
+        (
+            json!({"max_completion_tokens": 1, "reasoning": {"budget": {"answer_reserve": 1}}}),
+            "reasoning.budget.answer_reserve",
+            HIGH,
+            ["<= 0, less than the 1", "got 1"],
+        ),
+        (
             json!({"reasoning": {"budget": {"seconds": 0}}}),
             "reasoning.budget.seconds",
             "decimal_below_min_value",
@@ -407,7 +437,9 @@ fn values_arrive() {
         "reasoning": {
             "effort": "xhigh", "mode": "cot", "branches": 256, "exclude": true, "summary": "auto",
             "max_tokens": 30,
-            "budget": {"tokens": 30, "seconds": 0.25, "branches": 4, "verifier_tokens": 0}
+            "budget": {
+                "tokens": 30, "seconds": 0.25, "branches": 4, "verifier_tokens": 0, "answer_reserve": 8
+            }
         }
     }));
     let params = &parsed.params;
@@ -434,6 +466,7 @@ fn values_arrive() {
     assert_eq!(params.budget.seconds, Some(0.25));
     assert_eq!(params.budget.branches.map(u32::from), Some(4));
     assert_eq!(params.budget.verifier_tokens, Some(0));
+    assert_eq!(params.budget.answer_reserve, Some(8));
     assert!(parsed.stream && parsed.include_usage && parsed.include_search && parsed.exclude);
 }
 
@@ -453,6 +486,10 @@ fn aliases_and_edges() {
     assert_eq!(greedy, Some(f32::MIN_POSITIVE), "sampling needs some mass");
     let budget = accept(json!({"reasoning": {"max_tokens": 30}})).params.budget;
     assert_eq!(budget.tokens.map(u32::from), Some(30));
+    // Only the request's own bounds can be contradicted.
+    let reserve = |own| accept(json!({"max_tokens": own, "reasoning": {"budget": {"answer_reserve": 299}}}));
+    assert_eq!(reserve(json!(null)).params.budget.answer_reserve, Some(299));
+    assert_eq!(reserve(json!(300)).params.budget.answer_reserve, Some(299));
     let inner = accept(json!({"reasoning": {"effort": "none"}})).params.effort;
     assert_eq!(inner, Some(Effort::None));
     for mode in ModeName::ALL {

@@ -1,8 +1,6 @@
-//! How large modes are, in parameters and in branches, and the same modes made
-//! smaller.
+//! How large modes are, in branches, and the same modes made smaller.
 
-use super::{Auto, Beam, Best, Mode, Scoring, VoteStop, Voting};
-use crate::plan::Parameter;
+use super::{Auto, Beam, Best, Mode, Scoring, Voting};
 
 /// What a request has of the KV pool beside its prompt, in blocks, and what
 /// branches take of it.
@@ -35,29 +33,6 @@ impl Pool {
 }
 
 impl Mode {
-    /// Its sizes as parameters: what may differ from what was asked for, as
-    /// [`Mode::within`] lowers them, and a wave of one chain is made one of two.
-    #[must_use]
-    pub fn sizes(&self) -> Vec<(Parameter, u32)> {
-        let beam = |beam: &Beam| [(Parameter::Width, beam.width), (Parameter::Expansion, beam.expansion)];
-        match self {
-            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => Vec::new(),
-            // In a fixed vote there are no waves, and that parameter says nothing.
-            Mode::SelfConsistency(Voting { branches, wave, stop, .. }) if *stop != VoteStop::Fixed => {
-                vec![(Parameter::Branches, *branches), (Parameter::Wave, *wave)]
-            }
-            Mode::SelfConsistency(Voting { branches, .. }) | Mode::BestOfN(Best { branches, .. }) => {
-                vec![(Parameter::Branches, *branches)]
-            }
-            Mode::Beam(own) => beam(own).to_vec(),
-            Mode::Auto(own) => {
-                let mut sizes = beam(&own.beam).to_vec();
-                sizes.push((Parameter::Probe, own.probe));
-                sizes
-            }
-        }
-    }
-
     /// Branches that it likes to have alive at once.
     #[must_use]
     pub fn alive(&self) -> u32 {
@@ -101,7 +76,8 @@ impl Mode {
             // A tree search can stop after any simulation.
             Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => self,
             Mode::SelfConsistency(vote) => {
-                Mode::SelfConsistency(Voting { branches: vote.branches.min(samples), ..vote })
+                let branches = vote.branches.min(samples);
+                Mode::SelfConsistency(Voting { branches, wave: vote.wave.min(branches), ..vote })
             }
             Mode::BestOfN(best) => Mode::BestOfN(Best { branches: best.branches.min(samples), ..best }),
             Mode::Beam(beam) => Mode::Beam(beam.within(samples)?),

@@ -13,6 +13,13 @@ fn made(name: ModeName, settings: &[(Parameter, Setting)], verifiers: Verifiers)
     (Mode::new(name, &all, verifiers, &mut notes), notes)
 }
 
+/// The sizes that a small budget lowers.
+fn sizes_of(mode: Mode) -> Vec<u32> {
+    let settings = mode.settings();
+    let sizes = [Parameter::Branches, Parameter::Width, Parameter::Expansion, Parameter::Probe];
+    sizes.into_iter().filter(|size| settings.get(*size).is_some()).map(|size| settings.count(size)).collect()
+}
+
 #[test]
 fn every_mode_has_its_own_name() {
     for name in ModeName::ALL {
@@ -135,6 +142,137 @@ fn every_setting_reaches_its_mode() {
     assert_eq!(rollouts.asks(), None);
 }
 
+/// Settings that differ from the defaults, by the mode whose every way they try.
+fn variations() -> Vec<Vec<(Parameter, Setting)>> {
+    use Setting::{Choice, Count, Flag, Number};
+    let words = |parameter: Parameter| match parameter.spec().kind {
+        crate::plan::Kind::Choice(words) => words.iter().map(|word| Choice(word)).collect(),
+        _ => Vec::new(),
+    };
+    // Everything off its default, so that what is not shown would be missed.
+    let others = [
+        (Parameter::Branches, Count(9)),
+        (Parameter::Wave, Count(3)),
+        (Parameter::StopConfidence, Number(0.8)),
+        (Parameter::ConfidenceWindow, Count(7)),
+        (Parameter::Weighted, Flag(false)),
+        (Parameter::VoteLikelihood, Number(0.25)),
+        (Parameter::RankLikelihood, Number(0.5)),
+        (Parameter::Width, Count(3)),
+        (Parameter::Expansion, Count(5)),
+        (Parameter::Repeats, Count(2)),
+        (Parameter::Balance, Number(0.5)),
+        (Parameter::Lookahead, Count(3)),
+        (Parameter::MaxSteps, Count(6)),
+        (Parameter::StepTokens, Count(70)),
+        (Parameter::Simulations, Count(5)),
+        (Parameter::Exploration, Number(2.0)),
+        (Parameter::ExplorationBase, Number(100.0)),
+        (Parameter::WideningFactor, Number(3.0)),
+        (Parameter::Rollouts, Count(3)),
+        (Parameter::InFlight, Count(1)),
+        (Parameter::EnoughScore, Number(0.7)),
+        (Parameter::EnoughAfter, Count(6)),
+        (Parameter::Probe, Count(2)),
+        (Parameter::ProbeConfidence, Number(0.7)),
+    ];
+    let mut all = vec![Vec::new(), others.to_vec()];
+    for parameter in crate::plan::PARAMETERS.iter().map(|spec| spec.parameter) {
+        for word in words(parameter) {
+            all.push([&others[..], &[(parameter, word)]].concat());
+        }
+    }
+    let confidence = (Parameter::Vote, Choice("confidence"));
+    for over in words(Parameter::Confidence) {
+        all.push([&others[..], &[confidence, (Parameter::Confidence, over)]].concat());
+    }
+    for (parameter, count) in [(Parameter::Wave, 1), (Parameter::Wave, 200)] {
+        let window = (Parameter::Stop, Choice("window"));
+        all.push([&others[..], &[window, (parameter, Count(count))]].concat());
+    }
+    let ends = [(Parameter::Widening, Number(0.5)), (Parameter::Enough, Number(0.9))];
+    all.push([&others[..], &ends].concat());
+    all
+}
+
+#[test]
+fn what_a_mode_shows_are_its_own_parameters_and_make_the_same_mode_again() {
+    let none = Verifiers::default();
+    for name in ModeName::ALL {
+        for verifiers in [VERIFIERS, none, Verifiers { judge: None, ..VERIFIERS }] {
+            for asked in variations() {
+                let mode = made(name, &asked, verifiers).0;
+                for mode in [Some(mode), mode.within(7)].into_iter().flatten() {
+                    let shown: Vec<_> = mode.settings().iter().collect();
+                    let own = |parameter: &Parameter| parameter.spec().modes.contains(&mode.kind());
+                    assert!(shown.iter().all(|(parameter, _)| own(parameter)), "{mode:?} {shown:?}");
+                    assert_eq!(made(mode.kind(), &shown, verifiers).0, mode, "{asked:?} {shown:?}");
+                    // Whatever else had been asked for: what is not shown had no part. What is shown rules.
+                    let over = [&asked[..], &shown].concat();
+                    assert_eq!(made(mode.kind(), &over, verifiers).0, mode, "{asked:?} {shown:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_parameter_is_shown_by_a_mode_that_it_has_a_part_in() {
+    for spec in &crate::plan::PARAMETERS {
+        for name in spec.modes {
+            let shows = |verifiers| {
+                let mut modes = variations().into_iter().map(move |asked| made(*name, &asked, verifiers).0);
+                modes.any(|mode| mode.settings().get(spec.parameter).is_some())
+            };
+            assert!(shows(VERIFIERS) || shows(Verifiers::default()), "{} of {}", spec.name, name.name());
+        }
+    }
+}
+
+#[test]
+fn parameters_without_a_part_are_left_out() {
+    use Setting::{Choice, Number};
+    let shown = |name, asked: &[(Parameter, Setting)], verifiers| {
+        let settings = made(name, asked, verifiers).0.settings();
+        move |parameter| settings.get(parameter)
+    };
+    let none = Verifiers::default();
+    let count = [
+        (Parameter::Stop, Choice("fixed")),
+        (Parameter::Vote, Choice("count")),
+        (Parameter::VoteLikelihood, Number(0.1)),
+    ];
+    let vote = shown(ModeName::SelfConsistency, &count, VERIFIERS);
+    let idle = [
+        Parameter::VoteLikelihood,
+        Parameter::Aggregate,
+        Parameter::Wave,
+        Parameter::StopConfidence,
+        Parameter::Confidence,
+        Parameter::ConfidenceWindow,
+    ];
+    assert!(idle.into_iter().all(|parameter| vote(parameter).is_none()));
+    let vote = shown(ModeName::SelfConsistency, &[(Parameter::Vote, Choice("verifier"))], none);
+    assert_eq!((vote(Parameter::Vote), vote(Parameter::Aggregate)), (Some(Choice("count")), None));
+    let mean = [(Parameter::Vote, Choice("confidence")), (Parameter::Confidence, Choice("mean"))];
+    assert_eq!(shown(ModeName::SelfConsistency, &mean, none)(Parameter::ConfidenceWindow), None);
+    for (rank, verifiers) in [("verifier", none), ("judge", Verifiers { judge: None, ..VERIFIERS })] {
+        let best = shown(ModeName::BestOfN, &[(Parameter::Rank, Choice(rank))], verifiers);
+        assert_eq!((best(Parameter::Rank), best(Parameter::Aggregate)), (Some(Choice("likelihood")), None));
+    }
+    let beam = shown(ModeName::Beam, &[(Parameter::Final, Choice("visits"))], VERIFIERS);
+    assert_eq!(beam(Parameter::Final), Some(Choice("vote")));
+    assert_eq!((beam(Parameter::Rollouts), beam(Parameter::Balance)), (None, None));
+    let ahead = shown(ModeName::Lookahead, &[], none);
+    assert_eq!((ahead(Parameter::Lookahead), ahead(Parameter::Aggregate)), (None, None));
+    assert_eq!(ahead(Parameter::Rollouts), Some(Setting::Count(2)));
+    let tree = shown(ModeName::Mcts, &[(Parameter::Value, Choice("trajectory"))], none);
+    assert_eq!((tree(Parameter::Value), tree(Parameter::Aggregate)), (Some(Choice("rollouts")), None));
+    assert_eq!((tree(Parameter::Enough), tree(Parameter::EnoughScore)), (Some(Number(0.0)), None));
+    assert_eq!((tree(Parameter::Widening), tree(Parameter::WideningFactor)), (Some(Number(0.0)), None));
+    assert_eq!(tree(Parameter::ExplorationBase), None, "of PUCT");
+}
+
 #[test]
 fn a_final_choice_that_only_a_tree_search_has_is_replaced_and_noted() {
     let visits = [(Parameter::Final, Setting::Choice("visits"))];
@@ -158,7 +296,7 @@ fn a_window_of_one_chain_is_of_two() {
 fn what_values_a_candidate_is_part_of_its_cost() {
     let sizes = |name, settings: &[(Parameter, Setting)], verifiers, samples| {
         let within = made(name, settings, verifiers).0.within(samples);
-        within.map(|mode| mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>())
+        within.map(sizes_of)
     };
     let lookahead = [(Parameter::Lookahead, Setting::Count(3))];
     let of = |samples| sizes(ModeName::Lookahead, &lookahead, VERIFIERS, samples);
@@ -179,10 +317,9 @@ fn pool(branches: u32) -> Pool {
 #[test]
 fn beams_get_narrower_until_they_and_their_candidates_can_be_alive_at_once() {
     let whole = made(ModeName::Beam, &[], VERIFIERS).0;
-    let sizes = |mode: Mode| mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>();
     for (live, expected) in [(20, [4, 4]), (19, [4, 3]), (12, [4, 2]), (11, [3, 2]), (3, [1, 2])] {
         let fitting = whole.alive_within(pool(live)).expect("it fits");
-        assert_eq!(sizes(fitting), expected, "{live}");
+        assert_eq!(sizes_of(fitting), expected, "{live}");
         assert!(fitting.least_alive() <= live);
         assert_eq!(fitting.alive_in(pool(live), 1), live, "no more than fit");
     }
@@ -200,7 +337,7 @@ fn a_candidate_takes_no_more_of_the_pool_than_the_steps_of_its_own() {
     let size = [(Parameter::Width, Setting::Count(8)), (Parameter::Expansion, Setting::Count(4))];
     let fitting = |name, verifiers, blocks| {
         let mode = made(name, &size, verifiers).0.alive_within(pool(blocks))?;
-        let sizes = mode.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>();
+        let sizes = sizes_of(mode);
         Some((sizes[0], sizes[1], mode.alive_in(pool(blocks), 1)))
     };
     let beam = |blocks| fitting(ModeName::Beam, VERIFIERS, blocks);
@@ -252,8 +389,12 @@ proptest! {
             let Some(large) = large else { return Err(TestCaseError::fail("more is less")) };
             prop_assert_eq!((small.kind(), large.kind()), (whole.kind(), whole.kind()));
             let size = |mode: Mode| {
-                let sizes = mode.sizes();
-                let of = |parameter| sizes.iter().find(|(p, _)| *p == parameter).map_or(1, |(_, size)| *size);
+                let settings = mode.settings();
+                let of = |parameter| settings.get(parameter).map_or(1, |_| settings.count(parameter));
+                // A tree search has no size that a budget lowers.
+                if matches!(mode, Mode::Mcts(_)) {
+                    return (1, 1, (1, 1));
+                }
                 let beams = (of(Parameter::Width), of(Parameter::Width) * of(Parameter::Expansion));
                 (of(Parameter::Branches), of(Parameter::Probe), beams)
             };

@@ -114,7 +114,7 @@ fn votes(branches: u32) -> Mode {
     let weight = Weight::Score(Aggregate::Prod);
     Mode::SelfConsistency(Voting {
         branches,
-        wave: 4,
+        wave: branches.min(4),
         stop: VoteStop::Posterior(0.95),
         weight,
         likelihood: 0.0,
@@ -172,7 +172,7 @@ fn every_effort_has_the_mode_width_and_budget_of_its_row() {
         let usual = plan.prompt.len() + 2 * settings().plan.branch_tokens as usize;
         let fits = caps(2_048, 1 << 16).widest(plan.prompt.len(), usual);
         assert_eq!(plan.live, (mode.alive() as usize).min(fits));
-        assert_eq!(plan.settings, plan.settings.of_mode(mode.kind()), "with the default ones");
+        assert_eq!(plan.settings, mode.settings(), "with the default ones");
         assert_eq!(plan.sampling.temperature, if mode.selects() { 0.8 } else { 1.0 });
         assert!(plan.notes.is_empty(), "{:?}", plan.notes);
     }
@@ -193,9 +193,13 @@ fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
     for name in [ModeName::BestOfN, ModeName::Lookahead, ModeName::Auto] {
         let plan = named(None, name);
         assert_eq!((plan.mode.kind(), tokens(&plan), plan.sampling.temperature), (name, vec![524_288], 0.8));
-        let mut expected = crate::plan::Settings::default();
-        expected.set(Parameter::Aggregate, Setting::Choice("prod"));
-        assert_eq!(plan.settings, expected.of_mode(name), "with the verifier's own aggregate");
+        let expected = crate::plan::Settings::default().of_mode(name);
+        let shown = |(parameter, setting)| match parameter {
+            Parameter::Aggregate => assert_eq!(setting, Setting::Choice("prod"), "the verifier's own"),
+            other => assert_eq!(Some(setting), expected.get(other), "{other:?}"),
+        };
+        plan.settings.iter().for_each(shown);
+        assert!(plan.settings.get(Parameter::Aggregate).is_some());
     }
     let cot = named(Some(Effort::Max), ModeName::Cot);
     assert_eq!((cot.mode, tokens(&cot), cot.effort), (Mode::ChainOfThought, vec![524_288], Effort::Max));
@@ -495,6 +499,116 @@ fn a_small_pool_narrows_beams_and_the_plan_says_so() {
     assert!(wide.live >= 8 * (1 + 4), "{}", wide.live);
 }
 
+/// A planner for the table with this in place of one of its lines.
+fn changed(from: &str, to: &str) -> Planner {
+    assert!(TABLE.contains(from), "{from}");
+    let plan = toml::from_str(&TABLE.replacen(from, to, 1)).expect("a valid table");
+    planner_of(Settings { plan, ..settings() }, caps(2_048, 1 << 16))
+}
+
+#[test]
+fn the_report_shows_what_a_count_ran_with_and_not_what_its_row_has_beside() {
+    let planner = changed("vote = \"verifier\"", "vote = \"verifier\", vote_likelihood = 0.1");
+    let named = Params { mode: Some(ModeName::SelfConsistency), ..params() };
+    let weighted = planner.plan(&named, 0).expect("a plan");
+    assert_eq!(weighted.settings.get(Parameter::VoteLikelihood), Some(Setting::Number(0.1)));
+    let settings =
+        set(&[(Parameter::Stop, Setting::Choice("fixed")), (Parameter::Vote, Setting::Choice("count"))]);
+    let counted = planner.plan(&Params { settings, ..named }, 0).expect("a plan");
+    assert_eq!(counted.mode, Mode::vote(16));
+    let expected = set(&[
+        (Parameter::Branches, Setting::Count(16)),
+        (Parameter::Stop, Setting::Choice("fixed")),
+        (Parameter::Vote, Setting::Choice("count")),
+    ]);
+    assert_eq!(counted.settings, expected);
+}
+
+#[test]
+fn the_report_shows_what_took_the_place_of_what_was_asked_for() {
+    let mut bare = planner();
+    bare.parts.verifiers = Verifiers::default();
+    let shown = |planner: &Planner, mode, parameter, asked| {
+        let settings = set(&[(parameter, Setting::Choice(asked))]);
+        let plan = planner.plan(&Params { mode: Some(mode), settings, ..params() }, 0).expect("a plan");
+        plan.settings.choice(parameter)
+    };
+    let visits = shown(&planner(), ModeName::Beam, Parameter::Final, "visits");
+    let vote = shown(&bare, ModeName::SelfConsistency, Parameter::Vote, "verifier");
+    let rank = shown(&bare, ModeName::BestOfN, Parameter::Rank, "verifier");
+    let value = shown(&bare, ModeName::Mcts, Parameter::Value, "trajectory");
+    assert_eq!([visits, vote, rank, value], ["vote", "count", "likelihood", "rollouts"]);
+}
+
+#[test]
+fn what_is_reported_asked_for_again_is_the_same_mode() {
+    let mut bare = planner();
+    bare.parts.verifiers = Verifiers::default();
+    for planner in [planner(), bare, changed("vote = \"verifier\"", "vote = \"count\", wave = 9")] {
+        for name in ModeName::ALL {
+            for own in [0, 330, 1_000, 5_000] {
+                let asked = Params { mode: Some(name), max_completion_tokens: some(own), ..params() };
+                let first = planner.plan(&asked, 0).expect("a plan");
+                let again = Params {
+                    mode: Some(first.mode.kind()),
+                    settings: first.settings.clone(),
+                    temperature: Some(first.sampling.temperature),
+                    ..asked
+                };
+                let again = planner.plan(&again, 0).expect("what is reported can be asked for");
+                assert_eq!((again.mode, &again.settings), (first.mode, &first.settings), "{name:?} {own}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_s_reserve_is_kept_and_stays_below_what_a_choice_may_spend() {
+    let with = |reserve, own, n| {
+        let budget = BudgetParams { answer_reserve: Some(reserve), ..BudgetParams::default() };
+        let plan = plan(&Params { max_completion_tokens: some(own), budget, n, ..params() });
+        let reserves: Vec<u32> = plan.choices.iter().map(|budget| budget.reserve).collect();
+        (reserves, plan.notes)
+    };
+    assert_eq!(with(0, 1_000, 1), (vec![0], Vec::new()));
+    assert_eq!(with(700, 1_000, 2), (vec![700, 700], Vec::new()), "over a quarter, and over the default");
+    assert_eq!(with(999, 1_000, 1), (vec![999], Vec::new()));
+    let note = "answer_reserve of 1000 was lowered, as a trajectory has at most 1000 tokens";
+    assert_eq!(with(1_000, 1_000, 1), (vec![999], vec![note.to_owned()]));
+    // Neither the row's 8,192 tokens nor the context are the client's bounds.
+    let room = plan(&params()).choices[0].branch_tokens;
+    let note = format!("answer_reserve of 8000 was lowered, as a trajectory has at most {room} tokens");
+    assert_eq!(with(8_000, 0, 1), (vec![room - 1], vec![note]));
+    let budget = BudgetParams { answer_reserve: Some(9), ..BudgetParams::default() };
+    let direct = plan(&Params { budget, ..effort(Effort::None) });
+    assert_eq!(direct.choices[0].reserve, 0);
+    assert_eq!(
+        direct.notes,
+        ["answer_reserve of 9 was lowered, as direct has no thought to bring to its answer"]
+    );
+    let mut bare = settings();
+    bare.prompt.answer_marker = None;
+    let bare =
+        planner_of(bare, caps(2_048, 1 << 16)).plan(&Params { budget, ..params() }, 0).expect("a plan");
+    assert_eq!(bare.choices[0].reserve, 0);
+    assert_eq!(bare.notes, ["answer_reserve of 9 was lowered, as the model has no answer marker"]);
+}
+
+#[test]
+fn a_configured_reserve_is_the_most_that_the_default_takes() {
+    let lowered = changed("branch_tokens = 160", "branch_tokens = 160\nanswer_reserve = 100");
+    let reserve = |planner: &Planner, own, asked| {
+        let budget = BudgetParams { answer_reserve: asked, ..BudgetParams::default() };
+        let params = Params { max_completion_tokens: some(own), budget, ..params() };
+        planner.plan(&params, 0).expect("a plan").choices[0].reserve
+    };
+    assert_eq!([reserve(&lowered, 1_000, None), reserve(&planner(), 1_000, None)], [100, 250]);
+    assert_eq!(reserve(&lowered, 100, None), 25, "it is no more than a quarter");
+    assert_eq!(reserve(&lowered, 1_000, Some(300)), 300, "the request rules over it");
+    let none = changed("branch_tokens = 160", "branch_tokens = 160\nanswer_reserve = 0");
+    assert_eq!(reserve(&none, 1_000, None), 0);
+}
+
 #[test]
 fn the_reserve_is_a_quarter_up_to_a_limit_and_only_with_a_marker() {
     let reserve = |own| plan(&Params { max_completion_tokens: some(own), ..params() }).choices[0].reserve;
@@ -564,12 +678,18 @@ fn any_positive_deadline_can_be_planned() {
 
 fn any_params() -> impl Strategy<Value = (Params, usize, usize)> {
     let number = |most: u32| prop::option::of(prop_oneof![1..40u32, 1..most]);
-    let bounds = (number(5_000), number(9_000), number(300), number(100));
+    let bounds = (number(5_000), number(9_000), number(300), number(100), number(6_000));
     let choice =
         (prop::sample::select(&Effort::ALL[..]), prop::option::of(prop::sample::select(&ModeName::ALL[..])));
     let sizes = (1u32..9, prop_oneof![60usize..200, 200usize..2_100], prop_oneof![1usize..60, 1usize..5_000]);
     (bounds, choice, sizes, prop::option::of(0.0f32..2.0), 1usize..60).prop_map(
-        |((own, tokens, branches, width), (effort, mode), (n, context, blocks), temperature, words)| {
+        |(
+            (own, tokens, branches, width, reserve),
+            (effort, mode),
+            (n, context, blocks),
+            temperature,
+            words,
+        )| {
             let params = Params {
                 messages: vec![Message { role: "user", content: "seven ".repeat(words) }],
                 effort: Some(effort),
@@ -578,6 +698,7 @@ fn any_params() -> impl Strategy<Value = (Params, usize, usize)> {
                 budget: BudgetParams {
                     tokens: tokens.and_then(NonZeroU32::new),
                     branches: branches.and_then(NonZeroU32::new),
+                    answer_reserve: reserve,
                     ..BudgetParams::default()
                 },
                 settings: set(&width
@@ -609,9 +730,11 @@ proptest! {
         for budget in &plan.choices {
             prop_assert!(u64::from(budget.tokens) <= most(params.max_completion_tokens));
             prop_assert!(budget.reserve < budget.tokens && budget.reserve < budget.branch_tokens);
+            prop_assert!(params.budget.answer_reserve.is_none_or(|asked| budget.reserve <= asked));
             prop_assert!(plan.mode.branches().is_none_or(|own| budget.branches == own));
             prop_assert_eq!(budget.branch_tokens as usize, context - plan.prompt.len());
         }
+        prop_assert_eq!(&plan.settings, &plan.mode.settings());
         prop_assert!(!plan.mode.selects() || plan.mode.branches() != Some(1));
         prop_assert!(plan.positions > plan.prompt.len() && plan.positions <= context);
         prop_assert!(plan.live >= 1 && plan.live as u64 <= made);
