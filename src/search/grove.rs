@@ -110,6 +110,8 @@ struct Flight {
     twig: Index,
     granted: u32,
     until: Until,
+    /// Whether scores were asked for.
+    score: bool,
 }
 
 /// A tree of twigs with its account.
@@ -129,7 +131,7 @@ pub(super) struct Grove {
     longest: u32,
     /// What the reserve is spent on.
     completing: Option<Index>,
-    /// A verifier that was asked has said nothing.
+    /// A verifier that was asked has no more to say.
     mute: bool,
     /// For lack of what something was not grown.
     pub(super) starved: Option<Scarce>,
@@ -317,7 +319,8 @@ impl Grove {
         let id = self.works;
         self.works += 1;
         self.granted += max_tokens;
-        self.flights.insert(id, Flight { twig: index, granted: max_tokens, until: growth.until });
+        let (until, score) = (growth.until, growth.score);
+        self.flights.insert(id, Flight { twig: index, granted: max_tokens, until, score });
         self.turn(index, State::Growing);
         Work::Extend(Extend {
             id,
@@ -333,7 +336,7 @@ impl Grove {
 
     /// Takes an outcome; says whose it is, if it is known and new.
     pub(super) fn land(&mut self, id: WorkId, outcome: Outcome) -> Option<Index> {
-        let Flight { twig: index, granted, until } = self.flights.remove(&id)?;
+        let Flight { twig: index, granted, until, score } = self.flights.remove(&id)?;
         self.granted -= granted;
         let twig = &mut self.twigs[index];
         match outcome {
@@ -352,10 +355,11 @@ impl Grove {
                 if until == Until::Step {
                     self.longest = self.longest.max(tokens);
                 }
-                if let Some(scores) = grown.scores {
-                    twig.scores = Some(scores);
-                } else if grown.unscored {
-                    self.mute = true;
+                self.mute |= grown.unscored && grown.scores.is_none();
+                // The scores of what it grew from are none of the whole: its steps
+                // that were not scored would count as perfect ones.
+                if score || grown.scores.is_some() {
+                    twig.scores = grown.scores;
                 }
                 if grown.complete {
                     twig.value = answer::extract(&twig.text).map(answer::canonical);

@@ -13,7 +13,8 @@
 //! An adaptive vote begins a wave of chains at a time and stops by the posterior
 //! of the leader (Adaptive-Consistency, arXiv 2305.11860) or once a whole wave
 //! agrees, whose answer it then gives (ESC, arXiv 2401.10480). What is in flight is
-//! given up as soon as it cannot change a vote any more.
+//! given up as soon as it cannot change a vote any more; of confidences, which have
+//! no bound, that is never known.
 
 use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
@@ -125,19 +126,24 @@ impl Chains {
     }
 
     /// What a chain weighs, at most 1 where it is a score. One that has none,
-    /// because its verifier had no more to say, weighs what the others do.
+    /// because its verifier had none for it or no more to say, weighs what the others do.
     fn weight(&self, twig: &Twig) -> f64 {
+        self.own_weight(twig).unwrap_or_else(|| {
+            let complete = self.grove.all(State::Complete);
+            let scores: Vec<f64> =
+                complete.filter_map(|index| self.own_weight(self.grove.twig(index))).collect();
+            if scores.is_empty() { 1.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
+        })
+    }
+
+    /// What a chain weighs whatever the others do; `None` where it has no score.
+    fn own_weight(&self, twig: &Twig) -> Option<f64> {
         match self.by {
-            By::Count => 1.0,
-            By::Likelihood => twig.mean_logprob.exp(),
-            By::Score(aggregate) => twig.score(aggregate).unwrap_or_else(|| {
-                let complete = self.grove.all(State::Complete);
-                let scores: Vec<f64> =
-                    complete.filter_map(|index| self.grove.twig(index).score(aggregate)).collect();
-                if scores.is_empty() { 1.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
-            }),
+            By::Count => Some(1.0),
+            By::Likelihood => Some(twig.mean_logprob.exp()),
+            By::Score(aggregate) => twig.score(aggregate),
             By::Confidence(_) => {
-                self.traces.get(&twig.node).and_then(|trace| trace.confidence).unwrap_or(0.0)
+                Some(self.traces.get(&twig.node).and_then(|trace| trace.confidence).unwrap_or(0.0))
             }
         }
     }
@@ -156,20 +162,48 @@ impl Chains {
         complete.map(|index| self.weight(self.grove.twig(index))).fold(0.0, f64::max)
     }
 
-    /// Whether no chain that is still to end can change the vote.
+    /// Whether no chain that is still to end can change the answer. A chain to come
+    /// weighs at most 1, however likely it is. Confidences have no such bound.
     fn is_certain(&self) -> bool {
-        if !self.vote.0
-            || self.vote.1 > 0.0
-            || matches!(self.by, By::Confidence(_))
-            || !self.grove.any_complete()
-        {
+        if !self.vote.0 || matches!(self.by, By::Confidence(_)) || !self.grove.any_complete() {
             return false;
         }
-        let classes = self.weights();
-        let lead = classes.first().copied().unwrap_or(0.0) - classes.get(1).copied().unwrap_or(0.0);
+        let (_, power) = self.vote;
+        // What a chain without a score weighs changes with the scores to come.
+        let bound =
+            |unscored: f64| self.grove.classes(power, |twig| self.own_weight(twig).unwrap_or(unscored));
+        let (least, most) = (bound(0.0), bound(1.0));
+        let Some(leader) = least.iter().max_by(|a, b| a.weight.total_cmp(&b.weight)) else { return false };
+        let rivals = most.iter().filter(|class| class.answer != leader.answer);
+        let lead = leader.weight - rivals.map(|class| class.weight).fold(0.0, f64::max);
         let ended = self.grove.all(State::Complete).count() + self.grove.all(State::Gone).count();
         let open = self.branches as usize - ended.min(self.branches as usize);
-        lead > open as f64
+        // Weights are in units of the likeliest chain so far, which a chain to come
+        // may exceed: it weighs up to 1 over that. Of long chains this is infinite.
+        let each = if open == 0 { 0.0 } else { (-power * self.grove.scale()).exp() };
+        lead > open as f64 * each && !self.may_be_overruled(leader.answer)
+    }
+
+    /// Whether a whole window may still agree on another answer than `leading`,
+    /// whatever the vote says.
+    fn may_be_overruled(&self, leading: &str) -> bool {
+        if self.stop != VoteStop::Window {
+            return false;
+        }
+        let begun = self.current.len() as u32;
+        let to_come = self.branches - self.asked;
+        let behind = to_come.saturating_sub(self.wave - begun);
+        if behind >= self.wave {
+            return true;
+        }
+        let twigs = || self.current.iter().map(|index| self.grove.twig(*index));
+        let mut said = twigs()
+            .filter(|twig| matches!(twig.state, State::Complete | State::Gone))
+            .map(|twig| twig.value.as_deref());
+        let first = said.next();
+        let agree = first.is_none_or(|first| first.is_some_and(|answer| answer != leading))
+            && said.all(|value| Some(value) == first);
+        agree && begun + to_come >= self.wave
     }
 
     /// Whether the wave that has ended is enough.
@@ -189,7 +223,8 @@ impl Chains {
             VoteStop::Window => {
                 let mut values = self.current.iter().map(|index| self.grove.twig(*index).value.as_deref());
                 let first = values.next().flatten();
-                let agree = values.all(|value| value == first);
+                // What is left of a wave where the chains run out is no window.
+                let agree = values.all(|value| value == first) && self.current.len() as u32 == self.wave;
                 self.agreed = first.filter(|_| agree).map(str::to_owned);
                 self.agreed.is_some()
             }
@@ -275,7 +310,10 @@ impl Strategy for Chains {
         if !works.is_empty() {
             return works;
         }
-        if self.asked < self.branches && !self.is_convinced() {
+        let more = self.asked < self.branches;
+        // The last window gives its answer too, though it saves nothing.
+        let convinced = (more || self.stop == VoteStop::Window) && self.is_convinced();
+        if more && !convinced {
             self.current.clear();
             return self.ask(room);
         }

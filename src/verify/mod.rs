@@ -115,6 +115,22 @@ pub enum VerifyError {
     Remote(#[from] RemoteError),
 }
 
+impl VerifyError {
+    /// Whether it concerns the solution that was read and no other, so that the
+    /// verifier can go on with those. It comes again with all that begins like it.
+    #[must_use]
+    pub fn concerns_one_solution(&self) -> bool {
+        match self {
+            Self::Context { .. } | Self::Prompt(_) | Self::Joined | Self::Score(_) => true,
+            // A judge's question is a request of its own, and this one is too long.
+            Self::Engine(error) => {
+                matches!(error, EngineError::Context { .. } | EngineError::Pool { .. })
+            }
+            Self::NoProblem | Self::Shape { .. } | Self::Remote(_) => false,
+        }
+    }
+}
+
 impl Verifier {
     /// A process reward model on an engine.
     #[must_use]

@@ -202,6 +202,7 @@ async fn what_does_not_fit_is_refused_before_it_is_computed() {
     let (problem, steps, _) = &reference()[0];
     let mut lease = opened(&small, problem).await;
     let reading = lease.read(&steps.join("\n\n").repeat(4), true).expect("new");
+    assert_eq!((reading.tokens(), reading.steps()), (0, 0), "it costs nothing, and scores nothing");
     let refused = lease.score(reading).await.expect_err("too long");
     assert!(matches!(refused, VerifyError::Context { needed, context: 128 } if needed > 128), "{refused}");
     let counts = lease.stream().0.counts().await.expect("runs");
@@ -279,6 +280,31 @@ fn markers_must_be_single_tokens_of_the_model() {
         described[field] = value;
         serde_json::from_value::<PrmConfig>(described).expect_err("unknown");
     }
+}
+
+#[test]
+fn what_concerns_one_solution_is_told_from_what_concerns_all() {
+    let context = EngineError::Context { needed: 9, context: 8 };
+    let pool = EngineError::Pool { needed: 9, blocks: 8 };
+    let one = [
+        VerifyError::Context { needed: 9, context: 8 },
+        VerifyError::Joined,
+        VerifyError::Score("NaN".to_owned()),
+        VerifyError::Prompt(PromptError::Template("no".to_owned())),
+        VerifyError::Engine(context),
+        VerifyError::Engine(pool),
+    ];
+    let all = [
+        VerifyError::Engine(EngineError::Closed),
+        VerifyError::Engine(EngineError::Fault),
+        VerifyError::Engine(EngineError::Forward("no".to_owned())),
+        VerifyError::Engine(EngineError::Busy { limit: 1 }),
+        VerifyError::Remote(RemoteError::NoModel("there".to_owned())),
+        VerifyError::Shape { expected: 2, found: 1 },
+        VerifyError::NoProblem,
+    ];
+    assert!(one.iter().all(VerifyError::concerns_one_solution));
+    assert!(!all.iter().any(VerifyError::concerns_one_solution));
 }
 
 #[test]

@@ -143,6 +143,31 @@ fn a_probe_s_answer_is_chosen_as_the_search_s_is() {
 }
 
 #[test]
+fn likelihood_says_which_answer_of_a_probe_to_give_and_not_whether_it_is_enough() {
+    let likely = |mean_logprob, outcome| match outcome {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { mean_logprob, ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    };
+    let node = |likelihood, confidence| {
+        let auto = Auto { confidence, beam: Beam { likelihood, ..settings().beam }, ..settings() };
+        // Of nine tokens each: e^-9, e^-4.5, e^-9.
+        let probe = [chain(0.7, "4"), likely(-0.5, chain(0.6, "5")), chain(0.1, "6")];
+        let (search, next) = after(auto, probe);
+        assert_eq!(next.is_empty(), search.is_done());
+        search.answer().filter(|_| search.is_done()).map(|answer| answer.node.0)
+    };
+    // 0.7 against 0.6; 0.7 * e^-4.5 = 0.008 against 0.6.
+    assert_eq!(
+        [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)].map(|power| node(power, 0.3)),
+        [Some(1), Some(2), Some(1)]
+    );
+    // 0.7 * e^-0.09 = 0.64 against 0.6, and 0.7 * e^-0.18 = 0.58.
+    assert_eq!([(0.02, 0.0), (0.04, 0.0)].map(|power| node(power, 0.3)), [Some(1), Some(2)]);
+    // Its share of the scores is 0.43, however likely it is.
+    assert_eq!(node((1.0, 0.0), 0.45), None);
+}
+
+#[test]
 fn whole_chains_say_nothing_about_how_long_a_step_is() {
     let budget = Budget { tokens: 600, reserve: 0, branches: 9, branch_tokens: 500, verifier_tokens: None };
     let mut grove = Grove::new(budget, None);

@@ -313,6 +313,70 @@ fn a_verifier_that_falls_silent_ends_the_search_with_what_there_is() {
 }
 
 #[test]
+fn a_trajectory_without_a_score_is_worth_nothing_and_the_search_goes_on() {
+    let mut search = search(Beam { width: 1, expansion: 3, ..settings() });
+    let none = |word| Grown { scores: None, ..step(word, 0.0) };
+    let (works, _) = asked(&mut search);
+    let (works, _) = level(&mut search, &works, &[none(1), step(2, 0.9), step(3, 0.1)]);
+    assert_eq!(forks(&works), [(4, 2), (5, 2), (6, 2)]);
+    // Not what its parent was worth, which is more than its siblings are.
+    let (works, retired) = level(&mut search, &works, &[none(1), step(2, 0.2), step(3, 0.1)]);
+    assert_eq!((forks(&works), retired), (vec![(7, 5), (8, 5), (9, 5)], vec![2, 4, 6]));
+    // Where none has a score, the likeliest goes on.
+    let likely = Grown { mean_logprob: -0.5, ..none(2) };
+    let (works, _) = level(&mut search, &works, &[none(1), likely, none(3)]);
+    assert_eq!(forks(&works), [(10, 8), (11, 8), (12, 8)]);
+}
+
+#[test]
+fn scores_of_its_beginning_are_no_scores_of_a_trajectory() {
+    // Asked for and not there, for whatever reason: the verifier had none, or no more.
+    for unscored in [false, true] {
+        for aggregate in [Aggregate::Prod, Aggregate::Min] {
+            let scoring = Scoring::Verifier(aggregate);
+            let mut search = search(Beam { width: 1, scoring, ..settings() });
+            let (works, _) = asked(&mut search);
+            let (works, _) = level(&mut search, &works, &[step(1, 0.95), step(2, 0.1)]);
+            let x = Grown { scores: Some(vec![0.95, 0.3]), ..end(1, 0.0, "x") };
+            let y = Grown { scores: None, unscored, ..end(2, 0.0, "y") };
+            level(&mut search, &works, &[x, y]);
+            let scores: Vec<Option<f64>> =
+                search.candidates().iter().map(|candidate| candidate.score).collect();
+            assert_eq!(scores, [aggregate.of(&[0.95, 0.3]), None], "{aggregate:?} {unscored}");
+            assert_eq!(search.answer().map(|answer| answer.node), Some(works[0].node));
+        }
+    }
+}
+
+#[test]
+fn likelihood_counts_in_the_vote_by_one_exponent_and_in_the_ranking_by_the_other() {
+    let outcome = |vote, rank| {
+        let mut search = search(Beam { likelihood: (vote, rank), ..settings() });
+        let (works, _) = asked(&mut search);
+        let likely = |mean_logprob, grown| Grown { mean_logprob, ..grown };
+        // Of two tokens each: e^-2, e^-0.2, e^-4, e^-0.4.
+        let told = [
+            likely(-1.0, end(1, 0.6, "1")),
+            likely(-0.1, end(2, 0.5, "2")),
+            likely(-2.0, step(3, 0.9)),
+            likely(-0.2, step(4, 0.4)),
+        ];
+        let (works, _) = level(&mut search, &works, &told);
+        (forks(&works)[0].1, search.answer().map_or(0, |answer| answer.node.0))
+    };
+    assert_eq!(outcome(0.0, 0.0), (3, 1));
+    // 0.6 * e^-1.8 = 0.10 against 0.5.
+    assert_eq!(outcome(1.0, 0.0), (3, 2));
+    // 0.9 * e^-3.8 = 0.02 against 0.5 and 0.4 * e^-0.2 = 0.33.
+    assert_eq!(outcome(0.0, 1.0), (4, 1));
+    assert_eq!(outcome(1.0, 1.0), (4, 2));
+    // 0.6 * e^-0.18 = 0.501 against 0.5, and 0.6 * e^-0.36 = 0.42.
+    assert_eq!([outcome(0.1, 0.0), outcome(0.2, 0.0)], [(3, 1), (3, 2)]);
+    // 0.9 * e^-0.38 = 0.62 is the best, and 0.9 * e^-1.9 = 0.13 the worst.
+    assert_eq!([outcome(0.0, 0.1), outcome(0.0, 0.5)], [(3, 1), (4, 1)]);
+}
+
+#[test]
 fn where_the_beams_take_all_the_room_the_worst_make_way_and_the_best_go_on() {
     for variant in [Variant::Plain, Variant::Diverse, Variant::Balanced(10.0)] {
         let mut search = search(Beam { variant, ..settings() });

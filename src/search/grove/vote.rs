@@ -22,6 +22,12 @@ impl Grove {
         self.odds_below(index, self.likeliest(among), power)
     }
 
+    /// Logarithm of the probability of the likeliest complete trajectory, which
+    /// weighs in a vote as if that were 1.
+    pub(in crate::search) fn scale(&self) -> f64 {
+        self.likeliest(&self.all(State::Complete).collect::<Vec<Index>>())
+    }
+
     fn likeliest(&self, among: &[Index]) -> f64 {
         let each = among.iter().map(|index| self.twigs[*index].log_probability());
         each.fold(f64::NEG_INFINITY, f64::max)

@@ -268,6 +268,69 @@ fn a_search_ends_early_once_one_answer_is_far_enough_ahead() {
     assert!(!after(enough(2, 0.6, 0.8), &[end(1, 0.8, "4"), Outcome::Grown(silent)]).0);
 }
 
+/// The same outcome at another likelihood: of the trajectory, and of its step.
+fn likely(mean_logprob: f64, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { mean_logprob, step_logprob: mean_logprob, ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    }
+}
+
+#[test]
+fn likelihood_counts_in_the_vote_and_in_what_is_enough() {
+    let after_two = |likelihood, enough| {
+        let mut tree = search(Mcts { width: 8, likelihood, enough, ..settings() });
+        asked(&mut tree);
+        tree.tell(0, likely(-1.0, end(1, 0.6, "1")));
+        asked(&mut tree);
+        // Of two tokens each: e^-2 and e^-0.2.
+        tree.tell(1, likely(-0.1, end(2, 0.5, "2")));
+        (!asked(&mut tree).is_empty(), tree.answer().map_or(0, |answer| answer.node.0))
+    };
+    // 0.6 against 0.5; 0.6 * e^-1.8 = 0.099 against 0.5.
+    assert_eq!([after_two(0.0, None), after_two(1.0, None)], [(true, 1), (true, 2)]);
+    // 0.501 against 0.5, and 0.42.
+    assert_eq!([after_two(0.1, None), after_two(0.2, None)], [(true, 1), (true, 2)]);
+    // A share of 0.545 and of 0.834; the score that is asked for is the verifier's own.
+    let enough = |score| Some(Enough { after: 2, share: 0.8, score });
+    assert_eq!([0.0, 1.0].map(|power| after_two(power, enough(0.5))), [(true, 1), (false, 2)]);
+    assert!(after_two(1.0, enough(0.51)).0);
+}
+
+#[test]
+fn a_step_s_prior_is_its_mean_probability_by_token() {
+    let puct = Select::Puct { init: 1.25, base: 19_652.0 };
+    let mut tree = search(Mcts { select: puct, ..settings() });
+    asked(&mut tree);
+    tree.tell(0, likely(-2.0, end(1, 0.5, "4")));
+    asked(&mut tree);
+    tree.tell(1, likely(-0.5, step(2, 0.5)));
+    let (rare, common) = ((-2f64).exp(), (-0.5f64).exp());
+    assert!(close(tree.nodes.get(1).prior, rare) && close(tree.nodes.get(2).prior, common));
+    let weight = (19_655.0f64 / 19_652.0).ln() + 1.25;
+    let promise = |prior: f64| 0.5 + weight * prior / (rare + common) * 2f64.sqrt() / 2.0;
+    assert!(close(tree.promise(ROOT, 1), promise(rare)));
+    assert!(close(tree.promise(ROOT, 2), promise(common)));
+}
+
+#[test]
+fn a_step_without_a_score_is_worth_nothing_and_the_search_goes_on() {
+    let none = |outcome| match outcome {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { scores: None, ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    };
+    let mut tree = search(settings());
+    asked(&mut tree);
+    tree.tell(0, step(1, 0.9));
+    assert_eq!(asked(&mut tree), [(2, Some(1))]);
+    tree.tell(1, none(end(2, 0.0, "4")));
+    assert_eq!((tree.nodes.get(2).visits, tree.nodes.get(2).value()), (1, 0.0), "not its parent's 0.9");
+    assert_eq!(asked(&mut tree), [(3, Some(0))]);
+    tree.tell(2, end(3, 0.1, "5"));
+    assert_eq!(tree.answer().map(|answer| answer.node), Some(NodeId(3)));
+    assert!(!asked(&mut tree).is_empty());
+}
+
 #[test]
 fn an_early_end_waits_for_the_steps_in_flight_and_begins_no_others() {
     let enough = Some(Enough { after: 1, share: 0.5, score: 0.5 });

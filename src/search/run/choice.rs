@@ -321,7 +321,8 @@ impl Choice {
             ids: grown.ids,
             confidences: grown.confidences,
             scores,
-            unscored: scoring == Scoring::Failed,
+            // One that cannot be scored says nothing about the verifier.
+            unscored: scoring == Scoring::Failed && !self.judge.cannot_score(id),
             complete: self.tree.node(id).complete,
             extensible,
         })

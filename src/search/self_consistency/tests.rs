@@ -203,6 +203,71 @@ fn a_vote_that_the_rest_cannot_change_is_over_at_once() {
     assert!(strategy.is_done(), "1.8 to 0.1 with one to come");
 }
 
+/// A vote by score in which likelihood counts to that power.
+fn weighted(branches: u32, likelihood: f64, tokens: u32) -> Chains {
+    let weight = Weight::Score(Aggregate::Last);
+    let mut strategy =
+        Chains::voting(Voting { weight, likelihood, ..plain(branches) }, budget(tokens, 0, branches), None);
+    assert_eq!(strategy.ask(branches as usize).len(), branches as usize);
+    strategy
+}
+
+#[test]
+fn a_vote_in_which_likelihood_counts_is_over_once_no_chain_can_be_likely_enough() {
+    // Ten tokens at -0.05 to the power of 0.1: 0.9 * e^-0.05 = 0.856, twice.
+    let mut strategy = weighted(3, 0.1, 100);
+    strategy.tell(0, scored(10, "4", -0.05, &[0.9]));
+    assert!(!strategy.is_done());
+    strategy.tell(1, scored(10, "4", -0.05, &[0.9]));
+    assert!(strategy.is_done() && strategy.is_decided(), "1.71 against 1 at most");
+    // The rival's part is taken off: 1.71 - 0.76.
+    let mut strategy = weighted(4, 0.1, 100);
+    for (id, (answer, score)) in [("4", 0.9), ("4", 0.9), ("5", 0.8)].into_iter().enumerate() {
+        strategy.tell(id as u64, scored(10, answer, -0.05, &[score]));
+    }
+    assert!(!strategy.is_done());
+}
+
+#[test]
+fn a_likelier_chain_to_come_can_outweigh_two_unlikely_ones() {
+    // 0.9 * e^-0.6 = 0.494, twice, is less than 1, though each is the likeliest so far.
+    let mut strategy = weighted(3, 0.1, 100);
+    for id in 0..2 {
+        strategy.tell(id, scored(10, "4", -0.6, &[0.9]));
+        assert!(!strategy.is_done());
+    }
+    strategy.tell(2, scored(10, "5", 0.0, &[1.0]));
+    while !strategy.ask(3).is_empty() {}
+    assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(3)));
+}
+
+#[test]
+fn likelihoods_too_small_for_a_number_still_decide_a_vote_that_is_complete() {
+    // e^-1000 is 0 as a number, and what a chain to come may weigh beside it infinite.
+    let mut strategy = weighted(2, 0.1, 4_000);
+    strategy.tell(0, scored(2_000, "4", -5.0, &[0.9]));
+    assert!(!strategy.is_done());
+    strategy.tell(1, scored(2_000, "4", -5.0, &[0.9]));
+    assert!(strategy.is_done() && strategy.is_decided());
+}
+
+#[test]
+fn a_vote_is_not_decided_by_what_chains_without_a_score_weigh_for_now() {
+    let mut strategy = weighted(10, 0.0, 100);
+    for id in 0..6 {
+        strategy.tell(id, scored(10, "4", -1.0, &[0.4]));
+    }
+    // Three at the mean of 0.4 leave a lead of 1.2 with one to come.
+    for id in 6..9 {
+        strategy.tell(id, complete(10, &boxed("5"), -1.0));
+        assert!(!strategy.is_done());
+    }
+    // That raises the mean: 3 * 0.486 + 1 against 2.4.
+    strategy.tell(9, scored(10, "5", -1.0, &[1.0]));
+    while !strategy.ask(10).is_empty() {}
+    assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(10)));
+}
+
 #[test]
 fn an_adaptive_vote_stops_by_the_posterior_after_a_wave() {
     let adaptive = Voting { wave: 4, stop: VoteStop::Posterior(0.95), ..plain(16) };
@@ -262,6 +327,44 @@ fn a_window_stops_once_a_whole_wave_agrees() {
     assert!(strategy.ask(12).is_empty() && strategy.is_done() && strategy.is_decided());
     // Two said 4, and two 5; the window's answer is what it agreed on.
     assert_eq!(strategy.answer().map(|answer| answer.node), Some(NodeId(7)));
+}
+
+/// Tells answers, a letter each, as windows of four; whether the vote is over
+/// after each of them, and which answer it gives then.
+fn windows(branches: u32, answers: &str) -> (Vec<bool>, Option<String>) {
+    let window = Voting { wave: 4, stop: VoteStop::Window, ..plain(branches) };
+    let mut strategy = Chains::voting(window, budget(1_600, 0, branches), None);
+    let mut over = Vec::new();
+    for (id, answer) in answers.chars().enumerate() {
+        if id % 4 == 0 {
+            assert!(!strategy.ask(16).is_empty(), "chain {id} is still to begin");
+        }
+        strategy.tell(id as u64, complete(10, &boxed(&answer.to_string()), -1.0));
+        over.push(strategy.is_done());
+    }
+    while !strategy.ask(16).is_empty() {}
+    let chosen = strategy.candidates().into_iter().find(|candidate| candidate.selected);
+    (over, chosen.and_then(|candidate| candidate.answer))
+}
+
+#[test]
+fn the_last_window_gives_its_answer_too_and_the_rest_of_one_does_not() {
+    assert_eq!(windows(12, "AAABAAABBBBB").1.as_deref(), Some("B"), "six each, and a window of B");
+    assert_eq!(windows(12, "AAABAAABAAAB").1.as_deref(), Some("A"), "no window, so the vote");
+    assert_eq!(windows(10, "AAABAABBBB").1.as_deref(), Some("A"), "two are no window: five each");
+}
+
+#[test]
+fn a_decided_vote_goes_on_while_a_window_may_agree_on_another_answer() {
+    // Nine to two with five to come, of which a window is four.
+    let (over, answer) = windows(16, "AAABAAABAAACBBBB");
+    assert_eq!((over.iter().position(|over| *over), answer.as_deref()), (None, Some("B")));
+    // Six to two with three to come: the last window says B until it says A.
+    let (over, answer) = windows(12, "AAABAAACBBA");
+    assert_eq!((over.iter().position(|over| *over), answer.as_deref()), (Some(10), Some("A")));
+    // One that is spoilt another way cannot agree either.
+    let (over, answer) = windows(12, "AAABAAACBD");
+    assert_eq!((over.iter().position(|over| *over), answer.as_deref()), (Some(9), Some("A")));
 }
 
 #[test]

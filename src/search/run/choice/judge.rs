@@ -5,6 +5,10 @@
 //! its outcome is the next to be told, so that which ones are scored depends on
 //! logical time alone; else at once, while others are still decoded. Trajectories
 //! whose tokens are the same are scored once.
+//!
+//! A trajectory that the verifier cannot score (too long, joined tokens, a score
+//! that is none) has none, and neither has what goes on from it; the others are
+//! scored as before. Only a failing verifier or a spent budget ends the scoring.
 
 use super::super::flight::{Landing, Scoring};
 use super::{Aside, Choice};
@@ -12,7 +16,7 @@ use crate::engine::End;
 use crate::search::{NodeId, WorkId};
 use crate::token::TokenId;
 use crate::verify::{Lease, Scores, VerifyError};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a choice holds of a verifier.
@@ -23,12 +27,15 @@ pub(super) struct Judge {
     leases: HashMap<NodeId, Lease>,
     /// What was sent to it.
     said: HashMap<Passage, Said>,
+    /// Branches that cannot be scored. They are kept when the branch is gone: what
+    /// goes on from them would come to the same error.
+    unscorable: HashSet<NodeId>,
     /// Tokens put through the verifier; of what another server has not answered
     /// yet an estimate.
     pub(super) tokens: u32,
     /// Steps that it scored.
     pub(super) steps: u32,
-    /// Why there are scores missing.
+    /// Why no more scores come.
     pub(super) missing: Option<Missing>,
 }
 
@@ -48,6 +55,12 @@ pub(super) struct Passage {
 enum Said {
     /// The verifier is at it; these wait for it too.
     Out(Vec<WorkId>),
+    Known(Known),
+}
+
+/// What the verifier makes of a passage.
+#[derive(Debug, Clone)]
+enum Known {
     Scored {
         /// The branch that was scored.
         by: NodeId,
@@ -56,9 +69,11 @@ enum Said {
         /// Scores of all of its steps.
         scores: Vec<f64>,
     },
+    /// It cannot be scored, whoever says it.
+    Unscorable,
 }
 
-/// Why a trajectory has no scores.
+/// Why no more scores come.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Missing {
     /// The verifier's part of the budget is spent.
@@ -96,6 +111,11 @@ impl Judge {
     pub(super) fn release(&mut self, node: NodeId) {
         drop(self.leases.remove(&node));
     }
+
+    /// Whether a branch, or what it goes on from, was found to have no score.
+    pub(super) fn cannot_score(&self, node: NodeId) -> bool {
+        self.unscorable.contains(&node)
+    }
 }
 
 impl Choice {
@@ -118,6 +138,9 @@ impl Choice {
     /// separator is a step too; `shared` says whether one that says the same may
     /// be scored in its place.
     fn score(&mut self, node: NodeId, work: WorkId, (ended, shared): (bool, bool)) -> Scoring {
+        if [node].into_iter().chain(self.tree.ancestors(node)).any(|id| self.judge.cannot_score(id)) {
+            return self.know(node, &Known::Unscorable, ended);
+        }
         if self.judge.missing.is_some() {
             return Scoring::Failed;
         }
@@ -162,16 +185,30 @@ impl Choice {
 
     /// What becomes of a trajectory of which another has said the same before.
     fn said_before(&mut self, passage: &Passage, node: NodeId, work: WorkId) -> Option<Scoring> {
-        match self.judge.said.get_mut(passage)? {
+        let known = match self.judge.said.get_mut(passage)? {
             Said::Out(waiting) => {
                 waiting.push(work);
-                Some(Scoring::Out)
+                return Some(Scoring::Out);
             }
-            Said::Scored { by, read, scores } => {
-                let (by, read) = (*by, *read);
+            Said::Known(known) => known.clone(),
+        };
+        Some(self.know(node, &known, passage.ended))
+    }
+
+    /// Takes what is known of what a branch says.
+    fn know(&mut self, node: NodeId, known: &Known, ended: bool) -> Scoring {
+        match known {
+            Known::Scored { by, read, scores } => {
                 self.tree.node_mut(node).scores.clone_from(scores);
-                self.judge.follow(node, (by, read), passage.ended);
-                Some(Scoring::Done)
+                self.judge.follow(node, (*by, *read), ended);
+                Scoring::Done
+            }
+            Known::Unscorable => {
+                // Those of its beginning are none of the whole.
+                self.tree.node_mut(node).scores.clear();
+                self.judge.release(node);
+                self.judge.unscorable.insert(node);
+                Scoring::Failed
             }
         }
     }
@@ -190,37 +227,35 @@ impl Choice {
         }
         let waiting = match passage.as_ref().and_then(|passage| self.judge.said.remove(passage)) {
             Some(Said::Out(waiting)) => waiting,
-            Some(Said::Scored { .. }) | None => Vec::new(),
+            Some(Said::Known(_)) | None => Vec::new(),
         };
         let known = match result {
             Ok(scores) => self.node_of(work).and_then(|by| {
                 let lease = self.judge.leases.get_mut(&by)?;
                 lease.take(&scores.values);
-                Some((by, lease.position(), lease.scores().to_vec()))
+                let (read, scores) = (lease.position(), lease.scores().to_vec());
+                Some(Known::Scored { by, read, scores })
             }),
             Err(error) => {
                 tracing::warn!(%error, "the verifier gave no score");
-                self.judge.missing = Some(Missing::Fault(error));
-                None
+                if error.concerns_one_solution() {
+                    Some(Known::Unscorable)
+                } else {
+                    self.judge.missing = Some(Missing::Fault(error));
+                    None
+                }
             }
         };
+        let ended = passage.as_ref().is_none_or(|passage| passage.ended);
         for work in [work].into_iter().chain(waiting) {
             let Some(node) = self.node_of(work) else { continue };
-            let scoring = match &known {
-                Some((by, read, scores)) => {
-                    self.tree.node_mut(node).scores.clone_from(scores);
-                    let ended = passage.as_ref().is_none_or(|passage| passage.ended);
-                    self.judge.follow(node, (*by, *read), ended);
-                    Scoring::Done
-                }
-                None => Scoring::Failed,
-            };
+            let scoring = known.as_ref().map_or(Scoring::Failed, |known| self.know(node, known, ended));
             if let Some(landing) = self.landing_of(work) {
                 landing.scoring = scoring;
             }
         }
-        if let (Some(passage), Some((by, read, scores))) = (passage, known) {
-            self.judge.said.insert(passage, Said::Scored { by, read, scores });
+        if let (Some(passage), Some(known)) = (passage, known) {
+            self.judge.said.insert(passage, Said::Known(known));
         }
     }
 
@@ -232,3 +267,6 @@ impl Choice {
         self.landing_of(work).map(|landing| landing.node)
     }
 }
+
+#[cfg(test)]
+mod tests;
