@@ -4,7 +4,7 @@
 //! `ESPALIER_RANDOM_REQUESTS` is how many random requests are asked; 200 where it
 //! is not set.
 
-use crate::support::{PROBLEM, PUZZLE, Served, engine, serve, serve_with};
+use crate::support::{PROBLEM, PUZZLE, Served, branches, engine, positions, serve, serve_with};
 use axum::Router;
 use axum::routing::post;
 use espalier::config::ServeArgs;
@@ -41,6 +41,20 @@ async fn counted(server: &Served) -> [u64; 4] {
     ]
     .map(|name| crate::support::counter(&text, name));
     [sampled + injected, completed, computed + copied + reused - recomputed, read]
+}
+
+/// Positions that the model's engine has computed for the first time, copied or
+/// found, and tokens injected.
+async fn computed(server: &Served) -> [u64; 2] {
+    let text = server.get("/metrics").await.text;
+    let [computed, copied, reused, injected] = [
+        "espalier_engine_computed_positions_total",
+        "espalier_engine_copied_positions_total",
+        "espalier_engine_prefix_reused_positions_total",
+        "espalier_engine_injected_tokens_total",
+    ]
+    .map(|name| crate::support::counter(&text, name));
+    [computed + copied + reused, injected]
 }
 
 /// The reports of all choices, in their order.
@@ -86,13 +100,14 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
     let server = serve().await;
     let mut modes = std::collections::BTreeMap::<String, u32>::new();
     let mut reasons = std::collections::BTreeMap::<String, u32>::new();
-    let mut refused = 0;
+    let (mut refused, mut exact) = (0, 0);
     let requests = std::env::var("ESPALIER_RANDOM_REQUESTS").map_or(200, |n| n.parse().expect("a number"));
     for key in 0..requests {
         let asked = request(key);
         let n = number(&asked["n"]);
         let budget = &asked["reasoning"]["budget"];
         let before = counted(&server).await;
+        let positions_before = computed(&server).await;
         let reply = server.post(asked.clone()).await;
         let too_small = |field: &str| budget[field].as_u64().is_some_and(|bound| bound < n);
         if too_small("tokens") || too_small("branches") {
@@ -117,6 +132,9 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
         let reports = reports(&body);
         assert_eq!(reports.len() as u64, n);
         let (mut along, mut made, mut read) = (0, 0, 0);
+        // The prompt is computed once for all choices.
+        let prompt = number(&body["usage"]["prompt_tokens"]);
+        let (mut least, mut most) = (prompt, prompt);
         for (index, report) in reports.iter().enumerate() {
             let tokens = number(&report["spent"]["tokens"]);
             assert!(tokens <= each.min(number(&report["budget"]["tokens"])), "{asked}: {report}");
@@ -128,6 +146,8 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
             let complete = candidates.iter().any(|c| c["selected"] == true && c["complete"] == true);
             let finish = &body["choices"][index]["finish_reason"];
             assert_eq!(finish, if complete { "stop" } else { "length" }, "{asked}: {report}");
+            let own = positions(&branches(&report["tree"]));
+            (least, most) = (least + own.start(), most + own.end());
             along += sum;
             read += number(&report["spent"]["verifier_tokens"]);
             made += number(&report["branches"]["made"]);
@@ -143,10 +163,20 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
         let expected = [spent, spent, read, read];
         let counted: [u64; 4] = std::array::from_fn(|i| after[i] - before[i]);
         assert_eq!(counted, expected, "{asked}: engine, runs, verifier's engine, verifier");
+        let after = computed(&server).await;
+        let [positions, injected]: [u64; 2] = std::array::from_fn(|i| after[i] - positions_before[i]);
+        // What a small budget ends within the marker has not been computed: nothing
+        // is drawn behind it.
+        assert!(
+            least.saturating_sub(injected) <= positions && positions <= most,
+            "{asked}: {positions} positions, {least} to {most} in the tree, {injected} injected"
+        );
+        exact += u64::from(injected == 0 && least == most);
     }
     server.idle().await;
     // The grid is worth something only if it meets everything.
     assert!(refused > 3, "{refused}");
+    assert!(exact > requests / 10, "only {exact} of {requests} requests have one number of positions");
     let all = ["auto", "beam", "best_of_n", "cot", "direct", "lookahead", "mcts", "self_consistency"]
         .map(str::to_owned);
     assert!(modes.keys().eq(all.iter()), "{modes:?}");

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 mod adapters; // LoRA adapters against PEFT
+mod adaptive; // what an adaptive vote saves
 mod architecture; // the module table, the fences and the shape of every source file
 mod bad_input; // requests that must be refused, by hand and by chance
 mod binary; // the real binary as a child process
@@ -27,3 +28,4 @@ mod sampling; // the sampling fields of requests and of a model's own defaults
 mod sdk; // the official clients of OpenAI against a server
 mod settings; // what a person sets, through the real binary, and mistakes in it
 mod support; // servers and clients for the modules above
+mod verifiers; // the modes with a judge, and without any verifier

@@ -2,7 +2,7 @@
 //! tree, whole and streamed, alone and among strangers; and parameters that are
 //! out of bounds or of another mode.
 
-use crate::support::{PROBLEM, PUZZLE, Served, counter, joined, serve};
+use crate::support::{PROBLEM, PUZZLE, Served, branches, counter, joined, positions, serve};
 use espalier::app::{self, Hub, Scorer};
 use espalier::config::{Environment, ModelArgs};
 use espalier::engine::tree::{self, TreeEngine};
@@ -15,7 +15,7 @@ use espalier::plan::{
 use espalier::prompt::Message;
 use espalier::search::event::{Event, Finished};
 use espalier::search::run::{Delivery, Runner};
-use espalier::verify::Verifier;
+use espalier::verify::{Judge, Verifier};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -40,6 +40,7 @@ fn variants() -> Vec<(&'static str, Value)> {
                    "confidence_window": 8}),
         ),
         ("best", json!({"mode": "best_of_n", "branches": 5, "weighted": false, "aggregate": "min"})),
+        ("best judged", json!({"mode": "best_of_n", "branches": 5, "rank": "judge"})),
         ("best likely", json!({"mode": "best_of_n", "branches": 5, "rank": "likelihood"})),
         ("beam", json!({"mode": "beam", "width": 3, "expansion": 3})),
         ("dvts", json!({"mode": "beam", "width": 2, "expansion": 3, "variant": "dvts", "final": "best"})),
@@ -66,20 +67,26 @@ fn asked(reasoning: &Value, seed: u64) -> Value {
     json!({"messages": messages, "reasoning": reasoning, "seed": seed})
 }
 
-fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
 }
 
-/// What the server has counted so far: by the engine, and by the runs.
-async fn counted(server: &Served) -> [u64; 2] {
+/// What the server has counted so far: tokens by the engine and by the runs, and
+/// positions that the engine has computed for the first time, copied or found; and
+/// the verifier's tokens.
+async fn counted(server: &Served) -> [u64; 4] {
     let text = server.get("/metrics").await.text;
-    let [sampled, injected, completed] = [
+    let [sampled, injected, completed, computed, copied, reused, read] = [
         "espalier_engine_sampled_tokens_total",
         "espalier_engine_injected_tokens_total",
         "espalier_completion_tokens_total",
+        "espalier_engine_computed_positions_total",
+        "espalier_engine_copied_positions_total",
+        "espalier_engine_prefix_reused_positions_total",
+        "espalier_verifier_tokens_total",
     ]
     .map(|name| counter(&text, name));
-    [sampled + injected, completed]
+    [sampled + injected, completed, computed + copied + reused, read]
 }
 
 /// What a body says apart from what depends on the pace of the engine: a vote
@@ -97,50 +104,79 @@ fn lasting(body: &Value) -> Value {
     ])
 }
 
+/// Asks, and checks every count of what that has cost against the others.
+pub(crate) async fn accounted(server: &Served, (name, reasoning): (&str, &Value)) -> Value {
+    let before = counted(server).await;
+    let body = server.chat(asked(reasoning, 5)).await;
+    // A prompt may be settling still for work that was called off.
+    server.idle().await;
+    let after = counted(server).await;
+    let [sampled, completed, computed, read]: [u64; 4] = std::array::from_fn(|i| after[i] - before[i]);
+    let search = &body["search"];
+    assert_eq!(search["mode"], reasoning["mode"], "{name}: {search}");
+    let spent = number(&body["usage"]["completion_tokens"]);
+    assert_eq!([sampled, completed], [spent; 2], "{name}: engine, runs");
+    assert_eq!(number(&search["spent"]["tokens"]), spent, "{name}");
+    assert_eq!(number(&search["spent"]["verifier_tokens"]), read, "{name}: the verifier");
+    assert!(0 < spent && spent <= 1_500, "{name}: {spent}");
+    let tree = search["tree"].as_array().expect("a tree");
+    assert_eq!(tree.iter().map(|node| number(&node["tokens"])).sum::<u64>(), spent, "{name}: the tree");
+    // A judge reads on the same engine, all that it is asked.
+    let judged = search["verifier"].as_str().is_some_and(|verifier| verifier.ends_with("as judge"));
+    let beside = number(&body["usage"]["prompt_tokens"]) + if judged { read } else { 0 };
+    let own = positions(&branches(&search["tree"]));
+    if judged && name.starts_with("vote") {
+        // A vote that is decided has paid for what it asked, and does not wait for it.
+        assert!(computed <= own.end() + beside && computed >= own.start() + beside - read, "{name}");
+    } else {
+        assert!(
+            (own.start() + beside..=own.end() + beside).contains(&computed),
+            "{name}: {computed} positions, {own:?} in the tree, {beside} beside it"
+        );
+    }
+    let made = &search["branches"];
+    assert_eq!(tree.len() as u64, number(&made["made"]), "{name}");
+    assert_eq!(number(&made["kept"]) + number(&made["pruned"]), number(&made["made"]), "{name}");
+    // The answer is the text along the selected branch.
+    let candidates = search["candidates"].as_array().expect("candidates");
+    let selected: Vec<&Value> = candidates.iter().filter(|c| c["selected"] == true).collect();
+    let [selected] = selected.as_slice() else { panic!("{name}: {candidates:?}") };
+    let (mut text, mut at, mut tokens) = (String::new(), number(&selected["branch"]), 0);
+    while at > 0 {
+        let node = tree.iter().find(|node| node["id"] == at).expect("a branch");
+        text.insert_str(0, node["text"].as_str().expect("text"));
+        tokens += number(&node["tokens"]);
+        at = number(&node["parent"]);
+    }
+    assert_eq!(tokens, number(&selected["tokens"]), "{name}");
+    let message = &body["choices"][0]["message"];
+    let said = [&message["reasoning"], &message["content"]].map(|part| part.as_str().unwrap_or_default());
+    assert_eq!(text, said.concat(), "{name}");
+    body
+}
+
 #[tokio::test]
-async fn every_mode_accounts_for_every_token_of_its_tree() {
+async fn every_mode_accounts_for_every_token_and_position_of_its_tree() {
     let server = serve().await;
     for (name, reasoning) in variants() {
-        let before = counted(&server).await;
-        let body = server.chat(asked(&reasoning, 5)).await;
-        let after = counted(&server).await;
+        let body = accounted(&server, (name, &reasoning)).await;
         let search = &body["search"];
-        assert_eq!(search["mode"], reasoning["mode"], "{name}: {search}");
-        let spent = number(&body["usage"]["completion_tokens"]);
-        assert_eq!(after, before.map(|then| then + spent), "{name}: engine, runs");
-        assert_eq!(number(&search["spent"]["tokens"]), spent, "{name}");
-        assert!(0 < spent && spent <= 1_500, "{name}: {spent}");
-        let tree = search["tree"].as_array().expect("a tree");
-        assert_eq!(tree.iter().map(|node| number(&node["tokens"])).sum::<u64>(), spent, "{name}: the tree");
-        let made = &search["branches"];
-        assert_eq!(tree.len() as u64, number(&made["made"]), "{name}");
-        assert_eq!(number(&made["kept"]) + number(&made["pruned"]), number(&made["made"]), "{name}");
-        // The answer is the text along the selected branch.
-        let candidates = search["candidates"].as_array().expect("candidates");
-        let selected: Vec<&Value> = candidates.iter().filter(|c| c["selected"] == true).collect();
-        let [selected] = selected.as_slice() else { panic!("{name}: {candidates:?}") };
-        let (mut text, mut at, mut tokens) = (String::new(), number(&selected["branch"]), 0);
-        while at > 0 {
-            let node = tree.iter().find(|node| node["id"] == at).expect("a branch");
-            text.insert_str(0, node["text"].as_str().expect("text"));
-            tokens += number(&node["tokens"]);
-            at = number(&node["parent"]);
-        }
-        assert_eq!(tokens, number(&selected["tokens"]), "{name}");
-        let message = &body["choices"][0]["message"];
-        let said = [&message["reasoning"], &message["content"]].map(|part| part.as_str().unwrap_or_default());
-        assert_eq!(text, said.concat(), "{name}");
         // Every parameter that was asked for is shown as it was used.
         for (key, value) in reasoning.as_object().expect("an object") {
             if Parameter::named(key).is_some() {
                 assert_eq!(&search["parameters"][key], value, "{name}: {key}");
             }
         }
+        // There is one right number, but for a tree search that has enough: what it
+        // calls off may wait at a fork for which a branch is just computed.
+        let own = positions(&branches(&search["tree"]));
+        assert!(own.start() == own.end() || reasoning["mode"] == "mcts", "{name}: {own:?}");
         let scored = number(&search["spent"]["verified_steps"]) > 0;
         let silent = ["direct", "cot", "vote fixed", "vote confidence", "best likely", "rollouts"];
         assert_eq!(scored, !silent.contains(&name), "{name}: {search}");
         assert_eq!(search["verifier"].is_string(), scored, "{name}");
-        server.idle().await;
+        let judged = search["verifier"] == "seedling as judge";
+        assert_eq!(judged, name == "best judged", "{name}: {search}");
     }
 }
 
@@ -294,15 +330,18 @@ async fn parameters_out_of_bounds_and_of_other_modes_are_refused_by_name() {
     }
 }
 
-/// The bundled models on engines whose counters this test reads.
-struct Rig {
+/// The bundled models on engines whose counters these tests read.
+pub(crate) struct Rig {
     planner: Planner,
     runner: Runner,
+    /// The model as its own judge.
+    pub(crate) judge: Verifier,
     metrics: Arc<Metrics>,
     _threads: Vec<EngineThread>,
 }
 
-async fn rig() -> Rig {
+/// With its process reward model as the verifier, or itself as the judge.
+pub(crate) async fn rig(judged: bool) -> Rig {
     let hub = Hub::new(&Environment::default());
     let found = app::find(&ModelArgs::from("seedling"), &hub).await.expect("bundled");
     let loaded = found.check().expect("fits").load(&mut |_, _| {}).expect("loads");
@@ -313,17 +352,21 @@ async fn rig() -> Rig {
         kv_bytes: 64 << 20,
         threads: 1,
         step_positions: 256,
-        queue: 8,
+        // Of a judge every reading is a request.
+        queue: 256,
         grouped: true,
         twins: true,
     };
     let engine = TreeEngine::new(loaded.model, loaded.eos, Arc::clone(&tokenizer), policy, &settings())
         .expect("builds");
     let (thread, handle) = EngineThread::spawn(engine).expect("a thread");
-    let Some(Scorer::Here(judge)) = loaded.prm else { panic!("the bundled model comes with its verifier") };
-    let engine = TreeEngine::new(judge.model, Vec::new(), judge.tokenizer, prm, &settings()).expect("builds");
-    let (second, judging) = EngineThread::spawn(engine).expect("a thread");
-    let verifier = Verifier::new(judge.name, judging, judge.format);
+    let Some(Scorer::Here(scores)) = loaded.prm else { panic!("the bundled model comes with its verifier") };
+    let engine =
+        TreeEngine::new(scores.model, Vec::new(), scores.tokenizer, prm, &settings()).expect("builds");
+    let (second, scoring) = EngineThread::spawn(engine).expect("a thread");
+    let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), loaded.template.clone());
+    let judge = Verifier::judge("the judge".to_owned(), handle.clone(), judge.expect("a judge"));
+    let verifier = if judged { judge.clone() } else { Verifier::new(scores.name, scoring, scores.format) };
     let planner = Planner::new(PlannerParts {
         config: loaded.config.plan,
         prompt: loaded.config.prompt,
@@ -331,14 +374,14 @@ async fn rig() -> Rig {
         tokenizer,
         caps: handle.caps().clone(),
         defaults: loaded.sampling,
-        verifiers: Verifiers { prm: Some(verifier.aggregate()), judge: None },
+        verifiers: Verifiers { prm: Some(verifier.aggregate()), judge: Some(judge.aggregate()) },
     })
     .expect("the marker encodes");
-    let runner = Runner::new(handle, Some(verifier), Arc::clone(&metrics));
-    Rig { planner, runner, metrics, _threads: vec![thread, second] }
+    let runner = Runner::new(handle, Some(verifier), Arc::clone(&metrics)).with_judge(Some(judge.clone()));
+    Rig { planner, runner, judge, metrics, _threads: vec![thread, second] }
 }
 
-async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) -> Finished {
+pub(crate) async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) -> Finished {
     let params = Params {
         messages: vec![Message { role: "user", content: problem.to_owned() }],
         effort: None,
@@ -357,12 +400,23 @@ async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) 
         logprobs: None,
     };
     let plan = rig.planner.plan(&params, 0).expect("a plan");
+    let prompt = plan.prompt.len() as u64;
     let mut running = rig.runner.start(plan, Delivery::Whole).await.expect("admitted");
     let mut last = None;
     while let Some(event) = running.next().await {
         if let Event::Done(done) = event.expect("an answer").event {
             let counts = running.counts().await.expect("the request is open");
             assert_eq!(counts.sampled + counts.injected, u64::from(done.usage.completion_tokens));
+            // What a judge reads belongs to requests of its own.
+            let tree = done.tree.iter();
+            let tree = tree.map(|(id, node)| (id.0.into(), node.parent.into(), node.tokens.len() as u64));
+            let own = positions(&tree.collect::<Vec<_>>());
+            let computed = counts.computed + counts.copied + counts.reused;
+            assert!(
+                (own.start() + prompt..=own.end() + prompt).contains(&computed),
+                "{}: {counts:?}, {own:?} in the tree behind {prompt}",
+                mode.name()
+            );
             last = Some(*done);
         }
     }
@@ -371,7 +425,7 @@ async fn finished(rig: &Rig, mode: ModeName, settings: Settings, problem: &str) 
 
 #[tokio::test]
 async fn a_verifier_computes_the_tokens_that_are_reported_and_no_others() {
-    let rig = rig().await;
+    let rig = rig(false).await;
     for name in [ModeName::BestOfN, ModeName::Beam, ModeName::Lookahead, ModeName::Mcts, ModeName::Auto] {
         let mut settings = Settings::default();
         settings.set(Parameter::Branches, Setting::Count(6));

@@ -17,6 +17,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -370,4 +371,29 @@ pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Positions that an engine computes behind a prompt for a tree of branches: (its
+/// number, its parent's, its own tokens). That is every token but the last of a
+/// branch from which nothing goes on, since nobody asks for what comes behind it. A
+/// branch is computed to its end before another is forked from it; where all such
+/// forks were called off before they said anything, it may have been or not, so
+/// there are two bounds, which are equal for any other tree.
+pub(crate) fn positions(tree: &[(u64, u64, u64)]) -> RangeInclusive<u64> {
+    let (mut least, mut open) = (0, 0);
+    for &(id, _, tokens) in tree.iter().filter(|(_, _, tokens)| *tokens > 0) {
+        let mut forks = tree.iter().filter(|(_, parent, _)| *parent == id).peekable();
+        let any = forks.peek().is_some();
+        let spoken = forks.any(|(_, _, tokens)| *tokens > 0);
+        least += tokens - u64::from(!spoken);
+        open += u64::from(any && !spoken);
+    }
+    least..=least + open
+}
+
+/// A report's tree as [`positions`] has it.
+pub(crate) fn branches(tree: &Value) -> Vec<(u64, u64, u64)> {
+    let number = |node: &Value, key: &str| node[key].as_u64().unwrap_or_else(|| panic!("{key} of {node}"));
+    let tree = tree.as_array().expect("a tree");
+    tree.iter().map(|node| (number(node, "id"), number(node, "parent"), number(node, "tokens"))).collect()
 }

@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-mod grader;
+mod confidence; // how sure a vote's tokens are
+mod grader; // an engine for a judge
+mod scoring; // a verifier that is slow, or says nothing
 
 /// An engine and what it reveals.
 struct Fixture {
@@ -679,10 +681,10 @@ fn no_request_exceeds_a_budget_or_leaves_a_branch() {
     let deepest = Cell::new(0);
     let whole = TestRunner::new(config).run(&asks, |(modes, budget, (live, n, salt), marked)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (_grader, grades) = grader::start();
+        let grades = grader::start();
         let Fixture { runner, metrics, live: alive, _thread } =
             saying(move |key| chance(rng::derive(key, salt)));
-        let runner = Runner::new(runner.engine().clone(), Some(judge(&grades)), Arc::clone(&metrics));
+        let runner = Runner::new(runner.engine().clone(), Some(judge(&grades.handle)), Arc::clone(&metrics));
         let fixture = Fixture { runner, metrics, live: alive, _thread };
         for mode in modes {
             let asked = Plan {
