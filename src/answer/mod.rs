@@ -4,7 +4,7 @@
 //! everything here is conservative and symmetric: percentages never equal fractions, a
 //! decimal never equals the root that it approximates, and a text that merely contains
 //! a number has no answer ([`last_number`] and [`choice`] are rules of the harness, for
-//! suites that ask for them). There are two levels. [`canonical`] forms are exact, but
+//! suites that ask for them). There are two levels. [`canonical()`] forms are exact, but
 //! for closed forms with functions, which are recognised by value (`\cos(\pi/3)` is
 //! 1/2); votes meet under them. [`equiv`] also compares expressions of different forms
 //! by value, pair by pair, which no key can do (`\sqrt{3+2\sqrt{2}}` is `1+\sqrt{2}`).
