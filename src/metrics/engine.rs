@@ -96,7 +96,8 @@ impl EngineMetrics {
             )?,
             faults: counter(
                 "faults_total",
-                "Forward passes, commands and steps of the engine that failed or panicked.",
+                "Forward passes, commands and steps of the engine that failed or panicked, and branches whose logits were \
+                 not finite.",
             )?,
             steps: counter("steps_total", "Forward passes.")?,
             step_seconds: histogram(

@@ -39,9 +39,9 @@ impl Forest {
         }
         let branches = &mut self.branches;
         kept.branches.retain(|id| branches.get(id).is_some_and(|state| state.logits.is_some()));
-        while kept.branches.len() > kept.most
-            && let Some(first) = kept.branches.pop_front()
-        {
+        // Some room at once, so that it is rare to look at all of them.
+        let leave = kept.branches.len().saturating_sub(kept.most - kept.most / 4);
+        for first in kept.branches.drain(..leave) {
             if let Some(state) = branches.get_mut(&first) {
                 state.logits = None;
             }

@@ -77,11 +77,11 @@ impl<M: Forward> TreeEngine<M> {
     pub(super) fn run_step(&mut self) -> Result<bool, EngineError> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
-        self.forest.serve_kept_logits(&mut dice, &self.eos);
+        let served = self.forest.serve_kept_logits(&mut dice, &self.eos);
         let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
-            return Ok(false);
+            return Ok(served);
         }
         let begun = (self.clock)();
         // Drawing is part of what a step costs: of a search's vocabulary-wide rows
@@ -172,25 +172,29 @@ impl<M: Forward> TreeEngine<M> {
 }
 
 impl Forest {
-    /// Jobs that need no forward pass: the branch's last logits were kept.
-    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>, eos: &[TokenId]) {
+    /// Jobs that need no forward pass: the branch's last logits were kept. Says
+    /// whether any was advanced.
+    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>, eos: &[TokenId]) -> bool {
         let kept = |id: &u64| self.branches.get(id).is_some_and(|state| state.logits.is_some());
         let queues = self.requests.values().flat_map(|request| &request.ready);
         let ready: Vec<u64> = queues.copied().filter(kept).collect();
-        let mut kept = Vec::new();
+        let (mut served, mut kept) = (false, Vec::new());
         for id in ready {
             let Some(state) = self.branches.get_mut(&id) else { continue };
             if let Some(Job::Settle(reply)) = state.job.take_if(|job| matches!(job, Job::Settle(_))) {
                 reply.send(Ok(()));
                 self.retire(id);
+                served = true;
             } else {
                 kept.extend(state.logits.clone().map(|logits| (id, logits)));
             }
         }
         let drawn = self.draw(kept.iter().map(|(id, logits)| (*id, &**logits)), dice);
         for (id, drawn) in drawn {
+            served |= drawn.is_some();
             self.take_drawn(id, drawn, eos);
         }
+        served
     }
 
     /// Chooses the step's rows and makes their slots writable. What twins share is

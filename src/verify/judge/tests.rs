@@ -223,3 +223,20 @@ fn words_must_differ_and_the_prompt_must_show_the_solution() {
     assert_eq!(refusal(&|config| config.good = String::new()), "good is empty");
     assert_eq!(refusal(&|config| config.step_separator = String::new()), "step_separator is empty");
 }
+
+#[tokio::test]
+async fn a_run_asks_its_judge_one_thing_at_a_time() {
+    let (tokenizer, template) = parts();
+    let judge = Judge::new(own(), Arc::clone(&tokenizer), template).expect("fits");
+    // Room for one question, beside which eight may wait: more at once are refused.
+    let rig = built(judge, tokenizer, 128);
+    let root = opened(&rig).await;
+    let mut leases: Vec<Lease> = (0..12).map(|_| root.fork()).collect();
+    let asked = leases.iter_mut().map(|lease| {
+        let reading = lease.read("3 + 4 = 7\n\n", false).expect("something new");
+        lease.score(reading)
+    });
+    for scores in futures_util::future::join_all(asked).await {
+        assert_eq!(scores.map(|scores| scores.values.len()), Ok(1));
+    }
+}
