@@ -1,4 +1,5 @@
-//! `beam` and `lookahead`: search over steps, guided by the values of prefixes.
+//! `beam`, and what `lookahead` shares with it: search over steps, guided by the
+//! values of prefixes.
 //!
 //! Each level samples `expansion` candidate steps per beam, merges equal ones by
 //! their tokens, and keeps the best (Beeching et al., "Scaling test-time compute
@@ -9,11 +10,8 @@
 //! all the same gets no more. Variants: the best of each subtree (DVTS), and
 //! candidates shared out by softmax of the values (REBASE, arXiv 2408.00724).
 //!
-//! With lookahead a candidate's value is that of the end of a rollout at
-//! temperature 0 (Snell et al., section 5); the rollout's first step is one of
-//! the next level's candidates. Without a verifier a candidate is worth the share
-//! of its completions that reach the answer which leads among all completed
-//! trajectories; these completions vote.
+//! What a candidate is worth is in `beam/lookahead.rs`, which of them go on in
+//! `beam/select.rs`.
 //!
 //! Length: one state machine with its variants.
 
@@ -23,6 +21,7 @@ use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Beam, Budget, Final, Marker, Scoring, Variant};
 use std::collections::{HashMap, VecDeque};
 
+mod lookahead;
 mod select;
 
 /// A beam search over steps.
@@ -108,18 +107,6 @@ impl BeamSearch {
             beams: Vec::new(),
             silent: Vec::new(),
         }
-    }
-
-    /// Whether there are branches for what only values candidates. Without, it would
-    /// go on on theirs, and so take the search's own from it. Completions lead
-    /// nowhere, and leave a branch for each beam; the first step of a rollout is a
-    /// candidate itself.
-    fn spares_branches(&self) -> bool {
-        let needed = match self.beam.scoring {
-            Scoring::Verifier(_) => 0,
-            Scoring::Rollouts(_) => self.beam.width,
-        };
-        self.grove.forks_left() > needed
     }
 
     fn step(&self) -> Growth {
@@ -265,36 +252,6 @@ impl BeamSearch {
         twig.worth(self.beam.scoring)
     }
 
-    /// What a candidate is worth.
-    fn value(&self, slot: &Slot, leading: Option<&str>) -> (f64, f64) {
-        let twig = self.grove.twig(slot.index);
-        let value = match self.beam.scoring {
-            Scoring::Verifier(_) => {
-                let end = slot.ahead.last().copied().unwrap_or(slot.index);
-                self.score(self.grove.twig(end))
-            }
-            Scoring::Rollouts(_) if twig.state == State::Complete => {
-                f64::from(u8::from(leading.is_some() && twig.value.as_deref() == leading))
-            }
-            Scoring::Rollouts(_) => {
-                let ended = || {
-                    slot.completions.iter().filter(|index| self.grove.twig(**index).state == State::Complete)
-                };
-                let hits = ended().filter(|index| {
-                    leading.is_some() && self.grove.twig(**index).value.as_deref() == leading
-                });
-                hits.count() as f64 / ended().count().max(1) as f64
-            }
-        };
-        (value, twig.likelihood())
-    }
-
-    /// The answer that most complete trajectories give.
-    fn leading(&self) -> Option<String> {
-        let chosen = self.grove.elect((true, 0.0), |_| 1.0)?;
-        self.grove.twig(chosen).value.clone()
-    }
-
     /// Ends the level: merges equal candidates, keeps the best, orders the next.
     fn select(&mut self) -> Vec<Work> {
         let candidates = std::mem::take(&mut self.level);
@@ -390,45 +347,6 @@ impl BeamSearch {
         !apart && a.parent == b.parent && a.ids == b.ids
     }
 
-    /// Orders what a candidate's value still needs; nothing for one that will be
-    /// merged with its equal.
-    fn look_ahead(&mut self, place: usize) {
-        let slot = &self.level[place];
-        if self.level[..place].iter().any(|known| self.is_same(known, slot)) {
-            return;
-        }
-        let held = |index: Index| {
-            let twig = self.grove.twig(index);
-            twig.state == State::Held && !twig.stuck
-        };
-        if let Scoring::Rollouts(count) = self.beam.scoring {
-            if held(slot.index) {
-                let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
-                let order = Order {
-                    parent: Some(slot.index),
-                    growth,
-                    role: Role::Completion(place),
-                    rank: usize::MAX,
-                };
-                self.orders.extend(std::iter::repeat_n(order, count as usize));
-            }
-            return;
-        }
-        let end = slot.ahead.last().copied().unwrap_or(slot.index);
-        if slot.ahead.len() < self.beam.lookahead as usize && held(end) {
-            // As with candidates, the last step goes on to the end.
-            let last = self.grove.twig(end).depth + 1 >= self.beam.steps.most;
-            let step = Growth { greedy: true, ..self.step() };
-            let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
-            self.orders.push_back(Order {
-                parent: Some(end),
-                growth,
-                role: Role::Ahead(place),
-                rank: usize::MAX,
-            });
-        }
-    }
-
     fn finish(&mut self) -> Vec<Work> {
         self.orders.clear();
         self.later.clear();
@@ -502,19 +420,8 @@ impl Strategy for BeamSearch {
                 self.order_later(self.grove.twig(index).parent);
                 self.level.len() - 1
             }
-            Some(Role::Ahead(place)) => {
-                if self.grove.twig(index).tokens == 0 {
-                    // Nothing came of it, and the same again would not either. Where no
-                    // more branches may be made, its own is all that the candidate
-                    // can still be completed on.
-                    if self.grove.forks_left() > 0 {
-                        self.silent.push(index);
-                    }
-                    return;
-                }
-                self.level[place].ahead.push(index);
-                place
-            }
+            Some(Role::Ahead(place)) if self.goes_on(place, index) => place,
+            Some(Role::Ahead(_)) => return,
             Some(Role::Completion(place)) => {
                 self.level[place].completions.push(index);
                 return;

@@ -8,7 +8,9 @@
 
 mod auto;
 mod beam;
+mod best_of_n;
 mod chain;
+mod chains;
 mod confidence;
 #[cfg(test)]
 mod conformance;
@@ -24,7 +26,6 @@ pub mod tree;
 use crate::plan::{Budget, Marker, Mode};
 use crate::token::TokenId;
 use event::Candidate;
-use self_consistency::Chains;
 pub use tree::NodeId;
 
 /// Numbers the pieces of work of one strategy, in the order of asking.
@@ -159,8 +160,8 @@ pub fn build(mode: Mode, budget: Budget, marker: Option<&Marker>) -> Box<dyn Str
     match mode {
         Mode::Direct => Box::new(direct::Direct::new(budget)),
         Mode::ChainOfThought => Box::new(chain::ChainOfThought::new(budget, marker)),
-        Mode::SelfConsistency(vote) => Box::new(Chains::voting(vote, budget, marker)),
-        Mode::BestOfN(best) => Box::new(Chains::best(best, budget, marker)),
+        Mode::SelfConsistency(vote) => Box::new(self_consistency::SelfConsistency::new(vote, budget, marker)),
+        Mode::BestOfN(best) => Box::new(best_of_n::BestOfN::new(best, budget, marker)),
         Mode::Beam(beam) => Box::new(beam::BeamSearch::new(beam, budget, marker)),
         Mode::Mcts(mcts) => Box::new(mcts::TreeSearch::new(mcts, budget, marker)),
         Mode::Auto(auto) => Box::new(auto::AutoSearch::new(auto, budget, marker)),

@@ -3,8 +3,10 @@
 use super::super::chain::tests::{complete, cut, extend, marker};
 use super::super::{Grown, NodeId};
 use super::*;
+use crate::plan::Measure;
+use crate::verify::Aggregate;
 
-fn budget(tokens: u32, reserve: u32, branches: u32) -> Budget {
+pub(in crate::search) fn budget(tokens: u32, reserve: u32, branches: u32) -> Budget {
     Budget { tokens, reserve, branches, branch_tokens: 2_000, verifier_tokens: None }
 }
 
@@ -12,8 +14,8 @@ fn plain(branches: u32) -> Voting {
     Voting { branches, wave: branches, stop: VoteStop::Fixed, weight: Weight::Count, likelihood: 0.0 }
 }
 
-fn voters(branches: u32, tokens: u32, reserve: u32) -> Chains {
-    Chains::voting(plain(branches), budget(tokens, reserve, branches), Some(marker()))
+fn voters(branches: u32, tokens: u32, reserve: u32) -> SelfConsistency {
+    SelfConsistency::new(plain(branches), budget(tokens, reserve, branches), Some(marker()))
 }
 
 fn boxed(answer: &str) -> String {
@@ -163,10 +165,10 @@ fn chains_that_add_nothing_are_given_up_and_make_room() {
 fn there_are_no_more_chains_than_tokens_or_branches() {
     assert_eq!(voters(8, 4, 1).ask(8).len(), 3);
     let budget = Budget { branch_tokens: 20, ..budget(90, 0, 3) };
-    assert_eq!(grants(&Chains::voting(plain(8), budget, None).ask(8)), [(1, 20), (2, 20), (3, 20)]);
+    assert_eq!(grants(&SelfConsistency::new(plain(8), budget, None).ask(8)), [(1, 20), (2, 20), (3, 20)]);
 }
 
-fn scored(tokens: u32, answer: &str, mean_logprob: f64, scores: &[f64]) -> Outcome {
+pub(in crate::search) fn scored(tokens: u32, answer: &str, mean_logprob: f64, scores: &[f64]) -> Outcome {
     match complete(tokens, &boxed(answer), mean_logprob) {
         Outcome::Grown(grown) => Outcome::Grown(Grown { scores: Some(scores.to_vec()), ..grown }),
         Outcome::Abandoned => Outcome::Abandoned,
@@ -193,7 +195,7 @@ fn a_vote_that_the_rest_cannot_change_is_over_at_once() {
     assert!(!strategy.is_done());
     // Weights are at most 1 each: 0.9 + 0.9 does not outweigh two to come.
     let weight = Weight::Score(Aggregate::Last);
-    let mut strategy = Chains::voting(Voting { weight, ..plain(4) }, budget(100, 0, 4), None);
+    let mut strategy = SelfConsistency::new(Voting { weight, ..plain(4) }, budget(100, 0, 4), None);
     strategy.ask(4);
     for id in 0..2 {
         strategy.tell(id, scored(5, "4", -1.0, &[0.9]));
@@ -204,10 +206,13 @@ fn a_vote_that_the_rest_cannot_change_is_over_at_once() {
 }
 
 /// A vote by score in which likelihood counts to that power.
-fn weighted(branches: u32, likelihood: f64, tokens: u32) -> Chains {
+fn weighted(branches: u32, likelihood: f64, tokens: u32) -> SelfConsistency {
     let weight = Weight::Score(Aggregate::Last);
-    let mut strategy =
-        Chains::voting(Voting { weight, likelihood, ..plain(branches) }, budget(tokens, 0, branches), None);
+    let mut strategy = SelfConsistency::new(
+        Voting { weight, likelihood, ..plain(branches) },
+        budget(tokens, 0, branches),
+        None,
+    );
     assert_eq!(strategy.ask(branches as usize).len(), branches as usize);
     strategy
 }
@@ -271,7 +276,7 @@ fn a_vote_is_not_decided_by_what_chains_without_a_score_weigh_for_now() {
 #[test]
 fn an_adaptive_vote_stops_by_the_posterior_after_a_wave() {
     let adaptive = Voting { wave: 4, stop: VoteStop::Posterior(0.95), ..plain(16) };
-    let mut strategy = Chains::voting(adaptive, budget(1_600, 0, 16), None);
+    let mut strategy = SelfConsistency::new(adaptive, budget(1_600, 0, 16), None);
     assert_eq!(grants(&strategy.ask(12)), [(1, 100), (2, 100), (3, 100), (4, 100)]);
     for (id, answer) in ["4", "4", "4", "5"].into_iter().enumerate() {
         assert!(strategy.ask(12).is_empty(), "the wave is not over");
@@ -284,7 +289,7 @@ fn an_adaptive_vote_stops_by_the_posterior_after_a_wave() {
     }
     assert!(strategy.ask(12).is_empty() && strategy.is_done());
     assert_eq!(strategy.candidates().len(), 8);
-    let mut strategy = Chains::voting(adaptive, budget(1_600, 0, 16), None);
+    let mut strategy = SelfConsistency::new(adaptive, budget(1_600, 0, 16), None);
     strategy.ask(12);
     (0..4).for_each(|id| strategy.tell(id, complete(10, &boxed("4"), -1.0)));
     assert!(strategy.ask(12).is_empty() && strategy.is_done(), "four to none");
@@ -296,7 +301,7 @@ fn an_adaptive_vote_stops_by_the_vote_that_chooses() {
     let goes_on = |likelihood| {
         let stop = VoteStop::Posterior(0.95);
         let adaptive = Voting { wave: 7, stop, likelihood, ..plain(16) };
-        let mut strategy = Chains::voting(adaptive, budget(160, 0, 16), None);
+        let mut strategy = SelfConsistency::new(adaptive, budget(160, 0, 16), None);
         assert_eq!(strategy.ask(16).len(), 7);
         for id in 0..6 {
             strategy.tell(id, complete(10, &boxed("1"), -3.0));
@@ -312,7 +317,7 @@ fn an_adaptive_vote_stops_by_the_vote_that_chooses() {
 #[test]
 fn a_window_stops_once_a_whole_wave_agrees() {
     let window = Voting { wave: 2, stop: VoteStop::Window, ..plain(12) };
-    let mut strategy = Chains::voting(window, budget(1_200, 0, 12), None);
+    let mut strategy = SelfConsistency::new(window, budget(1_200, 0, 12), None);
     let mut wave = |answers: [&str; 2], first: u64| {
         assert_eq!(strategy.ask(12).len(), 2);
         for (id, answer) in answers.into_iter().enumerate() {
@@ -333,7 +338,7 @@ fn a_window_stops_once_a_whole_wave_agrees() {
 /// after each of them, and which answer it gives then.
 fn windows(branches: u32, answers: &str) -> (Vec<bool>, Option<String>) {
     let window = Voting { wave: 4, stop: VoteStop::Window, ..plain(branches) };
-    let mut strategy = Chains::voting(window, budget(1_600, 0, branches), None);
+    let mut strategy = SelfConsistency::new(window, budget(1_600, 0, branches), None);
     let mut over = Vec::new();
     for (id, answer) in answers.chars().enumerate() {
         if id % 4 == 0 {
@@ -369,7 +374,7 @@ fn a_decided_vote_goes_on_while_a_window_may_agree_on_another_answer() {
 
 #[test]
 fn a_chain_that_was_cut_does_not_matter_to_a_vote_that_is_decided() {
-    let mut strategy = Chains::voting(plain(5), budget(500, 0, 5), None);
+    let mut strategy = SelfConsistency::new(plain(5), budget(500, 0, 5), None);
     assert_eq!(strategy.ask(5).len(), 5);
     strategy.tell(0, cut(100, "so", -1.0));
     strategy.tell(1, complete(10, &boxed("4"), -1.0));
@@ -380,35 +385,10 @@ fn a_chain_that_was_cut_does_not_matter_to_a_vote_that_is_decided() {
 }
 
 #[test]
-fn the_best_of_n_by_each_rank() {
-    let chains: [(&str, f64, &[f64]); 3] =
-        [("1", -3.0, &[0.9, 0.2, 0.8]), ("2", -1.0, &[0.5, 0.5, 0.5]), ("2", -2.0, &[0.3, 0.6, 0.6])];
-    let chosen = |by, weighted| {
-        let best = Best { branches: 3, by, weighted, likelihood: 0.0 };
-        let mut strategy = Chains::best(best, budget(100, 0, 3), None);
-        let works = strategy.ask(3);
-        let asks = !matches!(by, Rank::Likelihood);
-        assert!(works.iter().map(extend).all(|work| work.score == asks));
-        for (id, (answer, logprob, scores)) in chains.into_iter().enumerate() {
-            strategy.tell(id as u64, scored(9, answer, logprob, scores));
-        }
-        while !strategy.ask(3).is_empty() {}
-        strategy.answer().map_or(0, |answer| answer.node.0)
-    };
-    // last: 0.8 0.5 0.6; min: 0.2 0.5 0.3; prod: 0.144 0.125 0.108; mean: 0.63 0.5 0.5.
-    let single = Aggregate::ALL.map(|aggregate| chosen(Rank::Score(aggregate), false));
-    assert_eq!(single, [1, 2, 1, 1]);
-    let weighted = Aggregate::ALL.map(|aggregate| chosen(Rank::Score(aggregate), true));
-    assert_eq!(weighted, [3, 2, 2, 2], "2 is said twice");
-    assert_eq!(chosen(Rank::Judge(Aggregate::Min), false), 2);
-    assert_eq!([chosen(Rank::Likelihood, false), chosen(Rank::Likelihood, true)], [2, 2]);
-}
-
-#[test]
 fn a_vote_by_confidence_weighs_the_trace() {
     let measure = Measure { over: crate::plan::Over::Mean, window: 2 };
     let vote = Voting { weight: Weight::Confidence(measure), ..plain(3) };
-    let mut strategy = Chains::voting(vote, budget(100, 0, 3), None);
+    let mut strategy = SelfConsistency::new(vote, budget(100, 0, 3), None);
     strategy.ask(3);
     for (id, (answer, confidence)) in [("1", 9.0), ("2", 4.0), ("2", 4.5)].into_iter().enumerate() {
         let Outcome::Grown(grown) = complete(9, &boxed(answer), -1.0) else { panic!("it has grown") };
@@ -423,7 +403,7 @@ fn a_vote_by_confidence_weighs_the_trace() {
 #[test]
 fn a_chain_without_a_score_weighs_what_the_others_do() {
     let vote = Voting { weight: Weight::Score(Aggregate::Last), ..plain(3) };
-    let mut strategy = Chains::voting(vote, budget(100, 0, 3), None);
+    let mut strategy = SelfConsistency::new(vote, budget(100, 0, 3), None);
     strategy.ask(3);
     strategy.tell(0, scored(9, "1", -1.0, &[0.9]));
     strategy.tell(1, scored(9, "2", -1.0, &[0.5]));
@@ -440,7 +420,7 @@ fn confidences_are_no_votes_of_their_own_to_the_posterior() {
     let measure = Measure { over: crate::plan::Over::Mean, window: 2 };
     let weight = Weight::Confidence(measure);
     let adaptive = Voting { wave: 2, stop: VoteStop::Posterior(0.95), weight, ..plain(8) };
-    let mut strategy = Chains::voting(adaptive, budget(800, 0, 8), None);
+    let mut strategy = SelfConsistency::new(adaptive, budget(800, 0, 8), None);
     for wave in [0, 2] {
         assert_eq!(strategy.ask(8).len(), 2, "two agree, which is not enough");
         for id in wave..wave + 2 {
@@ -454,7 +434,7 @@ fn confidences_are_no_votes_of_their_own_to_the_posterior() {
 #[test]
 fn a_cut_chain_leaves_their_shares_to_those_that_have_not_begun() {
     let adaptive = Voting { wave: 2, stop: VoteStop::Posterior(0.95), ..plain(4) };
-    let mut strategy = Chains::voting(adaptive, budget(100, 0, 4), None);
+    let mut strategy = SelfConsistency::new(adaptive, budget(100, 0, 4), None);
     assert_eq!(grants(&strategy.ask(4)), [(1, 25), (2, 25)]);
     strategy.tell(0, complete(5, &boxed("4"), -1.0));
     strategy.tell(1, cut(25, "so", -1.0));

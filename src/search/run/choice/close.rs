@@ -97,19 +97,7 @@ impl Choice {
         self.shared.counts.kept.inc_by(kept.into());
         self.shared.counts.pruned.inc_by(pruned.into());
         let mut notes = plan.notes.clone();
-        // Chains go on without their scores; what is guided by them cannot.
-        let so = if plan.mode.branches().is_some() {
-            "chains without a score weigh what the others do"
-        } else {
-            "the search ended with what it had"
-        };
-        match &self.judge.missing {
-            None => {}
-            Some(Missing::Budget) => {
-                notes.push(format!("the verifier's part of the budget is spent, so {so}"));
-            }
-            Some(Missing::Fault(error)) => notes.push(format!("the verifier failed, so {so}: {error}")),
-        }
+        notes.extend(self.judge.notes(plan.mode));
         let report = Report {
             effort: plan.effort,
             mode: plan.mode,

@@ -13,6 +13,7 @@
 use super::super::flight::{Landing, Scoring};
 use super::{Aside, Choice};
 use crate::engine::End;
+use crate::plan::Mode;
 use crate::search::{NodeId, WorkId};
 use crate::token::TokenId;
 use crate::verify::{Lease, Scores, VerifyError};
@@ -30,6 +31,8 @@ pub(super) struct Judge {
     /// Branches that cannot be scored. They are kept when the branch is gone: what
     /// goes on from them would come to the same error.
     unscorable: HashSet<NodeId>,
+    /// Why the first of them cannot.
+    refusal: Option<VerifyError>,
     /// Tokens put through the verifier; of what another server has not answered
     /// yet an estimate.
     pub(super) tokens: u32,
@@ -115,6 +118,27 @@ impl Judge {
     /// Whether a branch, or what it goes on from, was found to have no score.
     pub(super) fn cannot_score(&self, node: NodeId) -> bool {
         self.unscorable.contains(&node)
+    }
+
+    /// What a client is told about scores that are missing, if any are.
+    pub(super) fn notes(&self, mode: Mode) -> impl Iterator<Item = String> {
+        // Chains go on without their scores; what is guided by them cannot.
+        let votes = mode.branches().is_some();
+        let so = if votes {
+            "chains without a score weigh what the others do"
+        } else {
+            "the search ended with what it had"
+        };
+        let ended = self.missing.as_ref().map(|missing| match missing {
+            Missing::Budget => format!("the verifier's part of the budget is spent, so {so}"),
+            Missing::Fault(error) => format!("the verifier failed, so {so}: {error}"),
+        });
+        let weigh = if votes { "weigh what the others do" } else { "are worth nothing" };
+        let refused = self.refusal.as_ref().map(|error| {
+            let count = self.unscorable.len();
+            format!("branches that could not be scored ({count}) {weigh}; the first: {error}")
+        });
+        ended.into_iter().chain(refused)
     }
 }
 
@@ -239,6 +263,7 @@ impl Choice {
             Err(error) => {
                 tracing::warn!(%error, "the verifier gave no score");
                 if error.concerns_one_solution() {
+                    self.judge.refusal.get_or_insert(error);
                     Some(Known::Unscorable)
                 } else {
                     self.judge.missing = Some(Missing::Fault(error));

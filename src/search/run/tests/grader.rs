@@ -17,6 +17,8 @@ pub(super) enum Fate {
     /// Its answer is kept until [`Grades::release`].
     Withheld,
     Failed,
+    /// It is answered with what are no probabilities.
+    Unclear,
 }
 
 /// Given a question's number, from 0, what becomes of it.
@@ -113,6 +115,9 @@ impl Engine for Grader {
                     Fate::Withheld => {
                         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((reply, answer));
                     }
+                    Fate::Unclear => reply.send(
+                        answer.map(|rows| rows.into_iter().map(|row| vec![f32::NAN; row.len()]).collect()),
+                    ),
                     Fate::Failed => reply.send(Err(EngineError::Forward("as the test wants it".to_owned()))),
                 }
             }

@@ -221,6 +221,25 @@ async fn a_search_whose_verifier_fails_in_the_middle_ends_with_the_best_so_far()
 }
 
 #[tokio::test]
+async fn a_search_goes_on_beside_branches_that_cannot_be_scored_and_says_so() {
+    let best = Best { branches: 4, by: Rank::Score(Aggregate::Prod), weighted: true, likelihood: 0.0 };
+    for mode in searches().into_iter().chain([Mode::BestOfN(best)]) {
+        let rule = |question| if question == 1 { Fate::Unclear } else { Fate::Answered };
+        let (fixture, _grades) = scored(speech(true), |_| Ok(()), rule);
+        let said = one(&fixture, asked(mode), Delivery::Whole).await;
+        is_best(&said, (mode, true), StopReason::Completed);
+        let notes = &said.done().report.notes;
+        let weigh =
+            if matches!(mode, Mode::BestOfN(_)) { "weigh what the others do" } else { "are worth nothing" };
+        let refused = |note: &String| {
+            note.starts_with("branches that could not be scored (")
+                && note.contains(&format!(") {weigh}; the first: the verifier gave the score NaN"))
+        };
+        assert_eq!(notes.iter().filter(|note| refused(note)).count(), 1, "{mode:?}: {notes:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_search_whose_engine_fails_in_the_middle_has_only_complete_answers() {
     let fault = || EngineError::Forward("no".to_owned());
     for mode in searches() {
