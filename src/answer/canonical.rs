@@ -197,6 +197,10 @@ mod tests {
             ("1e3", "1000"),
             ("5\\text{ and }6", "5\\text{ and }7"),
             ("1,2,...", "1,2"),
+            ("3", "1+2\\mathrm{i}"),
+            ("x=1,y=2", "1,2"),
+            ("x=1,234", "x=1,x=234"),
+            ("\\pi\\mathrm{i}", "\\pi"),
             ("340282366920938463463374607431768211456", "0"),
         ] {
             assert_ne!(canonical(a), canonical(b), "{a} and {b}");
@@ -211,6 +215,11 @@ mod tests {
             ("\\text{Monday}", "Monday"),
             ("\\frac{\\pi}{2}", "\\dfrac{\\pi}{2}"),
             ("\\(x^2\\)", "x^2"),
+            ("1+2\\mathrm{i}", "1+2i"),
+            ("\\mathrm{e}^{\\pi\\mathrm{i}}", "e^{\\pi i}"),
+            ("2\\text{i}", "2i"),
+            ("x=1, x=2", "1,2"),
+            ("x=1\\text{ or }x=234", "1, 234"),
         ] {
             assert_eq!(canonical(a), canonical(b), "{a} and {b}");
         }
@@ -264,7 +273,7 @@ mod tests {
 
         #[test]
         fn the_form_of_a_value_with_parts_is_its_own(
-            text in r"(\\frac\{|\\sqrt\{|\\pm|\\pi|\\infty|\\cup|\\\{|\\\}|\\begin\{pmatrix\}|\\end\{pmatrix\}|&|\\\\|\\sin|\\in|\\cdot|\\le|√|²| and | cm|percent|\^\{|[0-9xyina{}(),.=+/%<>| \[\]^!-]){0,14}",
+            text in r"(\\frac\{|\\sqrt\{|\\pm|\\pi|\\infty|\\cup|\\\{|\\\}|\\begin\{pmatrix\}|\\end\{pmatrix\}|&|\\\\|\\sin|\\in|\\cdot|\\le|√|²| and | cm|percent|\\text\{ cm\}|\\mathrm\{[eim]\}| million|/\\text\{h\}|\\lt|\\geq|<=|x=|\^\{|[0-9xyina{}(),.=+/%<>| \[\]^!-]){0,14}",
         ) {
             let form = canonical(&text);
             prop_assert_eq!(canonical(&form), form);

@@ -3,7 +3,7 @@
 //! Pure, and blind to where a text came from. Votes have no reference answer, so
 //! everything here is conservative and symmetric: percentages never equal fractions, a
 //! decimal never equals the root that it approximates, and a text that merely contains
-//! a number has no answer ([`last_number`] and [`choice`] are rules of the harness, for
+//! a number has no answer ([`last_number()`] and [`choice()`] are rules of the harness, for
 //! suites that ask for them). There are two levels. [`canonical()`] forms are exact, but
 //! for closed forms with functions, which are recognised by value (`\cos(\pi/3)` is
 //! 1/2); votes meet under them. [`equiv`] also compares expressions of different forms
@@ -15,19 +15,24 @@
 //! figures, never for votes.
 
 mod canonical;
+mod choice;
 #[cfg(test)]
 mod conformance;
 mod expression;
 mod extract;
+mod last_number;
 pub mod normalise;
 mod numeric;
 mod ratio;
 mod sum;
 mod tidy;
+mod units;
 mod value;
 
 pub use canonical::canonical;
-pub use extract::{choice, extract, last_number};
+pub use choice::choice;
+pub use extract::extract;
+pub use last_number::last_number;
 
 /// Whether two answers are the same: in their canonical forms, or in the values of those.
 #[must_use]

@@ -2,74 +2,27 @@
 //!
 //! The string rules are a subset of MATH's `_strip_string` (Hendrycks et al.,
 //! arXiv 2103.03874) and of Minerva's (arXiv 2206.14858, appendix D.1), minus those
-//! that merge different answers: percentages stay, and one letter is never a unit.
+//! that merge different answers: percentages stay, and words go only where they are
+//! units or counted things ([`units`](super::units)).
 
-/// Words that follow a number without changing it, in answers to one question.
-/// No single letters: `5 m` may be a product.
-const UNITS: &[&str] = &[
-    "cm",
-    "mm",
-    "km",
-    "kg",
-    "mg",
-    "ml",
-    "mL",
-    "ft",
-    "in",
-    "mi",
-    "lb",
-    "lbs",
-    "oz",
-    "mph",
-    "inch",
-    "inches",
-    "foot",
-    "feet",
-    "yard",
-    "yards",
-    "mile",
-    "miles",
-    "meter",
-    "meters",
-    "metre",
-    "metres",
-    "centimeters",
-    "kilometers",
-    "gram",
-    "grams",
-    "pounds",
-    "ounces",
-    "liters",
-    "gallons",
-    "second",
-    "seconds",
-    "minute",
-    "minutes",
-    "hour",
-    "hours",
-    "day",
-    "days",
-    "week",
-    "weeks",
-    "month",
-    "months",
-    "year",
-    "years",
-    "dollar",
-    "dollars",
-    "cent",
-    "cents",
-    "degree",
-    "degrees",
-    "unit",
-    "units",
-    "square",
-    "cubic",
-    "points",
-    "people",
-    "students",
-    "ways",
-    "percent",
+use super::units::without_units;
+use super::value::split;
+
+/// Commands with another spelling, or none, that means the same.
+const COMMANDS: &[(&str, &str)] = &[
+    ("\\left", ""),
+    ("\\right", ""),
+    ("\\lt", "<"),
+    ("\\gt", ">"),
+    // Behind each a space, so that it ends before a letter or digit however it is spelled.
+    ("\\leqslant", "\\le "),
+    ("\\leq", "\\le "),
+    ("\\le", "\\le "),
+    ("\\geqslant", "\\ge "),
+    ("\\geq", "\\ge "),
+    ("\\ge", "\\ge "),
+    ("\\neq", "\\ne "),
+    ("\\ne", "\\ne "),
 ];
 
 /// Functions of an angle, as they are spelled.
@@ -94,6 +47,8 @@ pub(super) fn tidy(text: &str) -> String {
         ("≤", "\\le "),
         ("≥", "\\ge "),
         ("≠", "\\ne "),
+        ("<=", "\\le "),
+        (">=", "\\ge "),
         ("∪", "\\cup "),
         ("²", "^2"),
         ("³", "^3"),
@@ -131,23 +86,17 @@ pub(super) fn tidy(text: &str) -> String {
     text = lines.join("\\\\");
     text = spaced_and(&text);
     text = radicals(text);
-    text = without_command(&text, "\\left");
-    text = without_command(&text, "\\right");
-    // Units on the right, as in `5\text{ cm}`; words between two values are none.
-    if let Some(at) = text.find("\\text{ ")
-        && at > 0
-        && text[at..].find('}') == Some(text.len() - at - 1)
-        && text[at..].trim_end_matches('}') != "\\text{ percent"
-    {
-        text.truncate(at);
+    for (command, by) in COMMANDS {
+        text = respelled(&text, command, by);
     }
+    text = with_upright_letters(&text);
     text = without_units(&text);
     text = unwrapped(&text).to_owned();
     // One full stop ends a sentence; three are part of the answer.
     let unstopped = text.trim();
     let unstopped = unstopped.strip_suffix('.').filter(|t| !t.ends_with('.')).unwrap_or(unstopped);
     text = without_spaces(unstopped);
-    text = without_name(&text).to_owned();
+    text = without_names(without_name(&text));
     // `B)` names the choice B.
     if text.len() == 2 && text.ends_with(')') && text.starts_with(|c: char| c.is_ascii_alphabetic()) {
         text.pop();
@@ -202,61 +151,34 @@ fn closed(text: &str, open: char, close: char) -> Option<&str> {
     None
 }
 
-/// The value before units on its right; a share keeps its `%`.
-fn without_units(text: &str) -> String {
-    let mut text = text.trim();
-    loop {
-        let bare = ["^2", "^3", "^{2}", "^{3}"].iter().find_map(|p| text.strip_suffix(p)).unwrap_or(text);
-        let bare = bare.trim_end().trim_end_matches(['.', '~']).trim_end();
-        let Some((value, unit, spelled)) = last_word(bare) else { return text.to_owned() };
-        let value = value.trim_end();
-        let ends_value = value.ends_with(|c: char| c.is_ascii_digit() || matches!(c, '}' | ')'))
-            || UNITS.contains(&value.rsplit(' ').next().unwrap_or_default());
-        if !ends_value {
-            return text.to_owned();
-        }
-        if matches!(unit, "percent" | "per cent") {
-            return format!("{value}%");
-        }
-        let a_unit =
-            UNITS.contains(&unit) || (spelled && unit.bytes().all(|b| b.is_ascii_alphabetic() || b == b' '));
-        if !a_unit || (!spelled && bare.len() - value.len() == unit.len()) {
-            return text.to_owned();
-        }
-        text = value;
-    }
-}
-
-/// A value, the last word behind it, and whether it was marked as text.
-fn last_word(text: &str) -> Option<(&str, &str, bool)> {
-    for command in ["\\text{", "\\mathrm{", "\\mbox{", "\\textrm{"] {
-        if let Some(inside) = text.strip_suffix('}')
-            && let Some(at) = inside.rfind(command)
-            && !inside[at + command.len()..].contains(['{', '}'])
-        {
-            let unit = inside[at + command.len()..].trim();
-            return (at > 0 && !unit.is_empty()).then_some((&text[..at], unit, true));
-        }
-    }
-    let at = text.rfind(|c: char| !c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
-    let whole = text.is_char_boundary(at) && at > 0 && at < text.len();
-    whole.then(|| (&text[..at], &text[at..], false))
-}
-
-/// The text without a LaTeX command; longer commands that begin with it stay.
-fn without_command(text: &str, command: &str) -> String {
+/// The text with another spelling of a LaTeX command; longer ones that begin with it stay.
+fn respelled(text: &str, command: &str, by: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(command) {
         let (before, after) = rest.split_at(at);
         out.push_str(before);
         rest = &after[command.len()..];
-        if rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            out.push_str(command);
-        }
+        out.push_str(if rest.starts_with(|c: char| c.is_ascii_alphabetic()) { command } else { by });
     }
     out.push_str(rest);
     out
+}
+
+/// `2\mathrm{i}` as `2i`: the two constants whose letters are set upright.
+fn with_upright_letters(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (marked, letter) in
+        [("\\mathrm{i}", 'i'), ("\\mathrm{e}", 'e'), ("\\text{i}", 'i'), ("\\text{e}", 'e')]
+    {
+        while let Some((before, after)) = text.split_once(marked) {
+            // `\pi\mathrm{i}` is not a command `\pii`.
+            let name = before.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let space = if name.ends_with('\\') { " " } else { "" };
+            text = format!("{before}{space}{letter}{after}");
+        }
+    }
+    text
 }
 
 /// What a `\text{...}` or its like holds, where it holds everything.
@@ -304,17 +226,28 @@ fn without_name(text: &str) -> &str {
     {
         return value;
     }
-    match text.split_once('=') {
-        Some((name, value))
-            if (1..=2).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphabetic())
-                && !value.is_empty()
-                && !value.contains('=') =>
-        {
-            value
-        }
-        _ => text,
-    }
+    named(text).filter(|(_, value)| !value.contains('=')).map_or(text, |(_, value)| value)
+}
+
+/// A name of at most two letters and what it equals.
+fn named(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.trim().split_once('=')?;
+    let short = (1..=2).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic());
+    (short && !value.is_empty()).then_some((name, value))
+}
+
+/// The values of `x=1,x=2`: one name in front of all parts of a list says nothing.
+fn without_names(text: &str) -> String {
+    let parts = split(text, ",").unwrap_or_default();
+    let name = parts.first().and_then(|part| named(part)).map(|(name, _)| name);
+    let value = |part: &&str| {
+        let (other, value) = named(part)?;
+        // A second sign makes the part a relation of its own.
+        (Some(other) == name && !value.contains(['=', '<', '>'])).then(|| value.to_owned())
+    };
+    let values: Option<Vec<String>> = parts.iter().map(value).collect();
+    // The space keeps `x=1,x=234` from becoming a number.
+    values.filter(|values| values.len() > 1).map_or(text.to_owned(), |values| values.join(", "))
 }
 
 /// `\frac12` as `\frac{1}{2}`: one letter or digit is an argument of its own.

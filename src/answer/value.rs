@@ -3,9 +3,10 @@
 //!
 //! Tuples, intervals and lists are ordered and keep their brackets; sets and unions
 //! are not ordered. An equation is known up to a factor, an inequality up to a
-//! positive one and its direction. Two canonical forms that differ may still have one
-//! value ([`same`]): expressions by [`numeric`], the parts of tuples, intervals and lists
-//! one by one. Deliberately absent there: sets, unions, matrices, relations and shares.
+//! positive one and its direction, several in one (`2 \le x < 5`) by their direction
+//! alone. Two canonical forms that differ may still have one value ([`same`]):
+//! expressions by [`numeric`], the parts of tuples, intervals and lists one by one.
+//! Deliberately absent there: sets, unions, matrices, relations and shares.
 
 use super::expression::expression;
 use super::numeric;
@@ -149,36 +150,59 @@ fn joined(items: Vec<String>, by: &str) -> String {
     items.join(by)
 }
 
-/// An equation or inequality with one sign.
+/// The signs of relations, in the one spelling that `tidy` leaves.
+const SIGNS: &[&str] = &["\\le", "\\ge", "\\ne", "<", ">", "="];
+
+/// An equation, an inequality, or inequalities in one direction.
 fn relation(text: &str, work: &mut Work) -> Option<String> {
-    const SIGNS: &[(&str, &str, bool)] = &[
-        ("\\leq", "\\ge", true),
-        ("\\geq", "\\ge", false),
-        ("\\neq", "\\ne", false),
-        ("\\le", "\\ge", true),
-        ("\\ge", "\\ge", false),
-        ("\\ne", "\\ne", false),
-        ("<", ">", true),
-        (">", ">", false),
-        ("=", "=", false),
-    ];
     if text.starts_with("\\begin{") {
         return None;
     }
-    let found = |sign: &&(&str, &str, bool)| split(text, sign.0).is_some_and(|parts| parts.len() == 2);
-    let (spelled, sign, turned) = SIGNS.iter().find(found)?;
-    let parts = split(text, spelled)?;
-    let (mut left, mut right) = (expression(parts[0].trim(), work)?, expression(parts[1].trim(), work)?);
-    if *turned {
-        std::mem::swap(&mut left, &mut right);
+    let (parts, signs) = cut(text, SIGNS)?;
+    if signs.is_empty() {
+        return None;
     }
-    let difference = left.add(&right.neg()?, work)?;
+    let sides = parts.iter().map(|part| expression(part.trim(), work)).collect::<Option<Vec<Sum>>>()?;
+    match (&sides[..], &signs[..]) {
+        ([left, right], [sign]) => pair(left, sign, right, work),
+        _ => chain(sides, signs),
+    }
+}
+
+/// A relation of two sides, as one of a difference to 0.
+fn pair(left: &Sum, sign: &str, right: &Sum, work: &mut Work) -> Option<String> {
+    let (large, small, sign) = match sign {
+        "<" => (right, left, ">"),
+        "\\le" => (right, left, "\\ge"),
+        _ => (left, right, sign),
+    };
+    let difference = large.add(&small.neg()?, work)?;
     // True or false, whatever the unknowns are: not an answer to tidy.
     if difference.as_ratio().is_some() {
         return None;
     }
-    let form: Sum = difference.primitive(matches!(*sign, "=" | "\\ne"))?;
+    let form: Sum = difference.primitive(matches!(sign, "=" | "\\ne"))?;
     Some(format!("{form}{sign}0"))
+}
+
+/// Several inequalities in one direction, as in `2 \le x < 5`, from the least side up.
+fn chain(mut sides: Vec<Sum>, mut signs: Vec<&str>) -> Option<String> {
+    let falls = signs.iter().all(|sign| matches!(*sign, ">" | "\\ge"));
+    if falls {
+        sides.reverse();
+        signs.reverse();
+    }
+    let rises = signs.iter().all(|sign| matches!(*sign, "<" | "\\le"));
+    if !(falls || rises) || sides.iter().all(|side| side.as_ratio().is_some()) {
+        return None;
+    }
+    let mut sides = sides.iter();
+    let mut form = sides.next()?.to_string();
+    for (sign, side) in signs.iter().zip(sides) {
+        form.push_str(if matches!(*sign, "<" | ">") { "<" } else { "\\le " });
+        form.push_str(&side.to_string());
+    }
+    Some(form)
 }
 
 fn matrix(kind: &str, text: &str, work: &mut Work) -> Option<String> {
@@ -200,14 +224,26 @@ fn matrix(kind: &str, text: &str, work: &mut Work) -> Option<String> {
 
 /// The parts between separators that stand outside of all brackets; `None` where
 /// brackets do not match.
-fn split<'a>(text: &'a str, by: &str) -> Option<Vec<&'a str>> {
-    let mut parts = Vec::new();
+pub(super) fn split<'a>(text: &'a str, by: &str) -> Option<Vec<&'a str>> {
+    cut(text, &[by]).map(|(parts, _)| parts)
+}
+
+/// The parts between any of some separators, and which stands behind each but the last.
+fn cut<'a, 'b>(text: &'a str, by: &[&'b str]) -> Option<(Vec<&'a str>, Vec<&'b str>)> {
+    let (mut parts, mut found) = (Vec::new(), Vec::new());
     let (mut depth, mut from, mut at) = (0usize, 0, 0);
+    let begins = |text: &str| {
+        let ends = |by: &str| text.strip_prefix(by).is_some_and(|rest| !command_goes_on(by, rest));
+        by.iter().find(|by| ends(by))
+    };
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at + c.len_utf8()..];
         match c {
-            _ if depth == 0 && text[at..].starts_with(by) && !command_goes_on(by, &text[at + by.len()..]) => {
+            _ if depth == 0
+                && let Some(by) = begins(&text[at..]) =>
+            {
                 parts.push(&text[from..at]);
+                found.push(*by);
                 at += by.len();
                 from = at;
                 continue;
@@ -224,7 +260,7 @@ fn split<'a>(text: &'a str, by: &str) -> Option<Vec<&'a str>> {
         at += c.len_utf8();
     }
     parts.push(&text[from..]);
-    (depth == 0).then_some(parts)
+    (depth == 0).then_some((parts, found))
 }
 
 fn command_goes_on(command: &str, rest: &str) -> bool {
@@ -245,4 +281,48 @@ fn closes_last(text: &str) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{canonical, equiv};
+
+    #[test]
+    fn a_relation_has_many_spellings() {
+        for (a, b) in [
+            ("2 \\le x < 5", "2 \\leq x < 5"),
+            ("2 \\le x < 5", "5 > x \\ge 2"),
+            ("2\\le x\\le 5", "2\\leq x\\leq 5"),
+            ("2\\le x\\le5", "2 <= x <= 5"),
+            ("-1<x<1", "-1 \\lt x \\lt 1"),
+            ("x \\le 5", "x \\leqslant 5"),
+            ("x\\ge 2", "x>=2"),
+            ("x\\geqslant2", "2≤x"),
+            ("x\\ne 2", "x \\neq 2"),
+            ("x \\gt \\frac12", "0.5<x"),
+            ("-\\sqrt{8}\\le x\\le\\sqrt8", "-2\\sqrt2 \\leqslant x \\leqslant 2\\sqrt2"),
+            ("\\{x\\mid x\\geq 3\\}", "\\{x\\mid x \\ge 3\\}"),
+        ] {
+            assert!(equiv(a, b), "{a} and {b}");
+            assert_eq!(canonical(&canonical(a)), canonical(a), "{a}");
+        }
+    }
+
+    #[test]
+    fn other_relations_differ() {
+        for (a, b) in [
+            ("2\\le x<5", "2<x\\le 5"),
+            ("2\\le x<5", "2\\le x<6"),
+            ("2\\le x\\le 5", "5\\le x\\le 2"),
+            ("2<x<5", "2<x>5"),
+            ("2<x<5", "2<y<5"),
+            ("1<2<3", "1<2<4"),
+            ("x<y<z", "x<z<y"),
+            ("a\\leftarrow b", "a<b"),
+            ("\\ltimes", "<imes"),
+            ("x\\nleq 2", "x\\leq 2"),
+        ] {
+            assert!(!equiv(a, b), "{a} and {b}");
+        }
+    }
 }

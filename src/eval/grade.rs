@@ -22,9 +22,10 @@ pub enum Check {
     Answer,
     /// The final answer must be the same as the right one by [`answer::equiv`].
     Equiv,
-    /// The last number of the response must equal the answer, a number, by [`answer::equiv`].
+    /// The last number of the response, of its last box where it has one, must equal the answer, a number, by
+    /// [`answer::equiv`].
     Number,
-    /// The letter, A to J, that the final answer is or begins with must be the answer, a letter.
+    /// The letter, A to J, that the response chooses by [`answer::choice()`] must be the answer, a letter.
     Choice,
     /// The last boxed integer must equal the answer, and every step must be a true equation over the numbers left,
     /// each used once, with the target still within reach.

@@ -32,6 +32,8 @@ fn spellings_of_one_answer_are_equivalent_and_others_are_not() {
         ("So \\boxed{\\frac{1}{2}}.", true),
         ("The answer is 0.5.", true),
         ("\\boxed{50\\%}", false),
+        ("The final answer is:\n\n\\[ \\frac{1}{2}\\text{ cm}^2 \\]", true),
+        ("\\boxed{\\frac{1}{2}\\mathrm{i}}", false),
         ("no idea", false),
     ] {
         assert_eq!(verdict(&Check::Equiv, "1/2", text), right, "{text}");
@@ -61,6 +63,13 @@ fn the_last_number_is_the_answer_where_a_suite_says_so() {
         ("It falls to -7 degrees.", "-7", true),
         ("It falls to 7 degrees.", "-7", false),
         ("There are 5 cats and 2 dogs.", "5", false),
+        ("It costs \\boxed{1{,}234}. (That took 3 steps.)", "1234", true),
+        ("It costs \\boxed{1,\\!234}.", "1,234", true),
+        ("It falls to −5 degrees.", "-5", true),
+        ("It falls to −5 degrees.", "5", false),
+        ("The change is -$3.", "-3", true),
+        ("The area is 42 cm^2", "42", true),
+        ("\\boxed{42\\text{ cm}^2}", "42", true),
         ("Five.", "5", false),
     ] {
         assert_eq!(verdict(&Check::Number, answer, text), right, "{text}");
@@ -76,6 +85,11 @@ fn a_choice_is_its_letter_whatever_the_words_behind_it() {
         ("\\boxed{\\text{B}}", true),
         ("The answer is (C) Paris.", false),
         ("The answer is Paris.", false),
+        ("The correct option is B, because A is too small.", true),
+        ("B) Paris", true),
+        ("**B**", true),
+        ("A) London", false),
+        ("The answer is A or B.", false),
     ] {
         assert_eq!(verdict(&Check::Choice, "B", text), right, "{text}");
     }
