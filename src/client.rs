@@ -29,6 +29,8 @@ pub struct Client {
     http: reqwest::Client,
     /// Without a slash at its end, and without `/v1`.
     base: String,
+    /// How long a request may take until its answer is whole.
+    timeout: Option<Duration>,
 }
 
 /// Why a request gave no answer.
@@ -41,6 +43,14 @@ pub enum ClientError {
         url: String,
         /// Why, innermost reason last.
         cause: String,
+    },
+    /// The server was reached and has not answered in time.
+    #[error("{url}: no answer within {} s", .within.as_secs_f32())]
+    Silent {
+        /// What was asked for.
+        url: String,
+        /// How long was waited.
+        within: Duration,
     },
     /// The server refused; its envelope's message is shown.
     #[error("{status}: {message}")]
@@ -124,13 +134,21 @@ impl Client {
         }
         let http = builder.build();
         let http = http.map_err(|e| unreachable_at(&base, &e))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, timeout: None })
+    }
+
+    /// The same, giving up a request whose answer is not whole after so long.
+    /// Without it there is no bound: a long search is silent to its end.
+    #[must_use]
+    pub fn giving_up_after(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
     }
 
     /// Asks for a chat completion (`POST /v1/chat/completions`), not streamed.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or answers no JSON.
+    /// As [`Client::complete`].
     pub async fn chat(&self, body: &Value) -> Result<Value, ClientError> {
         self.complete(body).await.map(|completion| completion.body)
     }
@@ -138,19 +156,20 @@ impl Client {
     /// The same with what the server says beside the body.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or answers no JSON.
+    /// When the server cannot be reached, refuses, does not answer in time, or
+    /// answers no JSON.
     pub async fn complete(&self, body: &Value) -> Result<Completion, ClientError> {
         let url = format!("{}/v1/chat/completions", self.base);
-        read(&url, self.http.post(&url).json(body).send().await).await
+        self.send(&url, self.http.post(&url).json(body)).await
     }
 
     /// The ids of the models that the server offers (`GET /v1/models`).
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or answers no JSON.
+    /// As [`Client::complete`].
     pub async fn models(&self) -> Result<Vec<String>, ClientError> {
         let url = format!("{}/v1/models", self.base);
-        let body = read(&url, self.http.get(&url).send().await).await?.body;
+        let body = self.send(&url, self.http.get(&url)).await?.body;
         let list = body["data"].as_array().into_iter().flatten();
         Ok(list.filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
     }
@@ -178,6 +197,32 @@ impl Client {
             tokio::time::sleep(POLL).await;
         }
     }
+
+    async fn send(&self, url: &str, request: reqwest::RequestBuilder) -> Result<Completion, ClientError> {
+        let request = match self.timeout {
+            Some(timeout) => request.timeout(timeout),
+            None => request,
+        };
+        let failed = |error: reqwest::Error| match self.timeout {
+            // A connection that does not come about has a bound of its own.
+            Some(within) if error.is_timeout() && !error.is_connect() => {
+                ClientError::Silent { url: url.to_owned(), within }
+            }
+            _ => unreachable_at(url, &error),
+        };
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let (ignored, retry_after) = (header(IGNORED), header(RETRY_AFTER));
+        let body = response.bytes().await.map_err(failed)?;
+        if !status.is_success() {
+            let seconds = retry_after.and_then(|text| text.trim().parse().ok());
+            return Err(refusal(status.as_u16(), &body, seconds.map(Duration::from_secs)));
+        }
+        let body = serde_json::from_slice(&body)
+            .map_err(|e| ClientError::NotJson { url: url.to_owned(), cause: e.to_string() })?;
+        Ok(Completion { body, ignored })
+    }
 }
 
 /// The envelope of OpenAI's errors.
@@ -190,21 +235,6 @@ struct Envelope {
 struct Details {
     message: String,
     code: Option<Value>,
-}
-
-async fn read(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<Completion, ClientError> {
-    let response = sent.map_err(|e| unreachable_at(url, &e))?;
-    let status = response.status();
-    let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
-    let (ignored, retry_after) = (header(IGNORED), header(RETRY_AFTER));
-    let body = response.bytes().await.map_err(|e| unreachable_at(url, &e))?;
-    if !status.is_success() {
-        let seconds = retry_after.and_then(|text| text.trim().parse().ok());
-        return Err(refusal(status.as_u16(), &body, seconds.map(Duration::from_secs)));
-    }
-    let body = serde_json::from_slice(&body)
-        .map_err(|e| ClientError::NotJson { url: url.to_owned(), cause: e.to_string() })?;
-    Ok(Completion { body, ignored })
 }
 
 fn refusal(status: u16, body: &[u8], retry_after: Option<Duration>) -> ClientError {
@@ -307,6 +337,29 @@ mod tests {
         let client = Client::new(&canned(vec![("401 Unauthorized", body)])).unwrap();
         let error = client.wait_ready(Duration::from_secs(3_600)).await.unwrap_err();
         assert_eq!(error.to_string(), "401: bad key");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_is_given_up_before_and_within_its_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for head in ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4_096]).unwrap();
+                stream.write_all(head.as_bytes()).unwrap();
+                held.push(stream);
+            }
+            // Open to the end of the test.
+            drop(listener.accept());
+        });
+        let client = Client::new(&endpoint).unwrap().giving_up_after(Duration::from_millis(250));
+        for _ in 0..2 {
+            let error = client.chat(&serde_json::json!({})).await.unwrap_err();
+            assert!(matches!(error, ClientError::Silent { .. }), "{error}");
+            assert_eq!(error.to_string(), format!("{endpoint}/v1/chat/completions: no answer within 0.25 s"));
+        }
     }
 
     #[test]

@@ -152,6 +152,7 @@ pub fn http_config(args: &ServeArgs) -> http::Config {
         max_concurrency: args.max_concurrency,
         max_queue: args.max_queue,
         stuck_after: seconds(args.stuck_timeout),
+        allow_origins: args.allow_origin.clone(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! later, and a flag that was not given must be told from one that was. `--help`
 //! names each flag's variable and default, under the section of its key.
 
-use super::settings::{SETTINGS, Setting};
+use super::settings::{Kind, SETTINGS, Setting};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn argument(setting: &Setting) -> Arg {
         .help(help)
         .help_heading(heading(setting.section));
     match setting.kind {
-        super::settings::Kind::Names => argument.action(ArgAction::Append).num_args(1..),
+        Kind::Names | Kind::Origins => argument.action(ArgAction::Append).num_args(1..),
         _ => argument.action(ArgAction::Set),
     }
 }

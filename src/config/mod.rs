@@ -99,6 +99,9 @@ pub struct ServeArgs {
     pub header_timeout: u64,
     /// Silence on a stream, in seconds, after which a comment keeps it open.
     pub keep_alive: u64,
+    /// Origins whose pages may call from a browser, `*` for all; empty for none.
+    #[serde(default)]
+    pub allow_origin: Vec<String>,
     /// How long requests may go on after a signal to stop, in seconds.
     pub shutdown_timeout: u64,
     /// How long an engine may have work without finishing any, in seconds,

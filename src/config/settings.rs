@@ -47,6 +47,8 @@ pub enum Kind {
     Text,
     /// One or more names.
     Names,
+    /// Web origins, or `*` for all.
+    Origins,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// A filter of log lines.
@@ -140,6 +142,17 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10"),
         absent: "",
         help: "Silence on a stream, in seconds, after which a comment keeps it open",
+    },
+    Setting {
+        flag: "allow-origin",
+        section: "server",
+        key: "allow_origins",
+        value: "ORIGIN",
+        kind: Kind::Origins,
+        default: None,
+        absent: "none, so that no page of another site can spend this server's compute",
+        help: "Origins, separated by commas, whose pages may call the API from a browser (CORS), such as \
+               https://app.example; * lets every page that anybody opens do so, without authentication",
     },
     Setting {
         flag: "shutdown-timeout",
@@ -356,6 +369,9 @@ impl Kind {
             Kind::Fraction => "a number above 0 and at most 1, such as 0.3".to_owned(),
             Kind::Text => "a text that is not empty".to_owned(),
             Kind::Names => "one or more names, none of them empty".to_owned(),
+            Kind::Origins => "one or more origins as browsers send them, such as https://app.example or \
+                              http://localhost:3000 (in lower case, without a path), or *"
+                .to_owned(),
             Kind::Choice(words) => words.join(" or "),
             Kind::Filter => "a log level (error, warn, info, debug, trace) or a filter such as \
                              warn,espalier=debug"
@@ -366,7 +382,7 @@ impl Kind {
     /// The value of a flag or variable; `None` where it is out of bounds.
     #[must_use]
     pub fn read(self, texts: &[String]) -> Option<Value> {
-        if self == Kind::Names {
+        if matches!(self, Kind::Names | Kind::Origins) {
             let names = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
             let names: Vec<&str> = names.collect();
             return self.fits(Value::from(names));
@@ -376,7 +392,9 @@ impl Kind {
         self.fits(match self {
             Kind::Number(..) => Value::Integer(text.replace('_', "").parse().ok()?),
             Kind::Fraction => Value::Float(text.parse().ok()?),
-            Kind::Address | Kind::Text | Kind::Names | Kind::Choice(_) | Kind::Filter => Value::from(text),
+            Kind::Address | Kind::Text | Kind::Names | Kind::Origins | Kind::Choice(_) | Kind::Filter => {
+                Value::from(text)
+            }
         })
     }
 
@@ -391,10 +409,15 @@ impl Kind {
             (Kind::Fraction, &Value::Integer(1)) => return Some(Value::Float(1.0)),
             (Kind::Fraction, &Value::Float(part)) => part > 0.0 && part <= 1.0,
             (Kind::Text, Value::String(text)) => !text.trim().is_empty(),
-            (Kind::Names, Value::String(text)) => return self.read(std::slice::from_ref(text)),
+            (Kind::Names | Kind::Origins, Value::String(text)) => {
+                return self.read(std::slice::from_ref(text));
+            }
             (Kind::Names, Value::Array(names)) => {
                 let named = |name: &Value| name.as_str().is_some_and(|name| !name.trim().is_empty());
                 !names.is_empty() && names.iter().all(named)
+            }
+            (Kind::Origins, Value::Array(origins)) => {
+                origins.iter().all(|origin| origin.as_str().is_some_and(is_origin))
             }
             (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (Kind::Filter, Value::String(text)) => {
@@ -404,4 +427,29 @@ impl Kind {
         };
         good.then_some(value)
     }
+}
+
+/// Whether a text is `*` or an origin as browsers spell it (scheme, host, and a port
+/// that is not the scheme's own): they are compared as texts, so that any other
+/// spelling would be allowed in vain.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return text == "*";
+    };
+    // The last colon may be one of an IPv6 address.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let made_of = |text: &str, others: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c);
+        !text.is_empty() && text.chars().all(plain)
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = address.map_or_else(|| made_of(host, "-._"), |address| made_of(address, ":."));
+    let port = port.is_none_or(|port| {
+        let own = matches!((scheme, port), ("http", "80") | ("https", "443"));
+        !own && port.parse::<u16>().is_ok_and(|number| number.to_string() == port)
+    });
+    made_of(scheme, "+-.") && host && port
 }

@@ -18,6 +18,9 @@ fn sample(setting: &Setting) -> (String, Value) {
         Kind::Fraction => ("0.5".to_owned(), Value::from(0.5)),
         Kind::Text => ("seven".to_owned(), Value::from("seven")),
         Kind::Names => ("a,b".to_owned(), Value::from(vec!["a", "b"])),
+        Kind::Origins => {
+            ("https://a.example, http://b:3".to_owned(), Value::from(vec!["https://a.example", "http://b:3"]))
+        }
         Kind::Choice(words) => (words[1].to_owned(), Value::from(words[1])),
         Kind::Filter => ("warn,espalier=debug".to_owned(), Value::from("warn,espalier=debug")),
     }
@@ -97,6 +100,7 @@ fn the_table_of_settings_is_consistent_and_its_defaults_are_within_bounds() {
     assert_eq!((defaults.max_concurrency, defaults.max_queue, defaults.body_limit), (256, 256, 4 << 20));
     assert_eq!((defaults.request_timeout, defaults.header_timeout), (600, 30));
     assert_eq!((defaults.keep_alive, defaults.shutdown_timeout), (10, 30));
+    assert_eq!(defaults.allow_origin, [""; 0], "no other site's pages");
     assert_eq!((defaults.log_format, defaults.log_level.as_str()), (LogFormat::Human, "info"));
     assert_eq!((defaults.engine.kv_mib.get(), defaults.engine.step_positions.get()), (1024, 512));
     assert_eq!((defaults.engine.threads, defaults.engine.model.prm), (None, None));
@@ -147,6 +151,7 @@ fn what_is_set_reaches_the_field_of_its_name() {
     assert_eq!((args.max_concurrency, args.max_queue), (7, 7));
     assert_eq!((args.request_timeout, args.header_timeout, args.keep_alive), (7, 7, 7));
     assert_eq!((args.shutdown_timeout, args.log_format), (7, LogFormat::Json));
+    assert_eq!(args.allow_origin, ["https://a.example", "http://b:3"]);
     let engine = args.engine;
     assert_eq!((engine.kv_mib.get(), engine.step_positions.get()), (7, 7));
     assert_eq!(engine.threads.map(NonZeroUsize::get), Some(7));
@@ -157,6 +162,54 @@ fn what_is_set_reaches_the_field_of_its_name() {
         (vec!["a".to_owned(), "b".to_owned()], Some("seven"))
     );
     assert_eq!(model.max_model_len.map(NonZeroUsize::get), Some(7));
+}
+
+#[test]
+fn origins_are_spelt_as_browsers_send_them_or_refused() {
+    let read = |texts: &[&str]| {
+        let flags: Vec<String> = texts.iter().map(|text| format!("--allow-origin={text}")).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Settings::resolve(&given(&flags), &Environment::default())
+            .map(|settings| settings.serve().allow_origin)
+    };
+    let repeated = read(&["https://a.example, http://localhost:3000", "*"]).expect("valid");
+    assert_eq!(repeated, ["https://a.example", "http://localhost:3000", "*"]);
+    for good in [
+        "http://127.0.0.1:8080",
+        "http://[::1]",
+        "http://[::1]:5173",
+        "https://my_host.a-b.example:8443",
+        "tauri://localhost",
+        "chrome-extension://abcdefgh",
+        "http://a:443",
+    ] {
+        assert_eq!(read(&[good]).expect(good), [good]);
+    }
+    for bad in [
+        "https://a.example/",
+        "https://a.example/app",
+        "https://A.example",
+        "HTTPS://a.example",
+        "https://a.example:443",
+        "http://a.example:80",
+        "http://a:080",
+        "http://a:99999",
+        "http://a:",
+        "http://a:b:1",
+        "https://*.example",
+        "https://user@a.example",
+        "https://ä.example",
+        "://a",
+        "https://",
+        "a.example",
+        "null",
+        "**",
+        "https://a.example\nx",
+    ] {
+        assert!(matches!(read(&[bad]), Err(ConfigError::Flag { .. })), "{bad}");
+    }
+    let none = resolved(&Given::default(), &Environment::default(), "[server]\nallow_origins = []");
+    assert_eq!(none.expect("a list of none").serve().allow_origin, [""; 0]);
 }
 
 #[test]
@@ -233,6 +286,8 @@ fn values_out_of_bounds_are_refused_with_the_bound_wherever_they_stand() {
         ("log-level", "a=b=c", "a log level"),
         ("model", " ", "a text that is not empty"),
         ("served-model-name", "a,,b", "one or more names"),
+        ("allow-origin", "https://a.example,", "origins as browsers send them"),
+        ("allow-origin", "localhost:3000", "origins as browsers send them"),
     ] {
         let setting = SETTINGS.iter().find(|setting| setting.flag == flag).expect(flag);
         let flagged = given(&[&format!("--{flag}={text}")]);
@@ -468,7 +523,8 @@ fn mistakes_in_a_models_settings_are_named() {
 fn what_is_printed_reads_back_as_the_same_configuration() {
     let file = "[server]\nport = 81\n\n[models.\"a b\"]\nplan.efforts.low.budget = 5\n\
                 [models.other.prompt]\nstep_separator = \"\\n'\\\"\\u007f\\\\\"\n";
-    let flags = given(&["--kv-mib=3", "--served-model-name", "x", "y z", "--model", "a b"]);
+    let flags = ["--kv-mib=3", "--served-model-name", "x", "y z", "--model", "a b", "--allow-origin=*"];
+    let flags = given(&flags);
     let environment = Environment::from([("ESPALIER_THREADS", "2")]);
     let settings = resolved(&flags, &environment, file).expect("valid");
     let own = toml::from_str("[prompt]\nchain_of_thought = \"\"\"One\nTwo\"\"\"").expect("TOML");
@@ -490,6 +546,7 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
         "port = 81  # file ",
         "kv_mib = 3  # flag",
         "served_model_name = [\"x\", \"y z\"]  # flag",
+        "allow_origins = [\"*\"]  # flag",
         "threads = 2  # env ESPALIER_THREADS",
         "host = \"127.0.0.1\"  # default",
         "# max_model_len =  # default: the model's own context",

@@ -2,7 +2,7 @@
 
 use super::arm::{self, Arm};
 use super::compare::{self, Pair};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 /// The arguments of `espalier eval`.
@@ -56,6 +56,10 @@ pub struct EvalArgs {
     /// Requests in flight at once.
     #[arg(long, value_name = "N", default_value = "32")]
     pub concurrency: NonZeroUsize,
+    /// Seconds after which a request without a whole answer has failed; above the server's own
+    /// --request-timeout, whose requests end with the best answer so far.
+    #[arg(long, value_name = "SECONDS", default_value = "900")]
+    pub timeout: NonZeroU64,
     /// Two arms to compare, B minus A; repeatable. Without it, each arm is compared with the one before.
     #[arg(long, value_name = "A,B", value_parser = compare::parse)]
     pub compare: Vec<Pair>,

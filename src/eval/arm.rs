@@ -37,6 +37,10 @@ impl Arm {
     fn within(&self, tokens: u32) -> Self {
         let label = format!("{}@{tokens}", self.label);
         let mut fields = self.fields.clone();
+        // The other name of the same bound, which a server refuses beside a different one.
+        if let Some(reasoning) = fields.get_mut("reasoning").and_then(Value::as_object_mut) {
+            reasoning.shift_remove("max_tokens");
+        }
         merge(&mut fields, &json!({"reasoning": {"budget": {"tokens": tokens}}}));
         Self { title: format!("arm {label}"), label, fields, series: Some(self.label.clone()) }
     }
@@ -135,6 +139,18 @@ mod tests {
         assert_eq!(arms[0].fields, both);
         let deep = json!({"reasoning": {"mode": "beam", "width": 8, "budget": {"tokens": 1000}}});
         assert_eq!(arms[7].fields, deep);
+    }
+
+    #[test]
+    fn a_budget_rules_over_the_bound_of_an_arm_by_either_name() {
+        for own in [json!({"max_tokens": 500}), json!({"budget": {"tokens": 500}}), json!({})] {
+            let arm = format!("x={}", json!({"top_p": 0.5, "reasoning": own}));
+            let [arm] = &all(&args(&["--arm", &arm, "--budget", "1000"])).unwrap()[..] else { panic!("one") };
+            let expected = json!({"top_p": 0.5, "reasoning": {"budget": {"tokens": 1000}}});
+            assert_eq!((&arm.fields, bound(&arm.fields)), (&expected, Some(1000)), "{own}");
+        }
+        let given = all(&args(&["--arm", r#"x={"reasoning":{"max_tokens":500}}"#])).unwrap();
+        assert_eq!(given[0].fields, json!({"reasoning": {"max_tokens": 500}}), "without a budget it stays");
     }
 
     #[test]

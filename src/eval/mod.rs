@@ -133,6 +133,8 @@ pub async fn run(args: &EvalArgs, target: &Target, out: &mut dyn Write) -> Resul
     }
     let problems = suite::read(&args.suite, args.limit, &args.families)?;
     let client = Client::with_key(&target.endpoint, target.key.as_deref())?;
+    // Or one request that is never answered would keep the whole run from its end.
+    let client = client.giving_up_after(Duration::from_secs(args.timeout.get()));
     let model = model(args, &client).await?;
 
     let asked = |arm| ask::all(args, (&target.identity, model.as_deref()), arm, &problems);
@@ -170,7 +172,7 @@ pub async fn run(args: &EvalArgs, target: &Target, out: &mut dyn Write) -> Resul
             "suite": args.suite, "problems": problems.len(), "families": args.families, "limit": args.limit,
             "endpoint": args.endpoint, "model": model, "seeds": args.seeds, "system": args.system,
             "temperature": args.temperature, "max_completion_tokens": args.max_completion_tokens,
-            "concurrency": args.concurrency,
+            "concurrency": args.concurrency, "timeout": args.timeout,
         });
         report::write(folder, &summary, &setup)?;
     }

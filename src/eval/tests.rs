@@ -19,22 +19,31 @@ pub(super) fn args(words: &[&str]) -> EvalArgs {
     Cli::try_parse_from([&["eval"], words].concat()).unwrap().eval
 }
 
+/// In the place of a status: no answer, over a connection that stays open.
+const SILENT: u16 = 0;
+
 /// The bodies of the chat requests that a server has seen.
 type Seen = Arc<Mutex<Vec<Value>>>;
 
 /// A server of one connection per request that answers `\boxed{<seed>}`,
-/// refuses where the seed is odd and the effort high, and has no room for a
-/// request with the seed 2 before it has seen it twice.
+/// refuses where the seed is odd and the effort high, says nothing where it is odd
+/// and the user `quiet`, and has no room for a request with the seed 2 before it
+/// has seen it twice.
 fn serve() -> (Target, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let seen = Seen::default();
     let shared = Arc::clone(&seen);
     std::thread::spawn(move || {
+        let mut silent = Vec::new();
         for stream in listener.incoming() {
             let mut reader = BufReader::new(stream.unwrap());
             let request = read_request(&mut reader);
             let (status, body) = request.map_or_else(models, |body| chat(&body, &shared));
+            if status == SILENT {
+                silent.push(reader);
+                continue;
+            }
             let (body, length) = (body.to_string(), body.to_string().len());
             let head = format!(
                 "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\nretry-after: 0\r\n\r\n"
@@ -73,6 +82,9 @@ fn chat(body: &Value, seen: &Seen) -> (u16, Value) {
     let seed = body["seed"].as_i64().unwrap();
     if seed % 2 == 1 && body["reasoning_effort"] == "high" {
         return (400, json!({"error": {"message": "odd", "code": null}}));
+    }
+    if seed % 2 == 1 && body["user"] == "quiet" {
+        return (SILENT, Value::Null);
     }
     if seed == 2 && before < 2 {
         return (503, json!({"error": {"message": "no room", "code": null}}));
@@ -153,6 +165,35 @@ async fn a_run_grades_counts_and_reports_what_failed() {
         assert!(page.contains(told), "{told} in {page}");
     }
     assert!(read(&results, "accuracy.svg").starts_with("<svg"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_answered_fails_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, seen) = serve();
+    let (suite, results) = (suite(folder.path()), folder.path().join("out"));
+    let words =
+        ["--suite", &suite, "--arm", r#"quiet={"user":"quiet"}"#, "--effort", "low", "--timeout", "1"];
+    let words = [&words[..], &["--out", results.to_str().unwrap()]].concat();
+    let (summary, text) = printed(&args(&words), &target).await;
+    let summary = summary.unwrap();
+    assert_eq!(
+        (summary.errors(), summary.arms[0].errors(), summary.arms[1].all().right),
+        (2, 0, 2),
+        "{text}"
+    );
+    let why = format!("{}/v1/chat/completions: no answer within 1 s", target.endpoint);
+    let silent: Vec<Record> = records(&results).into_iter().filter(|record| record.error.is_some()).collect();
+    assert_eq!(silent.len(), 2);
+    for record in &silent {
+        assert_eq!((record.error.as_deref(), record.attempts, record.right), (Some(&*why), 1, false));
+        assert!(record.seconds >= 1.0 && record.arm == "quiet");
+    }
+    assert!(text.contains(&format!("failed 2 times: {why}")), "{text}");
+    // Nobody asks twice what may still be computed.
+    assert_eq!(seen.lock().unwrap().len(), 10);
+    let json: Value = serde_json::from_str(&read(&results, "summary.json")).unwrap();
+    assert!(json.to_string().contains(r#""timeout":1"#), "{json}");
 }
 
 #[tokio::test]
@@ -272,6 +313,7 @@ async fn what_makes_no_run_is_refused_before_anything_is_asked() {
 fn the_defaults_measure_low_effort_on_the_bundled_suite() {
     let args = args(&[]);
     assert_eq!((args.seeds.as_slice(), args.concurrency.get()), (&[0][..], 32));
+    assert_eq!(args.timeout.get(), 900, "longer than the 600 s that a server gives a request");
     assert_eq!(arm::all(&args).unwrap()[0].fields, json!({"reasoning_effort": "low"}));
     assert!(args.suite.ends_with("dev.jsonl"));
 }

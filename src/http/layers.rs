@@ -3,13 +3,14 @@
 use super::error::ApiError;
 use super::state::AppState;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::CONNECTION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::future::{Ready, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Span;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -17,6 +18,40 @@ const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
 
 /// The longest id that a client may choose, in bytes.
 const LONGEST_ID: usize = 128;
+
+/// What a page may read of a response, beside the few headers that browsers show it
+/// anyway: all of ours that say something to a client.
+const EXPOSED: [HeaderName; 5] = [
+    REQUEST_ID,
+    PROCESSING,
+    RETRY_AFTER,
+    HeaderName::from_static("x-ignored-params"),
+    HeaderName::from_static("x-should-retry"),
+];
+
+/// How long a browser may remember that a page may call; it would otherwise ask
+/// before nearly every request.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
+
+/// Lets pages of these origins call from a browser; `None` where there are none.
+///
+/// Whatever headers a page wants to send are allowed: the official SDKs send a dozen,
+/// and none of them gives a page more than the call itself does. Credentials are not
+/// allowed, as there is nothing that a browser could know of by itself; an
+/// `authorization` header that the page sets is a header like any other.
+pub(super) fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        // What fits into no header is no browser's origin either.
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::POST]);
+    Some(layer.allow_headers(AllowHeaders::mirror_request()).expose_headers(EXPOSED).max_age(REMEMBERED))
+}
 
 /// Gives the request an id and the response the same id and its duration. A
 /// server that is going down keeps no connection.

@@ -73,11 +73,18 @@ fn pages() -> Router<AppState> {
 /// Fallbacks and layers around routes. The body's limit is no layer: its answer
 /// must be the envelope, so [`body`] enforces it where it reads.
 fn wrap(router: Router<AppState>, state: AppState) -> Router {
-    router
+    let router = router
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         // Innermost, so that a panic's answer is counted, logged and named like any other.
-        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(CatchPanicLayer::custom(layers::panicked));
+    // Outside of all that answers, so that a page may read refusals as well; what it
+    // answers itself is counted. Without origins there is none of it.
+    let router = match layers::cors(&state.config.allow_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
         // Inside the span, and outside of all that decides the status.
         .layer(from_fn_with_state(state.clone(), layers::count))
         // Every line that is logged for a request carries its id. The lines are

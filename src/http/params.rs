@@ -14,6 +14,7 @@ use super::error::{ApiError, FieldError};
 use crate::engine::Priority;
 use crate::plan::Params;
 use field::{Field, Object, kind, quoted};
+pub(super) use reasoning::{CONTEXTS, SUMMARIES};
 use serde_json::Value;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -154,7 +155,8 @@ fn cache_salt(field: &Field<'_>) -> Result<Arc<str>, FieldError> {
     field.short_string(256).map(Arc::from)
 }
 
-/// `stop`: a string or up to four, none of them empty.
+/// `stop`: a string or up to four, none of them empty. A list of none is vLLM's
+/// default, which its clients send.
 fn stop(body: &Object<'_>) -> Result<Vec<String>, FieldError> {
     let Some(stop) = body.optional("stop") else {
         return Ok(Vec::new());
@@ -162,21 +164,25 @@ fn stop(body: &Object<'_>) -> Result<Vec<String>, FieldError> {
     if stop.value.is_string() {
         return Ok(vec![stop.nonempty()?.to_owned()]);
     }
+    if stop.value.as_array().is_some_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
     let items = stop.array(4, "a string or an array of strings")?;
     items.iter().map(|item| item.nonempty().map(str::to_owned)).collect()
 }
 
-/// `logprobs` and `top_logprobs`, which needs it.
+/// `logprobs` and `top_logprobs`, which needs it, but for 0: vLLM's default, which
+/// its clients send.
 fn logprobs(body: &Object<'_>) -> Result<Option<u8>, FieldError> {
     let wanted = body.flag("logprobs")?.unwrap_or(false);
     let top = body.integer("top_logprobs", 0, 20)?.and_then(|top| u8::try_from(top).ok());
-    match (wanted, body.optional("top_logprobs")) {
-        (false, Some(field)) => {
-            let why = format!("{} needs 'logprobs' to be true.", field.value);
-            Err(field.invalid(&why))
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(top)) => {
+            let why = format!("{top} needs 'logprobs' to be true.");
+            Err(body.required("top_logprobs")?.invalid(&why))
         }
-        (false, None) => Ok(None),
-        (true, _) => Ok(Some(top.unwrap_or(0))),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     /// How long the engine may have work without finishing any before it
     /// counts as stuck.
     pub stuck_after: Duration,
+    /// Origins whose pages may call from a browser, `*` for all; empty for none.
+    pub allow_origins: Vec<String>,
 }
 
 /// The served model, as clients see it.

@@ -95,6 +95,7 @@ fn config() -> Config {
         max_concurrency: 4,
         max_queue: 4,
         stuck_after: Duration::from_millis(50),
+        allow_origins: Vec::new(),
     }
 }
 
@@ -342,6 +343,82 @@ async fn refusals_are_no_disconnects_and_lost_requests_are() {
     let answer = router(fixture.state.clone()).oneshot(request);
     tokio::time::timeout(Duration::from_millis(20), answer).await.expect_err("it waits for the body");
     assert_eq!(fixture.state.metrics.disconnects.get(), 1);
+}
+
+/// A state without a model, for pages of these origins.
+fn open_to(origins: &[&str]) -> AppState {
+    let allow_origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+    AppState::new(Config { allow_origins, ..config() }, Arc::new(Metrics::new().expect("metrics")))
+}
+
+/// What a browser asks before a page of that origin may post a chat.
+fn preflight(origin: &str) -> Request<Body> {
+    let headers = "authorization,content-type,x-stainless-lang";
+    let builder = Request::builder().method("OPTIONS").uri(CHAT).header("origin", origin);
+    let builder = builder.header("access-control-request-method", "POST");
+    builder.header("access-control-request-headers", headers).body(Body::empty()).expect("a request")
+}
+
+/// A request by a page of that origin.
+fn from_page(origin: &str, method: &str, path: &str) -> Request<Body> {
+    let mut request = request(method, path, JSON, "{}");
+    request.headers_mut().insert("origin", origin.parse().expect("a value"));
+    request
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_may_not_call_unless_their_origin_is_named() {
+    const ALLOWED: &str = "access-control-allow-origin";
+    let (app, evil) = ("https://app.example", "https://evil.example");
+    let closed = open_to(&[]);
+    let (status, headers, _) = send(router(closed.clone()), preflight(app)).await;
+    assert!(status == 405 && !headers.contains_key(ALLOWED), "{headers:?}");
+    let (_, headers, _) = send(router(closed), from_page(app, "GET", "/health")).await;
+    assert!(!headers.contains_key(ALLOWED) && !headers.contains_key("vary"), "{headers:?}");
+
+    let open = open_to(&["http://localhost:3000", app]);
+    let (status, headers, _) = send(router(open.clone()), preflight(app)).await;
+    assert_eq!((status.as_u16(), &headers[ALLOWED]), (200, &app.parse().expect("a value")));
+    assert_eq!(headers["access-control-allow-headers"], "authorization,content-type,x-stainless-lang");
+    assert_eq!(headers["access-control-allow-methods"], "GET,POST");
+    assert_eq!(headers["access-control-max-age"], "3600");
+    assert!(
+        headers.contains_key("x-request-id") && !headers.contains_key("access-control-allow-credentials")
+    );
+    for (origin, request) in [(evil, preflight(evil)), (evil, from_page(evil, "GET", "/health"))] {
+        let (_, headers, _) = send(router(open.clone()), request).await;
+        assert!(!headers.contains_key(ALLOWED), "{origin}: {headers:?}");
+    }
+    let counted = open.metrics.http_responses.with_label_values(&[CHAT, "200"]).get();
+    assert_eq!(counted, 2, "what is asked before a call is counted like any other");
+
+    let any = open_to(&[app, "*"]);
+    for request in [preflight(evil), from_page(evil, "POST", CHAT)] {
+        let (_, headers, _) = send(router(any.clone()), request).await;
+        assert_eq!(headers[ALLOWED], "*");
+    }
+}
+
+#[tokio::test]
+async fn pages_may_read_refusals_and_the_headers_that_say_something() {
+    let app = "https://app.example";
+    let state = open_to(&[app]);
+    // While it loads, at a path that is not there, with a method that is not.
+    for (method, path, refusal) in [("POST", CHAT, 503), ("GET", "/nowhere", 404), ("PUT", CHAT, 405)] {
+        let (status, headers, _) = send(router(state.clone()), from_page(app, method, path)).await;
+        let allowed = &headers["access-control-allow-origin"];
+        assert_eq!((status.as_u16(), allowed), (refusal, &app.parse().expect("a value")), "{path}");
+        let shown = headers["access-control-expose-headers"].to_str().expect("text");
+        let shown: Vec<&str> = shown.split(',').collect();
+        for name in
+            ["x-request-id", "openai-processing-ms", "x-ignored-params", "retry-after", "x-should-retry"]
+        {
+            assert!(shown.contains(&name), "{name} is not in {shown:?}");
+        }
+        let varies =
+            headers.get_all("vary").iter().any(|value| value.to_str().is_ok_and(|v| v.contains("origin")));
+        assert!(varies, "or a cache would give one site the answer for another: {headers:?}");
+    }
 }
 
 #[tokio::test]

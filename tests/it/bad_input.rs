@@ -237,6 +237,7 @@ fn full() -> Value {
         ],
         "reasoning": {
             "effort": "medium", "mode": "standard", "branches": 2, "exclude": false, "summary": "auto",
+            "enabled": true, "generate_summary": "auto", "context": "auto",
             "budget": {"tokens": 6, "seconds": 9.5, "branches": 3, "verifier_tokens": 1},
         },
         "max_completion_tokens": 4, "n": 1, "temperature": 0.5, "top_p": 0.9, "seed": 1,

@@ -331,6 +331,43 @@ fn the_process_reward_model_is_loaded_beside_the_model() {
     assert_eq!(summary(&["--model", "seedling-prm"]), None, "other models have none by default");
 }
 
+#[tokio::test]
+async fn a_page_may_call_where_its_origin_is_set_by_any_layer() {
+    let app = "https://app.example";
+    let (_folder, file) =
+        written(&format!("[server]\nallow_origins = [\"http://localhost:3000\", \"{app}\"]\n"));
+    let both = ("ESPALIER_ALLOW_ORIGIN", "http://localhost:3000,https://app.example");
+    let none: &[(&str, &str)] = &[];
+    for (arguments, variables, allowed) in [
+        (vec![], none, false),
+        (vec!["--allow-origin", "http://localhost:3000", "--allow-origin", app], none, true),
+        (vec![], &[both], true),
+        (vec!["--config", &file], none, true),
+        (vec!["--config", &file, "--allow-origin=https://other.example"], none, false),
+    ] {
+        let arguments = [&["serve", "--port=0", "--kv-mib=16"][..], &arguments].concat();
+        let mut server = Binary::start(&arguments, variables);
+        let url = format!("{}/v1/chat/completions", server.url());
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // As a browser asks before it posts for a page, and as it posts.
+        let ask = client.request("OPTIONS".parse().expect("a method"), &url);
+        let ask = ask.header("access-control-request-method", "POST");
+        let ask = ask.header("access-control-request-headers", "authorization,content-type");
+        for request in [ask, client.post(&url).body("{}")] {
+            let response = request.header("origin", app).send().await.expect("an answer");
+            let named = response.headers().get("access-control-allow-origin");
+            assert_eq!(named.map(|origin| origin == app), allowed.then_some(true), "{arguments:?}");
+        }
+    }
+    let wrong = Binary::run(&["serve", "--allow-origin", "https://app.example/"], &[]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(
+        wrong.err.contains("--allow-origin is `https://app.example/` and must be one or more origins"),
+        "{}",
+        wrong.err
+    );
+}
+
 #[test]
 fn a_healthcheck_tells_a_server_from_none() {
     let mut server = Binary::start(&["serve", "--port=0", "--host=0.0.0.0", "--kv-mib=16"], &[]);

@@ -21,7 +21,8 @@ pub struct ChatRequest {
     /// temperature and a budget. Absent means the table's default, which is shipped as `low`.
     #[schema(examples("medium"))]
     pub reasoning_effort: Option<String>,
-    /// Mode, budget and visibility of the reasoning; our extension.
+    /// Mode, budget and visibility of the reasoning; our extension, which takes the keys of OpenAI's Responses
+    /// API and of other servers as well.
     pub reasoning: Option<ReasoningRequest>,
     /// Tokens generated for one choice over all its branches, discarded ones included; never exceeded by one.
     /// A bound past the context is clamped. Absent means the effort's budget.
@@ -52,13 +53,13 @@ pub struct ChatRequest {
     /// search. Absent means that one is drawn, and reported as `search.seed`.
     #[schema(examples(1))]
     pub seed: Option<i64>,
-    /// A string, or up to four, any of which ends the answer.
+    /// A string, or up to four, any of which ends the answer; an empty list means none.
     #[schema(schema_with = stop)]
     pub stop: Option<Value>,
     /// Whether to report the log-probabilities of the answer's tokens.
     #[schema(default = false)]
     pub logprobs: Option<bool>,
-    /// Alternatives to report per token; needs `logprobs`.
+    /// Alternatives to report per token; more than 0 need `logprobs`.
     #[schema(minimum = 0, maximum = 20, default = 0)]
     pub top_logprobs: Option<u8>,
     /// Whether to answer as server-sent events. `direct` and `cot` stream as they are decoded; a search
@@ -221,11 +222,14 @@ pub struct RefusalPart {
     pub refusal: String,
 }
 
-/// How to think. Unknown keys are refused.
+/// How to think. Unknown keys are refused: beside our own, `enabled` (OpenRouter, SGLang) and those of OpenAI's
+/// Responses API are known.
 #[derive(Debug, ToSchema)]
 pub struct ReasoningRequest {
     /// As `reasoning_effort`; a different one beside it is refused.
     pub effort: Option<String>,
+    /// `false` means the effort `none`, and another effort beside it is refused; `true` changes nothing.
+    pub enabled: Option<bool>,
     /// `standard`: by effort. `pro`: the strongest row of the effort table. `direct`: the model's own answer.
     /// `cot`: one chain of thought. `self_consistency`: a vote over many, fixed or adaptive. `best_of_n`: the
     /// best of many. `beam`: beam search over steps. `lookahead`: the same with values from rollouts. `mcts`:
@@ -241,6 +245,10 @@ pub struct ReasoningRequest {
     pub exclude: Option<bool>,
     /// `auto`, `concise` or `detailed`; accepted without effect.
     pub summary: Option<String>,
+    /// Older name of `summary`; accepted without effect.
+    pub generate_summary: Option<String>,
+    /// `auto`, `current_turn` or `all_turns`; accepted without effect.
+    pub context: Option<String>,
     /// Another name of `budget.tokens`; a different one beside it is refused.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
@@ -323,10 +331,10 @@ fn stop() -> Schema {
     OneOfBuilder::new()
         .description(Some(
             "A string, or up to four, any of which ends the answer; not returned. They apply to the answer and \
-             not to the thought before it.",
+             not to the thought before it. An empty list means none.",
         ))
         .item(string().min_length(Some(1)))
-        .item(strings.min_items(Some(1)).max_items(Some(4)))
+        .item(strings.max_items(Some(4)))
         .item(null)
         .into()
 }

@@ -6,6 +6,7 @@
 //! examples are a recording of the bundled model; `tests/sdk/test_document.py`
 //! checks each against its schema, tells a stale one, and makes it anew.
 
+use crate::http::params::{CONTEXTS, SUMMARIES};
 use crate::plan::{Effort, Kind, ModeName, PARAMETERS, Setting};
 use crate::search::event::{BranchState, StopReason};
 use serde_json::{Map, Value, json};
@@ -59,7 +60,9 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("ChatRequest", "verbosity", vec!["low", "medium", "high"]),
         ("ReasoningRequest", "effort", efforts.clone()),
         ("ReasoningRequest", "mode", modes),
-        ("ReasoningRequest", "summary", vec!["auto", "concise", "detailed"]),
+        ("ReasoningRequest", "summary", SUMMARIES.to_vec()),
+        ("ReasoningRequest", "generate_summary", SUMMARIES.to_vec()),
+        ("ReasoningRequest", "context", CONTEXTS.to_vec()),
         ("TextMessage", "role", vec!["developer", "system", "user", "tool"]),
         ("AssistantMessage", "role", vec!["assistant"]),
         ("FunctionMessage", "role", vec!["function"]),

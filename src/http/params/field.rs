@@ -5,10 +5,14 @@
 //! gets, so that no caller formats paths or bounds by itself.
 
 use crate::http::error::FieldError;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// The longest piece of a client's value that a message quotes, in characters.
 const QUOTED: usize = 64;
+
+/// 2^53. Past it some whole numbers share a double with others, so what was read
+/// need not be what was written.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A value and the path that led to it.
 #[derive(Debug, Clone)]
@@ -174,20 +178,7 @@ impl<'a> Field<'a> {
         let Value::Number(number) = self.value else {
             return Err(self.wrong_type("an integer"));
         };
-        // Whole numbers past 64 bits arrive as floating point: too large, not of the wrong type.
-        let huge = number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() >= 9.2e18);
-        let value = match (number.as_i64(), number.is_u64(), huge) {
-            (Some(value), _, _) => i128::from(value),
-            (None, true, _) => i128::MAX,
-            (None, false, Some(value)) => {
-                if value > 0.0 {
-                    i128::MAX
-                } else {
-                    i128::MIN
-                }
-            }
-            (None, false, None) => return Err(self.wrong_type("an integer")),
-        };
+        let value = whole(number).ok_or_else(|| self.wrong_type("an integer"))?;
         let (code, side, sign, bound) = if value < i128::from(min) {
             ("integer_below_min_value", "below minimum", ">=", min)
         } else if value > i128::from(max) {
@@ -255,6 +246,24 @@ impl<'a> Field<'a> {
         }
         let field = |(i, value)| Field { path: format!("{path}[{i}]"), value };
         Ok(items.iter().enumerate().map(field).collect())
+    }
+}
+
+/// A number without a fraction, however it is spelt: to JSON Schema `100.0` is an
+/// integer, and some clients' numbers are all doubles.
+#[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is below 2^53")]
+fn whole(number: &Number) -> Option<i128> {
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    if integer.is_some() {
+        return integer;
+    }
+    let value = number.as_f64().filter(|value| value.fract() == 0.0)?;
+    // Those past 64 bits arrive as floating point: too large, not of the wrong type.
+    match value.abs() {
+        ..=EXACT => Some(value as i128),
+        9.2e18.. if value > 0.0 => Some(i128::MAX),
+        9.2e18.. => Some(i128::MIN),
+        _ => None,
     }
 }
 

@@ -1,7 +1,10 @@
 //! `reasoning_effort` and the `reasoning` object.
 //!
-//! The object is our extension, so nobody else's client fills it with keys of
-//! its own: unknown keys are refused, because they are typing errors.
+//! Chat completions of OpenAI's have no such object, but its Responses API and
+//! other servers have one of this name, and clients send what they know from
+//! there: `enabled` of OpenRouter and SGLang is read, `summary`, `generate_summary`
+//! and `context` of the Responses API are accepted without effect. Any other
+//! unknown key is refused, because it is a typing error.
 
 use super::field::{Field, Object};
 use crate::http::error::FieldError;
@@ -20,10 +23,24 @@ pub(super) struct Reasoning {
 }
 
 /// Keys of `reasoning` beside the parameters of the modes.
-pub(super) const KEYS: [&str; 7] =
-    ["effort", "mode", "budget", "exclude", "summary", "max_tokens", "include_tree"];
+pub(super) const KEYS: [&str; 10] = [
+    "effort",
+    "enabled",
+    "mode",
+    "budget",
+    "exclude",
+    "summary",
+    "generate_summary",
+    "context",
+    "max_tokens",
+    "include_tree",
+];
 pub(super) const BUDGET_KEYS: [&str; 5] =
     ["tokens", "seconds", "branches", "verifier_tokens", "answer_reserve"];
+
+/// What the keys without effect may say: the values of OpenAI's schema.
+pub(in crate::http) const SUMMARIES: [&str; 3] = ["auto", "concise", "detailed"];
+pub(in crate::http) const CONTEXTS: [&str; 3] = ["auto", "current_turn", "all_turns"];
 
 pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
     let top = effort(body, "reasoning_effort")?;
@@ -33,13 +50,7 @@ pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
     let object = field.object()?;
     let parameters = PARAMETERS.iter().map(|spec| spec.name);
     object.only(&KEYS.into_iter().chain(parameters).collect::<Vec<_>>())?;
-    let inner = effort(&object, "effort")?;
-    if let (Some(top), Some(inner)) = (top, inner)
-        && top != inner
-    {
-        let why = format!("'{inner}' contradicts 'reasoning_effort', which is '{top}'.");
-        return Err(object.required("effort")?.invalid(&why));
-    }
+    let effort = one_effort(top, &object)?;
     let modes = ModeName::ALL.map(ModeName::name);
     let mode = object.choice("mode", &modes)?.and_then(ModeName::parse);
     let mut settings = Settings::default();
@@ -48,9 +59,12 @@ pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
             settings.set(spec.parameter, setting);
         }
     }
-    object.choice("summary", &["auto", "concise", "detailed"])?;
+    for key in ["summary", "generate_summary"] {
+        object.choice(key, &SUMMARIES)?;
+    }
+    object.choice("context", &CONTEXTS)?;
     Ok(Reasoning {
-        effort: top.or(inner),
+        effort,
         mode,
         budget: budget(&object)?,
         settings,
@@ -74,6 +88,30 @@ fn setting(object: &Object<'_>, spec: &Spec) -> Result<Option<Setting>, FieldErr
 
 fn effort(object: &Object<'_>, key: &str) -> Result<Option<Effort>, FieldError> {
     Ok(object.choice(key, &Effort::ALL.map(Effort::name))?.and_then(Effort::parse))
+}
+
+/// The effort by any of its names: `top`, which is `reasoning_effort`, `effort` of
+/// the object, and `enabled`, whose `false` is `none` and whose `true` leaves it open.
+fn one_effort(top: Option<Effort>, object: &Object<'_>) -> Result<Option<Effort>, FieldError> {
+    let inner = effort(object, "effort")?;
+    if let (Some(top), Some(inner)) = (top, inner)
+        && top != inner
+    {
+        let why = format!("'{inner}' contradicts 'reasoning_effort', which is '{top}'.");
+        return Err(object.required("effort")?.invalid(&why));
+    }
+    let named = top.or(inner);
+    if object.flag("enabled")? != Some(false) {
+        return Ok(named);
+    }
+    match named {
+        None | Some(Effort::None) => Ok(Some(Effort::None)),
+        Some(other) => {
+            let name = if top.is_some() { "reasoning_effort" } else { "reasoning.effort" };
+            let why = format!("false contradicts '{name}', which is '{other}'.");
+            Err(object.required("enabled")?.invalid(&why))
+        }
+    }
 }
 
 fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {

@@ -108,11 +108,15 @@ fn scalar_fields() {
         (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs", HIGH, ["<= 20", "21"]),
         (json!({"top_logprobs": -1, "logprobs": true}), "top_logprobs", LOW, [">= 0", "-1"]),
         (json!({"top_logprobs": 2}), "top_logprobs", VALUE, ["2", "'logprobs'"]),
+        (json!({"top_logprobs": -1}), "top_logprobs", LOW, [">= 0", "-1"]),
+        (json!({"max_tokens": 100.5}), "max_tokens", TYPE, ["an integer", "a decimal number"]),
+        (json!({"max_tokens": 0.0}), "max_tokens", LOW, [">= 1", "0.0"]),
+        (json!({"n": 129.0}), "n", HIGH, ["<= 128", "129.0"]),
+        (json!({"seed": 9_007_199_254_740_994.0}), "seed", TYPE, ["an integer", "a decimal number"]),
         (json!({"top_logprobs": 2, "logprobs": false}), "top_logprobs", VALUE, ["2", "'logprobs'"]),
         (json!({"logprobs": 3}), "logprobs", TYPE, ["a boolean", "an integer"]),
         (json!({"stream": "yes"}), "stream", TYPE, ["a boolean", "a string"]),
         (json!({"stop": ""}), "stop", "empty_string", ["minimum length 1", "'stop'"]),
-        (json!({"stop": []}), "stop", "empty_array", ["minimum length 1", "'stop'"]),
         (json!({"stop": ["a", ""]}), "stop[1]", "empty_string", ["minimum length 1", "'stop[1]'"]),
         (json!({"stop": ["a", null]}), "stop[1]", TYPE, ["a string", "null"]),
         (json!({"stop": ["a", 5]}), "stop[1]", TYPE, ["a string", "an integer"]),
@@ -222,6 +226,32 @@ fn reasoning() {
             VALUE,
             ["'long'", "'auto', 'concise'"],
         ),
+        (
+            json!({"reasoning": {"generate_summary": "long"}}),
+            "reasoning.generate_summary",
+            VALUE,
+            ["'long'", "'auto', 'concise'"],
+        ),
+        (
+            json!({"reasoning": {"context": "none"}}),
+            "reasoning.context",
+            VALUE,
+            ["'none'", "'auto', 'current_turn', and 'all_turns'"],
+        ),
+        (json!({"reasoning": {"enabled": "no"}}), "reasoning.enabled", TYPE, ["a boolean", "a string"]),
+        (
+            json!({"reasoning": {"enabled": false, "effort": "low"}}),
+            "reasoning.enabled",
+            VALUE,
+            ["false", "'reasoning.effort', which is 'low'"],
+        ),
+        (
+            json!({"reasoning_effort": "high", "reasoning": {"enabled": false}}),
+            "reasoning.enabled",
+            VALUE,
+            ["false", "'reasoning_effort', which is 'high'"],
+        ),
+        (json!({"reasoning": {"width": 8.5}}), "reasoning.width", TYPE, ["an integer", "a decimal number"]),
         (json!({"reasoning": {"max_tokens": 0}}), "reasoning.max_tokens", LOW, [">= 1", "0"]),
         (json!({"reasoning": {"budget": 5}}), "reasoning.budget", TYPE, ["an object", "an integer"]),
         (
@@ -415,8 +445,8 @@ fn null_means_omitted() {
         .map(|key| (key.to_owned(), Value::Null))
         .collect();
     assert_eq!(accept(Value::Object(nulls)), bare);
-    let keys = ["effort", "mode", "budget", "branches", "exclude", "summary", "max_tokens"];
-    let nulls: Map<String, Value> = keys.into_iter().map(|key| (key.to_owned(), Value::Null)).collect();
+    let keys = super::reasoning::KEYS.into_iter().chain(["branches"]);
+    let nulls: Map<String, Value> = keys.map(|key| (key.to_owned(), Value::Null)).collect();
     assert_eq!(accept(json!({"reasoning": nulls})), bare);
     assert_eq!(bare.params.n, 1);
     assert_eq!(bare.params.temperature, None);
@@ -498,6 +528,49 @@ fn aliases_and_edges() {
     for effort in Effort::ALL {
         assert_eq!(accept(json!({"reasoning_effort": effort.name()})).params.effort, Some(effort));
     }
+}
+
+#[test]
+fn what_other_servers_clients_send_by_default_is_as_if_it_were_absent() {
+    let bare = accept(json!({}));
+    for fields in [
+        json!({"stop": []}),
+        json!({"logprobs": false, "top_logprobs": 0}),
+        json!({"top_logprobs": 0}),
+        json!({"reasoning": {"enabled": true}}),
+        json!({"reasoning": {"generate_summary": "auto"}}),
+        json!({"reasoning": {"context": "auto"}}),
+        json!({"reasoning": {"generate_summary": "detailed", "context": "all_turns", "summary": "concise"}}),
+    ] {
+        assert_eq!(accept(fields.clone()), bare, "{fields}");
+    }
+}
+
+#[test]
+fn reasoning_that_is_not_enabled_is_the_effort_none() {
+    let effort = |fields: Value| accept(fields).params.effort;
+    assert_eq!(effort(json!({"reasoning": {"enabled": false}})), Some(Effort::None));
+    assert_eq!(effort(json!({"reasoning": {"enabled": false, "effort": "none"}})), Some(Effort::None));
+    let top = json!({"reasoning_effort": "none", "reasoning": {"enabled": false}});
+    assert_eq!(effort(top), Some(Effort::None));
+    assert_eq!(effort(json!({"reasoning": {"enabled": true, "effort": "low"}})), Some(Effort::Low));
+    let top = json!({"reasoning_effort": "high", "reasoning": {"enabled": true}});
+    assert_eq!(effort(top), Some(Effort::High));
+}
+
+#[test]
+fn whole_numbers_may_be_spelt_with_a_fraction_of_nothing() {
+    let spelt = accept(json!({
+        "max_tokens": 100.0, "n": 1.0, "seed": -42.0, "top_k": 40.0, "logprobs": true, "top_logprobs": 2e0,
+        "reasoning": {"width": 8.0, "max_tokens": 3e2, "budget": {"branches": 4.0, "verifier_tokens": -0.0}}
+    }));
+    let plain = accept(json!({
+        "max_tokens": 100, "n": 1, "seed": -42, "top_k": 40, "logprobs": true, "top_logprobs": 2,
+        "reasoning": {"width": 8, "max_tokens": 300, "budget": {"branches": 4, "verifier_tokens": 0}}
+    }));
+    assert_eq!(spelt, plain);
+    let most = accept(json!({"seed": 9_007_199_254_740_992.0})).params.seed;
+    assert_eq!(most, Some(1 << 53), "the last one that no other shares its double with");
 }
 
 #[test]
