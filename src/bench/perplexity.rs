@@ -194,7 +194,7 @@ impl Subject {
         for (line, json) in read(&options.suite)?.lines().enumerate().take(options.limit.get()) {
             let Problem { problem } = serde_json::from_str(json)
                 .map_err(|error| BenchError::Broken(format!("{suite}, line {}: {error}", line + 1)))?;
-            let prompt = template.render(&[Message { role: "user", content: problem }])?;
+            let prompt = template.render(&[Message { role: "user", content: problem }], None)?;
             let answer = self.greedy(&self.tokenizer.encode_prompt(&prompt)?, eos).await?;
             let bytes: Vec<u8> = answer.iter().flat_map(|id| self.tokenizer.token_bytes(*id)).collect();
             texts.push(Text { prompt, predicted: String::from_utf8_lossy(&bytes).into_owned() });

@@ -16,7 +16,7 @@ use toml::{Table, Value};
 
 /// Keys of `models."name".prompt`.
 pub(super) const PROMPT: &[&str] =
-    &["chain_of_thought", "answer_marker", "answer_marker_shown", "step_separator"];
+    &["chain_of_thought", "answer_marker", "answer_marker_shown", "thought_opening", "step_separator"];
 
 /// Keys of `models."name".judge`.
 pub(super) const JUDGE: &[&str] =

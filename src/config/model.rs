@@ -43,13 +43,14 @@ pub fn general(chat_template: &str) -> Table {
     {
         prompt.insert("answer_marker".to_owned(), Value::from("</think>"));
         prompt.insert("answer_marker_shown".to_owned(), Value::from(false));
+        prompt.insert("thought_opening".to_owned(), Value::from("<think>"));
     }
     table
 }
 
 impl ModelConfig {
     /// Puts layers over each other, the later over the earlier, and checks the
-    /// result. An empty `answer_marker` means that there is none.
+    /// result. An empty `answer_marker` or `thought_opening` means that there is none.
     ///
     /// # Errors
     /// With the key and the reason, when one has the wrong type, is missing
@@ -59,10 +60,10 @@ impl ModelConfig {
         for layer in layers {
             overlay(&mut merged, layer);
         }
-        if let Some(Value::Table(prompt)) = merged.get_mut("prompt")
-            && prompt.get("answer_marker").and_then(Value::as_str) == Some("")
-        {
-            prompt.remove("answer_marker");
+        if let Some(Value::Table(prompt)) = merged.get_mut("prompt") {
+            prompt.retain(|key, value| {
+                !(matches!(key, "answer_marker" | "thought_opening") && value.as_str() == Some(""))
+            });
         }
         let config: Self = merged.try_into().map_err(|error: toml::de::Error| {
             // The library puts the path behind the message, on a line of its own.
@@ -83,8 +84,14 @@ impl ModelConfig {
 }
 
 /// Puts `over` over `base`, key by key. Parameters mean something in their mode
-/// alone: where a row gets another one, only what every mode has stays.
+/// alone: where a row gets another one, only what every mode has stays. Neither does
+/// what a thought begins with outlive what it ends with.
 pub(super) fn overlay(base: &mut Table, over: &Table) {
+    if over.get("prompt").and_then(|prompt| prompt.get("answer_marker")).is_some()
+        && let Some(Value::Table(prompt)) = base.get_mut("prompt")
+    {
+        prompt.remove("thought_opening");
+    }
     for (effort, row) in rows(over) {
         let below = base.get_mut("plan").and_then(|plan| plan.get_mut("efforts")?.get_mut(effort));
         if let (Some(mode), Some(Value::Table(below))) = (row.get("mode"), below)

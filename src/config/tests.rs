@@ -433,9 +433,17 @@ fn a_models_settings_are_layered_key_by_key() {
     let config = ModelConfig::layered(&[&thinking]).expect("valid");
     assert_eq!(config.prompt.answer_marker.as_deref(), Some("</think>"));
     assert!(!config.prompt.answer_marker_shown);
+    assert_eq!(config.prompt.thought_opening.as_deref(), Some("<think>"));
     let none = table("[prompt]\nanswer_marker = \"\"");
     let config = ModelConfig::layered(&[&thinking, &none]).expect("valid");
     assert_eq!(config.prompt.answer_marker, None, "an empty marker takes one away");
+    assert_eq!(config.prompt.thought_opening, None, "and with it what thoughts begin with");
+    let always = table("[prompt]\nthought_opening = \"\"");
+    let config = ModelConfig::layered(&[&thinking, &always]).expect("valid");
+    assert_eq!(
+        (config.prompt.answer_marker.as_deref(), config.prompt.thought_opening),
+        (Some("</think>"), None)
+    );
 }
 
 #[test]

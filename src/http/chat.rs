@@ -13,6 +13,8 @@ use super::render::{View, collect};
 use super::state::AppState;
 use super::stream;
 use crate::engine::Health;
+use crate::plan::{Params, Plan, PlanError};
+use crate::prompt::PromptError;
 use crate::search::run::{Delivery, Running};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -20,6 +22,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 /// Answers a conversation.
 ///
@@ -111,18 +115,15 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let limit = own.map_or(limit, |own| own.min(limit));
     // What a body needs is checked before anyone waits, and nothing else is done before that.
     account.hold(state.gate.enter(account.arrived() + limit, limit).await?);
-    // Of 53 bits, so that the report of a drawn seed survives a client to
-    // which all numbers are doubles.
-    let mut plan = served.planner.plan(&params, rand::random::<u64>() >> 11)?;
-    plan.deadline = Some(limit);
+    let n = params.n;
+    let plan = planned(state, params, (account.arrived(), limit)).await?;
     account.planned(&plan);
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let view = View {
         id: format!("chatcmpl-{:032x}", rand::random::<u128>()),
-        created: since_epoch.as_secs(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         model: served.model.id.clone(),
         tokenizer: Arc::clone(&served.tokenizer),
-        n: params.n,
+        n,
         prompt_tokens: plan.prompt.len(),
         logprobs: plan.logprobs,
         exclude,
@@ -139,18 +140,64 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     Ok(Started { running, view, stream, ignored })
 }
 
+/// Bytes of a conversation that is cut into tokens at once, which takes some
+/// milliseconds.
+const SHORT: usize = 32 << 10;
+
+/// Plans a request. A long conversation may take seconds, and neither other requests
+/// nor probes wait for it: few are planned at a time, on threads of their own.
+async fn planned(
+    state: &AppState,
+    params: Params,
+    (arrived, limit): (Instant, Duration),
+) -> Result<Plan, ApiError> {
+    // Of 53 bits, so that the report of a drawn seed survives a client to
+    // which all numbers are doubles.
+    let seed = rand::random::<u64>() >> 11;
+    let served = state.served()?;
+    let mut plan = if params.messages.iter().map(|message| message.content.len()).sum::<usize>() <= SHORT {
+        served.planner.plan(&params, seed)?
+    } else {
+        let late = ApiError::Waited { seconds: limit.as_secs_f64() };
+        let turn = timeout_at(arrived + limit, Arc::clone(&state.long_prompts).acquire_owned());
+        let permit = turn.await.map_err(|_| late.clone())?.map_err(|_closed| ApiError::Draining)?;
+        let state = state.clone();
+        let planning = spawn_blocking(move || {
+            let _permit = permit;
+            Ok::<Plan, ApiError>(state.served()?.planner.plan(&params, seed)?)
+        });
+        match timeout_at(arrived + limit, planning).await {
+            Ok(Ok(plan)) => plan?,
+            Ok(Err(panic)) => {
+                return Err(PlanError::from(PromptError::Tokenizer(panic.to_string())).into());
+            }
+            Err(_) => return Err(late),
+        }
+    };
+    plan.deadline = Some(limit);
+    Ok(plan)
+}
+
+/// Node's own client gives up on a response of which nothing came for 300 seconds,
+/// whatever OpenAI's, which runs on it, was told to wait.
+const NODE: Duration = Duration::from_secs(280);
+
 /// How long the client waits for a whole answer, as OpenAI's clients say it,
 /// less a twentieth for the way back.
 fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
     let seconds = ["x-stainless-read-timeout", "x-stainless-timeout"]
         .iter()
-        .find_map(|name| headers.get(*name)?.to_str().ok()?.parse::<f64>().ok())?;
-    Duration::try_from_secs_f64(seconds * 0.95).ok().filter(|patience| !patience.is_zero())
+        .find_map(|name| text(name)?.parse::<f64>().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds * 0.95).ok())
+        .filter(|patience| !patience.is_zero());
+    let node = text("user-agent").is_some_and(|agent| agent.starts_with("OpenAI/JS"));
+    if node { Some(seconds.map_or(NODE, |seconds| seconds.min(NODE))) } else { seconds }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, HeaderMap, patience};
+    use super::{Duration, HeaderMap, NODE, patience};
 
     #[test]
     fn a_clients_own_timeout_is_read_where_it_makes_sense() {
@@ -166,5 +213,15 @@ mod tests {
             assert_eq!(of("x-stainless-read-timeout", nonsense), None, "{nonsense}");
         }
         assert_eq!(patience(&HeaderMap::new()), None);
+        let node = |timeout: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("user-agent", "OpenAI/JS 5.20.0".parse().expect("a value"));
+            if let Some(timeout) = timeout {
+                headers.insert("x-stainless-timeout", timeout.parse().expect("a value"));
+            }
+            patience(&headers)
+        };
+        assert_eq!([node(None), node(Some("600"))], [Some(NODE), Some(NODE)]);
+        assert_eq!(node(Some("20")), Some(Duration::from_secs(19)));
     }
 }

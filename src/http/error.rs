@@ -186,11 +186,11 @@ impl Parts {
         Self { hint: Some((header::CONNECTION, HeaderValue::from_static("close"))), ..parts }
     }
 
-    fn context(tokens: usize, context: usize) -> Self {
+    fn context(resulted: &str, context: usize) -> Self {
         // LiteLLM and LangChain recognise an overflow by these very words.
         let message = format!(
             "This model's maximum context length is {context} tokens. However, your messages resulted in \
-             {tokens} tokens. Please reduce the length of the messages."
+             {resulted}. Please reduce the length of the messages."
         );
         Self::invalid("messages", "context_length_exceeded", message)
     }
@@ -254,7 +254,12 @@ impl ApiError {
             Self::Unavailable => Parts::unavailable(UNAVAILABLE),
             Self::Internal(cause) => Parts::internal(cause),
             Self::Plan(error) => match error {
-                PlanError::ContextLength { tokens, context } => Parts::context(*tokens, *context),
+                PlanError::ContextLength { tokens, context } => {
+                    Parts::context(&format!("{tokens} tokens"), *context)
+                }
+                PlanError::Bytes { bytes, context } => {
+                    Parts::context(&format!("{bytes} bytes, which are more tokens than that"), *context)
+                }
                 PlanError::BudgetBelowChoices { field, value, n } => Parts::invalid(
                     *field,
                     "integer_below_min_value",
@@ -291,7 +296,7 @@ impl ApiError {
                 RunError::Engine(EngineError::Busy { .. }) => Parts::overloaded(1),
                 RunError::Shutdown => Parts::unavailable(DRAINING),
                 RunError::Engine(EngineError::Context { needed, context }) => {
-                    Parts::context(*needed, *context)
+                    Parts::context(&format!("{needed} tokens"), *context)
                 }
                 RunError::Engine(EngineError::Pool { needed, blocks }) => Parts::pool(*needed, *blocks),
                 RunError::Engine(EngineError::Fault | EngineError::Forward(_) | EngineError::Misuse(_)) => {

@@ -15,7 +15,10 @@ use crate::search::run::Runner;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+/// Long conversations that are cut into tokens at once.
+const LONG_PROMPTS: usize = 2;
 
 /// Limits of the HTTP surface. Defaults are the composition root's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Who may run.
     pub(super) gate: Gate,
+    /// Who may cut a long conversation into tokens.
+    pub(super) long_prompts: Arc<Semaphore>,
     /// Whether the server is going down.
     pub(super) phase: Arc<watch::Sender<Phase>>,
 }
@@ -123,6 +128,7 @@ impl AppState {
             served: Arc::default(),
             progress: Arc::default(),
             gate: Gate::new(config.max_concurrency, config.max_queue, Arc::clone(&metrics)),
+            long_prompts: Arc::new(Semaphore::new(LONG_PROMPTS)),
             metrics,
             config: Arc::new(config),
             phase: Arc::new(watch::Sender::new(Phase::Serving)),

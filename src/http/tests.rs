@@ -19,11 +19,12 @@ use tower::ServiceExt;
 /// Answers no command; dies of the first one if it is mortal.
 struct Idle {
     mortal: bool,
+    context: usize,
 }
 
 impl Engine for Idle {
     fn caps(&self) -> Caps {
-        Caps { context: 64, vocab: 3, eos: vec![0], block: 16, pool_blocks: 8 }
+        Caps { context: self.context, vocab: 3, eos: vec![0], block: 16, pool_blocks: self.context / 8 }
     }
 
     fn apply(&mut self, command: Command) {
@@ -43,7 +44,7 @@ struct Fixture {
 }
 
 fn fixture(mortal: bool) -> Fixture {
-    fixture_on(Idle { mortal })
+    fixture_on(Idle { mortal, context: 64 })
 }
 
 fn fixture_on(engine: impl Engine) -> Fixture {
@@ -60,6 +61,7 @@ fn fixture_on(engine: impl Engine) -> Fixture {
             chain_of_thought: "Think.".to_owned(),
             answer_marker: None,
             answer_marker_shown: true,
+            thought_opening: None,
             step_separator: "\n\n".to_owned(),
         },
         template: ChatTemplate::new(template, TemplateTokens::default()).expect("a template"),
@@ -162,6 +164,42 @@ async fn refused_requests() {
     let body = r#"{"model": "x", "messages": [{"role": "user", "content": "hi"}]}"#;
     let said = "The model `x` does not exist or you do not have access to it.";
     refused(request("POST", CHAT, JSON, body), 404, json!("model_not_found"), said).await;
+}
+
+/// A request of some megabytes, and a server that reads so many.
+fn long_request() -> (Fixture, Request<Body>) {
+    let mut fixture = fixture_on(Idle { mortal: false, context: 1 << 22 });
+    fixture.state.config = Arc::new(Config { body_limit_bytes: 8 << 20, ..config() });
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "a ".repeat(1 << 20)}]});
+    (fixture, request("POST", CHAT, JSON, &body.to_string()))
+}
+
+#[tokio::test]
+async fn a_long_conversation_keeps_nobody_else_waiting() {
+    let (fixture, chat) = long_request();
+    let permits = || fixture.state.long_prompts.available_permits();
+    let all = permits();
+    let health = async {
+        while permits() == all {
+            tokio::task::yield_now().await;
+        }
+        let (status, ..) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
+        (status, permits())
+    };
+    let chat = send(router(fixture.state.clone()), chat);
+    tokio::select! {
+        health = health => assert_eq!(health, (StatusCode::OK, all - 1), "it is still being cut into tokens"),
+        (status, _, body) = chat => panic!("{status} first: {body}"),
+    }
+}
+
+#[tokio::test]
+async fn a_long_conversation_is_not_waited_for_beyond_the_deadline() {
+    let (mut fixture, chat) = long_request();
+    let config = Config { request_timeout: Duration::from_millis(1), ..(*fixture.state.config).clone() };
+    fixture.state.config = Arc::new(config);
+    let (status, _, body) = send(router(fixture.state.clone()), chat).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{body}");
 }
 
 #[tokio::test]

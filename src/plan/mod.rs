@@ -12,7 +12,7 @@ mod parameter;
 mod resolve;
 
 use crate::engine::{Priority, Sampling};
-use crate::prompt::{Message, PromptError, StopRule};
+use crate::prompt::{Border, Message, PromptError, StopRule};
 use crate::token::TokenId;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -143,6 +143,9 @@ pub struct Marker {
     pub text: String,
     /// Whether the client sees it.
     pub shown: bool,
+    /// What the text of a thought begins with, where one that begins otherwise has no
+    /// thought.
+    pub opening: Option<String>,
     /// What is injected to make a thought come to its answer: the marker with
     /// the step separator before it, as tokens.
     pub inject: Vec<TokenId>,
@@ -150,6 +153,14 @@ pub struct Marker {
     pub inject_after_separator: Vec<TokenId>,
     /// The separator.
     pub separator: String,
+}
+
+impl Marker {
+    /// Where a text's answer begins.
+    #[must_use]
+    pub fn border(&self) -> Border {
+        Border { marker: self.text.clone(), shown: self.shown, opening: self.opening.clone() }
+    }
 }
 
 /// Why a request cannot be planned.
@@ -160,6 +171,14 @@ pub enum PlanError {
     ContextLength {
         /// Tokens of the prompt.
         tokens: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// The prompt is so long that it cannot fit, however it is cut into tokens.
+    #[error("the prompt has {bytes} bytes, more than the context's {context} tokens can have")]
+    Bytes {
+        /// Bytes of the prompt.
+        bytes: usize,
         /// Tokens of the context.
         context: usize,
     },

@@ -57,6 +57,7 @@ impl Planner {
                 inject_after_separator: parts.tokenizer.encode(text)?,
                 text: text.clone(),
                 shown: parts.prompt.answer_marker_shown,
+                opening: parts.prompt.thought_opening.clone(),
                 separator: parts.prompt.step_separator.clone(),
             }),
         };
@@ -73,7 +74,7 @@ impl Planner {
         let temperature =
             params.temperature.or(row.terms.temperature).unwrap_or(self.parts.defaults.temperature);
         let sampling = self.sampling(params, temperature)?;
-        let prompt = self.prompt(params, &row)?;
+        let (prompt, marker) = self.prompt(params, &row)?;
         let context = self.parts.caps.context;
         let room = match context.checked_sub(prompt.len()) {
             Some(room) if room > 0 => u32::try_from(room).unwrap_or(u32::MAX),
@@ -100,16 +101,17 @@ impl Planner {
         let pool = self.pool(prompt.len(), usual);
         let mode = self.fitting(wanted, temperature, (least, most, pool), &mut notes);
         let thinking = !matches!(mode, Mode::Direct);
-        let marker = self.marker.clone().filter(|_| thinking);
+        // Of a direct answer nothing is kept for bringing a thought to its end.
+        let completes = thinking && marker.is_some();
         let verifier_tokens = params.budget.verifier_tokens.map(|total| split(total, params.n));
         let asked = params.budget.answer_reserve;
         if let Some(asked) = asked.filter(|&asked| asked > 0) {
             let most = least.min(room);
-            let why = match &marker {
-                None if thinking => Some("the model has no answer marker".to_owned()),
-                None => Some("direct has no thought to bring to its answer".to_owned()),
-                Some(_) if asked >= most => Some(format!("a trajectory has at most {most} tokens")),
-                Some(_) => None,
+            let why = match (thinking, &marker) {
+                (false, _) => Some("direct has no thought to bring to its answer".to_owned()),
+                (true, None) => Some("the model has no answer marker".to_owned()),
+                (true, Some(_)) if asked >= most => Some(format!("a trajectory has at most {most} tokens")),
+                (true, Some(_)) => None,
             };
             notes.extend(why.map(|why| format!("answer_reserve of {asked} was lowered, as {why}")));
         }
@@ -118,7 +120,7 @@ impl Planner {
             .enumerate()
             .map(|(index, &tokens)| Budget {
                 tokens,
-                reserve: if marker.is_some() { self.reserve(asked, tokens.min(room)) } else { 0 },
+                reserve: if completes { self.reserve(asked, tokens.min(room)) } else { 0 },
                 branches: match mode.branches() {
                     Some(own) => own,
                     None => branches.get(index).copied().unwrap_or(MOST_BRANCHES),
@@ -143,7 +145,7 @@ impl Planner {
             positions,
             stop: Arc::new(StopRule {
                 strings: params.stop.clone(),
-                after: marker.as_ref().map(|marker| marker.text.clone()),
+                border: marker.as_ref().map(Marker::border),
             }),
             marker,
             separator: self.parts.prompt.step_separator.as_str().into(),
@@ -237,14 +239,45 @@ impl Planner {
         }
     }
 
-    fn prompt(&self, params: &Params, row: &Row) -> Result<Vec<u32>, PromptError> {
-        let rendered = if row.mode == ModeName::Direct {
-            self.parts.template.render(&params.messages)?
+    /// The prompt, and where the answer to it begins.
+    fn prompt(&self, params: &Params, row: &Row) -> Result<(Vec<u32>, Option<Marker>), PlanError> {
+        let PlannerParts { template, tokenizer, prompt, caps, .. } = &self.parts;
+        let direct = row.mode == ModeName::Direct;
+        let mut rendered = if direct {
+            template.render(&params.messages, Some(false))?
         } else {
-            let messages = with_instruction(&params.messages, &self.parts.prompt.chain_of_thought);
-            self.parts.template.render(&messages)?
+            let instruction = &prompt.chain_of_thought;
+            let messages = with_instruction(&params.messages, instruction, template.takes_system());
+            template.render(&messages, Some(true))?
         };
-        self.parts.tokenizer.encode_prompt(&rendered)
+        let marker = self.answer_begins(&mut rendered, direct);
+        // Cutting megabytes into tokens takes seconds. Four times, because normalisers
+        // and special tokens may swallow some of the text.
+        if rendered.len() / 4 > caps.context.saturating_mul(tokenizer.longest()) {
+            return Err(PlanError::Bytes { bytes: rendered.len(), context: caps.context });
+        }
+        Ok((tokenizer.encode_prompt(&rendered)?, marker))
+    }
+
+    /// Where the answer to a rendered conversation begins. A thought that the template
+    /// opens is closed again for a direct answer (Ma et al., arXiv 2504.09858).
+    fn answer_begins(&self, rendered: &mut String, direct: bool) -> Option<Marker> {
+        let marker = self.marker.clone()?;
+        let Some(opening) = marker.opening.as_deref() else { return Some(marker).filter(|_| !direct) };
+        let said = rendered.trim_end();
+        if said.ends_with(&marker.text) {
+            return None;
+        }
+        if !said.ends_with(opening) {
+            return Some(marker);
+        }
+        if direct {
+            rendered.truncate(said.len());
+            rendered.push_str(&format!("\n\n{}\n\n", marker.text));
+            return None;
+        }
+        // It is under way.
+        Some(Marker { opening: None, ..marker })
     }
 
     /// Tokens of each choice: its own bound and its part of the request's; the

@@ -12,7 +12,7 @@ mod vocabulary;
 use serde::Deserialize;
 
 pub use detokenize::Detokenizer;
-pub use stop::{Part, Splitter, StopMatcher, StopRule};
+pub use stop::{Border, Part, Splitter, StopMatcher, StopRule};
 pub use template::{ChatTemplate, TemplateTokens};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
@@ -31,6 +31,10 @@ pub struct Config {
     /// Whether the marker itself belongs to the answer that the client sees.
     #[serde(default = "shown")]
     pub answer_marker_shown: bool,
+    /// Text with which a thought begins, in the prompt or in what the model writes: what
+    /// begins otherwise is all answer. `None` where a thought needs no beginning.
+    #[serde(default)]
+    pub thought_opening: Option<String>,
     /// Text between steps.
     #[serde(default = "separator")]
     pub step_separator: String,
@@ -67,19 +71,24 @@ pub enum PromptError {
     Refused(String),
 }
 
-/// Adds the chain-of-thought instruction to a conversation: a leading system
-/// message keeps its text and gets the instruction after a blank line;
-/// otherwise the instruction becomes the system message.
+/// Adds an instruction of ours to a conversation: a leading system message keeps
+/// its text and gets the instruction after a blank line; otherwise the instruction
+/// becomes the system message or, where the model's template takes none, begins the
+/// first message of the user.
 #[must_use]
-pub fn with_instruction(messages: &[Message], instruction: &str) -> Vec<Message> {
+pub fn with_instruction(messages: &[Message], instruction: &str, takes_system: bool) -> Vec<Message> {
     let mut messages = messages.to_vec();
-    match messages.first_mut() {
-        Some(first) if first.role == "system" => {
-            first.content = format!("{}\n\n{instruction}", first.content);
-        }
-        Some(_) | None => {
-            messages.insert(0, Message { role: "system", content: instruction.to_owned() });
-        }
+    let user = messages.iter_mut().find(|message| message.role == "user");
+    match user.filter(|_| !takes_system) {
+        Some(user) => user.content = format!("{instruction}\n\n{}", user.content),
+        None => match messages.first_mut() {
+            Some(first) if first.role == "system" => {
+                first.content = format!("{}\n\n{instruction}", first.content);
+            }
+            Some(_) | None => {
+                messages.insert(0, Message { role: "system", content: instruction.to_owned() });
+            }
+        },
     }
     messages
 }

@@ -4,19 +4,55 @@
 //! the stop string that counts is the one that is *complete* first, and of those
 //! complete at the same byte the one that begins first: with `bc` and `abcd`, the
 //! text `abcd` stops before `bc`, for when `abc` has come nobody knows yet what
-//! follows. Stop strings apply after the marker and the white space behind it, so
-//! that the line break after a `</think>` is no end of an empty answer.
+//! follows. Stop strings apply to the answer alone: behind the marker and, where
+//! that is hidden, the white space that goes with it, so that the line break after a
+//! `</think>` is no end of an empty answer.
 //! [`StopMatcher`] (the engine's) and [`Splitter`] (the client's) share both
 //! rules, hence cut at the same byte.
+
+/// Where in a text the thought ends and the answer begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Border {
+    /// The text between them; empty where there is none, and all is answer.
+    pub marker: String,
+    /// Whether the answer is shown with it. One that is hidden takes the white space
+    /// behind it along.
+    pub shown: bool,
+    /// What a thought begins with, after white space, if that is known: a text that
+    /// begins otherwise is all answer.
+    pub opening: Option<String>,
+}
+
+impl Border {
+    /// Whether the text has a thought; `None` while it has not come far enough.
+    fn has_thought(&self, text: &str) -> Option<bool> {
+        let Some(opening) = self.opening.as_deref() else { return Some(true) };
+        let text = text.trim_start();
+        if text.starts_with(opening) {
+            Some(true)
+        } else if opening.starts_with(text) {
+            None
+        } else {
+            Some(false)
+        }
+    }
+}
 
 /// Stop strings, and where they begin to apply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StopRule {
     /// The strings; empty ones are ignored.
     pub strings: Vec<String>,
-    /// They apply only after the first occurrence of this text and the white
-    /// space that follows it, if given and not empty.
-    pub after: Option<String>,
+    /// They apply only to the answer behind it, if given.
+    pub border: Option<Border>,
+}
+
+impl StopRule {
+    /// Where the stop string that is complete first begins and ends, wherever it is.
+    #[must_use]
+    pub fn anywhere(&self, text: &str) -> Option<(usize, usize)> {
+        first_complete(&self.strings, text)
+    }
 }
 
 /// Finds the first stop string in a growing text.
@@ -24,9 +60,11 @@ pub struct StopRule {
 pub struct StopMatcher {
     /// Everything before this byte has been looked at.
     seen: usize,
+    /// Whether the text is known to begin with a thought.
+    in_thought: bool,
     /// Where the stop strings began to apply.
     from: Option<usize>,
-    /// Whether the white space behind the marker may still go on.
+    /// Whether the white space behind a hidden marker may still go on.
     in_gap: bool,
     /// The match, once there is one: it stays.
     found: Option<usize>,
@@ -51,14 +89,17 @@ impl StopMatcher {
 
     /// The byte from which stop strings apply, if the text has come so far.
     fn applies_from(&mut self, rule: &StopRule, text: &str) -> Option<usize> {
-        let mut from = match (self.from, rule.after.as_deref()) {
+        let border = rule.border.as_ref().filter(|border| !border.marker.is_empty());
+        let mut from = match (self.from, border) {
             (Some(from), _) => from,
-            (None, None | Some("")) => *self.from.insert(0),
-            (None, Some(marker)) => {
+            (None, None) => *self.from.insert(0),
+            (None, Some(border)) if !self.in_thought && !border.has_thought(text)? => *self.from.insert(0),
+            (None, Some(Border { marker, shown, .. })) => {
+                self.in_thought = true;
                 let start = floor_boundary(text, self.seen.saturating_sub(marker.len()));
                 self.seen = text.len();
-                let from = start + text[start..].find(marker)? + marker.len();
-                self.in_gap = true;
+                let from = start + text[start..].find(marker.as_str())? + marker.len();
+                self.in_gap = !shown;
                 self.seen = from;
                 *self.from.insert(from)
             }
@@ -91,7 +132,7 @@ pub enum Part {
 /// decision. No part is ever empty.
 #[derive(Debug, Clone)]
 pub struct Splitter {
-    marker: Option<(String, bool)>,
+    border: Border,
     stops: Vec<String>,
     place: Place,
     /// Text that has come and not gone out.
@@ -104,8 +145,10 @@ pub struct Splitter {
 /// Where in a trajectory a [`Splitter`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// Before it is known whether there is a thought.
+    Beginning,
     Thought,
-    /// In the white space behind the marker.
+    /// In the white space behind a hidden marker.
     Gap,
     Content,
     /// Behind a stop string: nothing counts any more.
@@ -113,14 +156,14 @@ enum Place {
 }
 
 impl Splitter {
-    /// `marker`: text and whether it is shown; `None` makes all text content. `stops` are cut off the content with all that follows.
+    /// Without a border all text is content. `stops` are cut off the content with all that follows.
     #[must_use]
-    pub fn new(marker: Option<(String, bool)>, mut stops: Vec<String>) -> Self {
-        let marker = marker.filter(|(text, _)| !text.is_empty());
+    pub fn new(border: Option<Border>, mut stops: Vec<String>) -> Self {
+        let border = border.unwrap_or_default();
         stops.retain(|stop| !stop.is_empty());
         let (place, content_start) =
-            if marker.is_some() { (Place::Thought, None) } else { (Place::Content, Some(0)) };
-        Self { marker, stops, place, held: String::new(), base: 0, content_start }
+            if border.marker.is_empty() { (Place::Content, Some(0)) } else { (Place::Beginning, None) };
+        Self { border, stops, place, held: String::new(), base: 0, content_start }
     }
 
     /// More text; returns what can be given out.
@@ -130,11 +173,16 @@ impl Splitter {
         if self.place != Place::Over {
             self.held.push_str(text);
         }
+        if self.place == Place::Beginning
+            && let Some(has_thought) = self.border.has_thought(&self.held)
+        {
+            self.begin(has_thought);
+        }
         if self.place == Place::Thought {
             self.think(&mut parts);
         }
         if self.place == Place::Gap {
-            self.cross_gap(&mut parts);
+            self.cross_gap();
         }
         if self.place == Place::Content {
             self.answer(&mut parts);
@@ -147,10 +195,14 @@ impl Splitter {
     pub fn finish(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         let all = self.held.len();
+        if self.place == Place::Beginning {
+            // Less than the opening of a thought is none.
+            self.begin(false);
+        }
         match self.place {
+            Place::Beginning | Place::Over => {}
             Place::Thought => self.give(all, Part::Thought, &mut parts),
             Place::Gap | Place::Content => self.give(all, Part::Content, &mut parts),
-            Place::Over => {}
         }
         self.place = Place::Over;
         parts
@@ -164,29 +216,33 @@ impl Splitter {
         self.content_start
     }
 
+    fn begin(&mut self, has_thought: bool) {
+        self.place = if has_thought { Place::Thought } else { Place::Content };
+        if !has_thought {
+            self.content_start = Some(0);
+        }
+    }
+
     fn think(&mut self, parts: &mut Vec<Part>) {
-        let Some((marker, shown)) = self.marker.clone() else { return };
-        let Some(at) = self.held.find(&marker) else {
-            let keep = possible_beginning(std::slice::from_ref(&marker), &self.held);
+        let marker = self.border.marker.as_str();
+        let len = marker.len();
+        let Some(at) = self.held.find(marker) else {
+            let keep = possible_beginning(std::slice::from_ref(&self.border.marker), &self.held);
             return self.give(self.held.len() - keep, Part::Thought, parts);
         };
         self.give(at, Part::Thought, parts);
         self.content_start = Some(self.base);
-        if shown {
-            self.give(marker.len(), Part::Content, parts);
+        if self.border.shown {
+            self.give(len, Part::Content, parts);
+            self.place = Place::Content;
         } else {
-            self.drop(marker.len());
+            self.drop(len);
+            self.place = Place::Gap;
         }
-        self.place = Place::Gap;
     }
 
-    fn cross_gap(&mut self, parts: &mut Vec<Part>) {
-        let gap = leading_space(&self.held);
-        if matches!(self.marker, Some((_, false))) {
-            self.drop(gap);
-        } else {
-            self.give(gap, Part::Content, parts);
-        }
+    fn cross_gap(&mut self) {
+        self.drop(leading_space(&self.held));
         if !self.held.is_empty() {
             self.place = Place::Content;
         }
@@ -257,19 +313,40 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn border((marker, shown): (&str, bool), opening: Option<&str>) -> Border {
+        Border { marker: marker.to_owned(), shown, opening: opening.map(str::to_owned) }
+    }
+
     fn rule(strings: &[&str], after: Option<&str>) -> StopRule {
         let strings = strings.iter().map(|s| (*s).to_owned()).collect();
-        StopRule { strings, after: after.map(str::to_owned) }
+        StopRule { strings, border: after.map(|marker| border((marker, false), None)) }
+    }
+
+    /// Where the marker of a text begins and ends that has a thought; `Err` where it
+    /// is all answer.
+    fn naive_marker(border: &Border, text: &str) -> Result<Option<(usize, usize)>, ()> {
+        if let Some(opening) = &border.opening
+            && !text.trim_start().starts_with(opening.as_str())
+        {
+            return Err(());
+        }
+        if border.marker.is_empty() {
+            return Err(());
+        }
+        Ok(text.find(&border.marker).map(|at| (at, at + border.marker.len())))
     }
 
     /// What a matcher must find, looked for byte by byte in the whole text.
     fn naive_find(rule: &StopRule, text: &str) -> Option<usize> {
-        let mut from = match rule.after.as_deref() {
-            None | Some("") => 0,
-            Some(after) => {
-                let from = text.find(after)? + after.len();
-                from + leading_space(&text[from..])
-            }
+        let mut from = match &rule.border {
+            None => 0,
+            Some(border) if !border.marker.is_empty() && border.has_thought(text).is_none() => return None,
+            Some(border) => match naive_marker(border, text) {
+                Err(()) => 0,
+                Ok(None) => return None,
+                Ok(Some((_, from))) if border.shown => from,
+                Ok(Some((_, from))) => from + leading_space(&text[from..]),
+            },
         };
         let ends = text.char_indices().map(|(i, _)| i).chain([text.len()]);
         from = from.min(text.len());
@@ -284,21 +361,15 @@ mod tests {
     }
 
     /// What a splitter must give out: thought, content and its beginning.
-    fn naive_split(
-        marker: Option<&(String, bool)>,
-        stops: &[String],
-        text: &str,
-    ) -> (String, String, Option<usize>) {
-        let rule = StopRule { strings: stops.to_vec(), after: marker.map(|(m, _)| m.clone()) };
+    fn naive_split(border: Option<&Border>, stops: &[String], text: &str) -> (String, String, Option<usize>) {
+        let rule = StopRule { strings: stops.to_vec(), border: border.cloned() };
         let end = naive_find(&rule, text).unwrap_or(text.len());
-        let Some((m, shown)) = marker.filter(|(m, _)| !m.is_empty()) else {
+        let Some(Ok(marker)) = border.map(|border| naive_marker(border, text)) else {
             return (String::new(), text[..end].to_owned(), Some(0));
         };
-        let Some(at) = text.find(m.as_str()) else {
-            return (text.to_owned(), String::new(), None);
-        };
-        let behind = at + m.len();
-        let start = if *shown { at } else { behind + leading_space(&text[behind..]) };
+        let Some((at, behind)) = marker else { return (text.to_owned(), String::new(), None) };
+        let shown = border.is_some_and(|border| border.shown);
+        let start = if shown { at } else { behind + leading_space(&text[behind..]) };
         (text[..at].to_owned(), text[start..end].to_owned(), Some(start))
     }
 
@@ -347,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_hidden_marker_vanishes_with_the_space_behind_it() {
-        let mut splitter = Splitter::new(Some(("</think>".to_owned(), false)), vec!["STOP".to_owned()]);
+        let mut splitter = Splitter::new(Some(border(("</think>", false), None)), vec!["STOP".to_owned()]);
         assert_eq!(splitter.push("so</th"), [Part::Thought("so".to_owned())]);
         assert_eq!(splitter.push("ink>\n"), []);
         assert_eq!(splitter.push("\nyes ST"), [Part::Content("yes ".to_owned())]);
@@ -358,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_shown_marker_begins_the_content() {
-        let mut splitter = Splitter::new(Some(("The answer is".to_owned(), true)), Vec::new());
+        let mut splitter = Splitter::new(Some(border(("The answer is", true), None)), Vec::new());
         let parts = splitter.push("1 + 1 = 2\n\nThe answer is \\boxed{2}.");
         let content = "The answer is \\boxed{2}.".to_owned();
         assert_eq!(parts, [Part::Thought("1 + 1 = 2\n\n".to_owned()), Part::Content(content)]);
@@ -366,8 +437,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_string_may_begin_with_the_space_behind_a_shown_marker() {
+        let shown = border(("The answer is", true), None);
+        let rule = StopRule { strings: vec![" 4".to_owned()], border: Some(shown.clone()) };
+        assert_eq!(StopMatcher::default().find(&rule, "so 4. The answer is 42"), Some(19));
+        let mut splitter = Splitter::new(Some(shown), rule.strings);
+        let parts = split(&mut splitter, &["so 4. The answer is", " 42"]);
+        assert_eq!(parts, ("so 4. ".to_owned(), "The answer is".to_owned()));
+    }
+
+    #[test]
+    fn a_text_that_does_not_open_a_thought_is_all_answer_from_its_first_word() {
+        let thinking = border(("</think>", false), Some("<think>"));
+        let mut splitter = Splitter::new(Some(thinking.clone()), vec!["END".to_owned()]);
+        assert_eq!(splitter.push("\n<"), []);
+        assert_eq!(splitter.push("b>yes"), [Part::Content("\n<b>yes".to_owned())]);
+        assert_eq!(splitter.content_start(), Some(0));
+        assert_eq!(split(&mut splitter, &[" it is END", "."]), (String::new(), " it is ".to_owned()));
+        let rule = StopRule { strings: vec!["yes".to_owned()], border: Some(thinking.clone()) };
+        let mut matcher = StopMatcher::default();
+        assert_eq!(matcher.find(&rule, "\n<"), None);
+        assert_eq!(matcher.find(&rule, "\n<b>yes"), Some(4));
+
+        let mut splitter = Splitter::new(Some(thinking.clone()), Vec::new());
+        let parts = split(&mut splitter, &["\n<th", "ink>yes</th", "ink>\n\nno"]);
+        assert_eq!(parts, ("\n<think>yes".to_owned(), "no".to_owned()));
+        assert_eq!(StopMatcher::default().find(&rule, "\n<think>yes</think>\nyes"), Some(20));
+        let mut splitter = Splitter::new(Some(thinking), Vec::new());
+        assert_eq!(split(&mut splitter, &["<thi"]), (String::new(), "<thi".to_owned()));
+    }
+
+    #[test]
     fn without_the_marker_all_is_thought_and_the_start_stays_open() {
-        let mut splitter = Splitter::new(Some(("<x>".to_owned(), true)), Vec::new());
+        let mut splitter = Splitter::new(Some(border(("<x>", true), None)), Vec::new());
         assert_eq!(split(&mut splitter, &["an essay <", "x"]), ("an essay <x".to_owned(), String::new()));
         assert_eq!(splitter.content_start(), None);
     }
@@ -379,6 +481,15 @@ mod tests {
         bounds.windows(2).map(|w| &text[w[0]..w[1]]).collect()
     }
 
+    fn borders() -> impl Strategy<Value = Border> {
+        let opening = prop::option::of("[abé]{1,3}");
+        ("[abé]{0,3}", any::<bool>(), opening).prop_map(|(marker, shown, opening)| Border {
+            marker,
+            shown,
+            opening,
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -387,9 +498,9 @@ mod tests {
             text in "[abé \n]{0,24}",
             cuts in prop::collection::vec(0usize..40, 0..12),
             strings in prop::collection::vec("[abé\n]{0,4}", 0..4),
-            after in prop::option::of("[abé]{0,3}"),
+            border in prop::option::of(borders()),
         ) {
-            let rule = StopRule { strings, after };
+            let rule = StopRule { strings, border };
             let mut matcher = StopMatcher::default();
             let mut grown = String::new();
             let mut found = None;
@@ -407,11 +518,11 @@ mod tests {
             text in "[abé \n]{0,24}",
             cuts in prop::collection::vec(0usize..40, 0..12),
             stops in prop::collection::vec("[abé\n]{0,4}", 0..4),
-            marker in prop::option::of(("[abé]{0,3}", any::<bool>())),
+            border in prop::option::of(borders()),
         ) {
-            let mut splitter = Splitter::new(marker.clone(), stops.clone());
+            let mut splitter = Splitter::new(border.clone(), stops.clone());
             let (thought, content) = split(&mut splitter, &chunks(&text, &cuts));
-            let expected = naive_split(marker.as_ref(), &stops, &text);
+            let expected = naive_split(border.as_ref(), &stops, &text);
             prop_assert_eq!((thought, content, splitter.content_start()), expected);
         }
 
@@ -421,7 +532,8 @@ mod tests {
             marker in prop::option::of(("[ab]{1,3}", any::<bool>())),
         ) {
             let held = marker.as_ref().map_or(0, |(m, _)| m.len() - 1);
-            let mut splitter = Splitter::new(marker, Vec::new());
+            let border = marker.map(|(marker, shown)| border((&marker, shown), None));
+            let mut splitter = Splitter::new(border, Vec::new());
             for parts in [splitter.push(&text), splitter.finish()] {
                 for part in parts {
                     let (Part::Thought(text) | Part::Content(text)) = part;

@@ -45,6 +45,7 @@ impl TemplateTokens {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: TemplateTokens,
+    takes_system: bool,
 }
 
 impl ChatTemplate {
@@ -62,7 +63,18 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", json::tojson);
         environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(|e| unusable(&e))?;
-        Ok(Self { environment, tokens })
+        let mut template = Self { environment, tokens, takes_system: true };
+        let said = |role| Message { role, content: "x".to_owned() };
+        // What refuses a user alone as well says nothing of system messages.
+        template.takes_system = template.render(&[said("system"), said("user")], None).is_ok()
+            || template.render(&[said("user")], None).is_err();
+        Ok(template)
+    }
+
+    /// Whether a conversation may begin with a system message.
+    #[must_use]
+    pub fn takes_system(&self) -> bool {
+        self.takes_system
     }
 
     /// The source of a model's template: the text of `chat_template.jinja`
@@ -92,11 +104,12 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders a conversation with the generation prompt at its end.
+    /// Renders a conversation with the generation prompt at its end. `thinking` is
+    /// what templates read as `enable_thinking`; `None` leaves it to them.
     ///
     /// # Errors
     /// When the template refuses it.
-    pub fn render(&self, messages: &[Message]) -> Result<String, PromptError> {
+    pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, PromptError> {
         let template = self.environment.get_template(NAME).map_err(|e| unusable(&e))?;
         // A token that the model lacks is undefined to its template, not none.
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
@@ -105,6 +118,7 @@ impl ChatTemplate {
             add_generation_prompt => true,
             bos_token => token(&self.tokens.bos),
             eos_token => token(&self.tokens.eos),
+            enable_thinking => thinking.map_or(Value::UNDEFINED, Value::from),
             tools => (),
             documents => (),
         };

@@ -176,6 +176,13 @@ impl Tokenizer {
         &self.bytes[start..end]
     }
 
+    /// Bytes of the token that has most, at least 1.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        let ids = 0..TokenId::try_from(self.ends.len()).unwrap_or(TokenId::MAX);
+        ids.map(|id| self.piece(id).len()).max().unwrap_or(0).max(1)
+    }
+
     /// What a token is to the decoder; an id that does not exist is silent.
     pub(super) fn kind(&self, id: TokenId) -> Kind {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Silent)

@@ -145,6 +145,7 @@ fn marker() -> Marker {
     Marker {
         text: "The answer is".to_owned(),
         shown: true,
+        opening: None,
         inject: ids(4),
         inject_after_separator: ids(3),
         separator: "\n\n".to_owned(),

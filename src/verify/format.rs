@@ -202,15 +202,15 @@ impl Format {
             Layout::Chat { template, system, .. } => {
                 turns.extend(system.iter().map(|system| said("system", system.clone())));
                 turns.push(said("user", content));
-                let text = template.render(&turns)?;
+                let text = template.render(&turns, None)?;
                 let ids = self.tokenizer.encode_prompt(&text)?;
                 (text, ids)
             }
             // The first step stands in the problem's own turn.
             Layout::Turns { template, .. } => {
-                let longer = template.render(&[said("user", format!("{content} x"))])?;
+                let longer = template.render(&[said("user", format!("{content} x"))], None)?;
                 turns.push(said("user", content));
-                let ids = self.common(&template.render(&turns)?, &longer)?;
+                let ids = self.common(&template.render(&turns, None)?, &longer)?;
                 (String::new(), ids)
             }
             Layout::Plain { first, .. } => {
@@ -260,7 +260,7 @@ impl Format {
                         script.turns.push(said("user", step.to_owned()));
                     }
                 }
-                script.text = template.render(&script.turns)?;
+                script.text = template.render(&script.turns, None)?;
             }
             Layout::Plain { first, between, after, tag } => {
                 script.text.push_str(if script.steps == 0 { first } else { between });

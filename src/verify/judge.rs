@@ -15,7 +15,7 @@ use super::clean::Cleaner;
 use super::lease::Transcript;
 use super::{Aggregate, FormatError, Opening, VerifyError, against};
 use crate::engine::{Branch, Handle, Open};
-use crate::prompt::{ChatTemplate, Message, Tokenizer};
+use crate::prompt::{ChatTemplate, Message, Tokenizer, with_instruction};
 use crate::token::TokenId;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -142,15 +142,15 @@ impl Judge {
     fn question(&self, transcript: &Transcript, until: usize, known: usize) -> Result<Question, VerifyError> {
         let config = &self.config;
         let solution = transcript.steps[..until].join(&config.step_separator);
-        let mut messages = Vec::new();
-        if !config.system.is_empty() {
-            messages.push(Message { role: "system", content: config.system.clone() });
-        }
         // The solution last: it must not be searched for the problem's place.
         let (before, after) = config.prompt.split_once("{solution}").unwrap_or((&config.prompt, ""));
         let [before, after] = [before, after].map(|part| part.replace("{problem}", &transcript.problem));
-        messages.push(Message { role: "user", content: format!("{before}{solution}{after}") });
-        let mut text = self.template.render(&messages)?;
+        let mut messages = vec![Message { role: "user", content: format!("{before}{solution}{after}") }];
+        if !config.system.is_empty() {
+            messages = with_instruction(&messages, &config.system, self.template.takes_system());
+        }
+        // The verdict is asked for at once.
+        let mut text = self.template.render(&messages, Some(false))?;
         let first = if config.after.is_empty() { until - 1 } else { 0 };
         let mut positions = Vec::new();
         let mut ids: Vec<TokenId> = Vec::new();

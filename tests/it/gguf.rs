@@ -217,8 +217,8 @@ async fn the_bundled_model_as_a_file_is_the_bundled_model() {
         let problem: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let text = problem["problem"].as_str().expect("a text").to_owned();
         let messages = [espalier::prompt::Message { role: "user", content: text }];
-        let prompt = bundled.template.render(&messages).expect("renders");
-        assert_eq!(ours.template.render(&messages).expect("renders"), prompt);
+        let prompt = bundled.template.render(&messages, None).expect("renders");
+        assert_eq!(ours.template.render(&messages, None).expect("renders"), prompt);
         let tokens = bundled.tokenizer.encode_prompt(&prompt).expect("encodes");
         assert_eq!(ours.tokenizer.encode_prompt(&prompt).expect("encodes"), tokens, "{prompt}");
         assert_eq!(

@@ -53,7 +53,7 @@ fn refused(directory: &Path) -> String {
 
 fn prompt(checked: &Checked) -> String {
     let said = Message { role: "user", content: "Hello".to_owned() };
-    checked.template.render(&[said]).expect("renders")
+    checked.template.render(&[said], None).expect("renders")
 }
 
 #[test]

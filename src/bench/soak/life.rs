@@ -267,7 +267,7 @@ impl Life<'_> {
         let segment = match plain {
             true => ask.segment(),
             false => Segment {
-                stop: Arc::new(StopRule { strings, after: None }),
+                stop: Arc::new(StopRule { strings, border: None }),
                 step: Some("\n".into()),
                 ..ask.segment()
             },

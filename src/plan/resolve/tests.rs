@@ -6,7 +6,7 @@ use crate::plan::{
     Auto, Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting,
     Steps, Variant, VoteStop, Voting, Weight,
 };
-use crate::prompt::{Message, TemplateTokens};
+use crate::prompt::{Border, Message, TemplateTokens};
 use crate::verify::Aggregate;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -620,7 +620,7 @@ fn the_reserve_is_a_quarter_up_to_a_limit_and_only_with_a_marker() {
     let mut bare = settings();
     bare.prompt.answer_marker = None;
     let bare = planner_of(bare, caps(2_048, 1 << 16)).plan(&params(), 0).expect("a plan");
-    assert_eq!((bare.choices[0].reserve, bare.marker, bare.stop.after.clone()), (0, None, None));
+    assert_eq!((bare.choices[0].reserve, bare.marker, bare.stop.border.clone()), (0, None, None));
 }
 
 #[test]
@@ -644,11 +644,78 @@ fn the_instruction_is_in_every_prompt_but_direct_s() {
     assert!(text(&lowered).contains(&instruction));
 }
 
+/// A planner for a thinking model of a given generation prompt.
+fn thinking(source: &str) -> Planner {
+    let mut settings = settings();
+    settings.prompt.answer_marker = Some("</think>".to_owned());
+    settings.prompt.answer_marker_shown = false;
+    settings.prompt.thought_opening = Some("<think>".to_owned());
+    let mut planner = planner_of(settings, caps(2_048, 1 << 16));
+    planner.parts.template = ChatTemplate::new(source, TemplateTokens::default()).expect("Jinja");
+    planner
+}
+
+#[test]
+fn a_direct_answer_has_no_thought_and_any_other_begins_with_one_where_the_prompt_does() {
+    let said = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
+    let of = |end: &str, name| {
+        let plan = thinking(&format!("{said}{end}")).plan(&effort(name), 0).expect("a plan");
+        let text = text(&plan);
+        let end = text.rsplit_once("4?").map(|(_, end)| end.to_owned()).expect("the question");
+        assert_eq!(plan.stop.border, plan.marker.as_ref().map(Marker::border));
+        (end, plan.marker.map(|marker| marker.opening.is_some()), plan.choices[0].reserve > 0)
+    };
+    let closed = "\n<think>\n\n</think>\n\n".to_owned();
+    // As Qwen3: a switch.
+    let switch =
+        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}";
+    assert_eq!(of(switch, Effort::None), (closed.clone(), None, false));
+    assert_eq!(of(switch, Effort::Low), ("\n".to_owned(), Some(true), true), "it may yet open one");
+    // As the distilled R1: always.
+    assert_eq!(of("<think>\n", Effort::None), (closed, None, false));
+    assert_eq!(of("<think>\n", Effort::Low), ("\n<think>\n".to_owned(), Some(false), true));
+    // Nothing is known: what opens one is no answer.
+    assert_eq!(of("", Effort::None), ("\n".to_owned(), Some(true), false));
+}
+
+#[test]
+fn the_instruction_begins_the_user_s_turn_where_a_template_takes_no_system_message() {
+    let source = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}\
+        <{{ m.role }}>{{ m.content }}\n{% endfor %}";
+    let settings = settings();
+    let instruction = settings.prompt.chain_of_thought.clone();
+    let mut planner = planner_of(settings, caps(2_048, 1 << 16));
+    planner.parts.template = ChatTemplate::new(source, TemplateTokens::default()).expect("Jinja");
+    let low = planner.plan(&effort(Effort::Low), 0).expect("a plan");
+    assert_eq!(text(&low), format!("<user>{instruction}\n\nWhat is 3 + 4?\n"));
+    let none = planner.plan(&effort(Effort::None), 0).expect("a plan");
+    assert_eq!(text(&none), "<user>What is 3 + 4?\n");
+    // What the client wrote itself is the client's.
+    let mut own = effort(Effort::Low);
+    own.messages.insert(0, Message { role: "system", content: "Be kind.".to_owned() });
+    let refused = planner.plan(&own, 0).expect_err("a system message");
+    assert_eq!(refused, PlanError::Prompt(PromptError::Refused("no system".to_owned())));
+}
+
+#[test]
+fn a_text_that_no_tokens_could_make_short_enough_is_not_cut_into_tokens() {
+    let longest = tokenizer().longest();
+    assert!((4..64).contains(&longest), "{longest}");
+    let of = |bytes: usize| {
+        let mut params = params();
+        params.messages[0].content = "7".repeat(bytes);
+        planner().plan(&params, 0).expect_err("too long")
+    };
+    assert!(matches!(of(4 * 2_048 * longest - 2_000), PlanError::ContextLength { context: 2_048, .. }));
+    assert!(matches!(of(4 * 2_048 * longest), PlanError::Bytes { context: 2_048, .. }));
+}
+
 #[test]
 fn stop_strings_wait_for_the_marker_but_in_direct() {
     let stop = |name| plan(&Params { stop: vec!["x".to_owned()], ..effort(name) }).stop;
-    assert_eq!(*stop(Effort::None), StopRule { strings: vec!["x".to_owned()], after: None });
-    assert_eq!(stop(Effort::Low).after.as_deref(), Some("The answer is"));
+    assert_eq!(*stop(Effort::None), StopRule { strings: vec!["x".to_owned()], border: None });
+    let border = Border { marker: "The answer is".to_owned(), shown: true, opening: None };
+    assert_eq!(stop(Effort::Low).border, Some(border));
     let marker = plan(&params()).marker.expect("the bundled model has one");
     assert!(marker.shown && marker.separator == "\n\n");
     let decoded = |ids: &[u32]| tokenizer().decode(ids).expect("ids of this tokenizer");

@@ -15,7 +15,7 @@ fn from_config(config: &serde_json::Value, file: Option<&str>) -> Result<ChatTem
 }
 
 fn render(source: &str, messages: &[Message]) -> Result<String, PromptError> {
-    ChatTemplate::new(source, tokens())?.render(messages)
+    ChatTemplate::new(source, tokens())?.render(messages, None)
 }
 
 #[test]
@@ -24,7 +24,8 @@ fn the_bundled_template_writes_chatml() {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(TemplateTokens::from_config(&config).eos.as_deref(), Some("<|im_end|>"));
     let template = from_config(&config, None).unwrap();
-    let text = template.render(&[message("system", "Think."), message("user", "What is 1 + 1?")]).unwrap();
+    let text =
+        template.render(&[message("system", "Think."), message("user", "What is 1 + 1?")], None).unwrap();
     let expected = "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n\
                     <|im_start|>assistant\n";
     assert_eq!(text, expected);
@@ -73,6 +74,10 @@ fn qwen_3_walks_backwards_with_a_namespace() {
     let expected = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n\
                     <|im_start|>user\nc<|im_end|>\n2<|im_start|>assistant\n";
     assert_eq!(render(source, &conversation).unwrap(), expected);
+    let template = ChatTemplate::new(source, tokens()).unwrap();
+    let with = |thinking| template.render(&conversation, Some(thinking)).unwrap();
+    assert_eq!(with(true), expected);
+    assert_eq!(with(false), format!("{expected}<think>\n\n</think>\n\n"));
 }
 
 const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}\
@@ -121,7 +126,7 @@ fn python_methods_and_json_work() {
 #[test]
 fn undefined_prints_as_nothing_and_an_absent_token_is_undefined() {
     let template = ChatTemplate::new("{{ nobody }}{{ bos_token is defined }}", TemplateTokens::default());
-    assert_eq!(template.unwrap().render(&[]).unwrap(), "False");
+    assert_eq!(template.unwrap().render(&[], None).unwrap(), "False");
 }
 
 #[test]
@@ -134,9 +139,12 @@ fn configurations_name_templates_and_tokens_in_two_ways() {
         TemplateTokens::from_config(&config),
         TemplateTokens { bos: Some("<b>".to_owned()), eos: None }
     );
-    assert_eq!(from_config(&config, None).unwrap().render(&[]).unwrap(), "<b>");
+    assert_eq!(from_config(&config, None).unwrap().render(&[], None).unwrap(), "<b>");
     // The file beside the configuration wins over the key in it, tokens stay.
-    assert_eq!(from_config(&config, Some("{{ bos_token }}file")).unwrap().render(&[]).unwrap(), "<b>file");
+    assert_eq!(
+        from_config(&config, Some("{{ bos_token }}file")).unwrap().render(&[], None).unwrap(),
+        "<b>file"
+    );
     let tools_alone = serde_json::json!({"chat_template": [{"name": "tool_use", "template": "no"}]});
     for config in [serde_json::json!({}), serde_json::json!({"chat_template": null}), tools_alone] {
         let error = from_config(&config, None).unwrap_err().to_string();

@@ -8,6 +8,7 @@ pub(in crate::search) fn marker() -> Marker {
     Marker {
         text: "The answer is".to_owned(),
         shown: true,
+        opening: None,
         inject: vec![9, 1, 2, 3],
         inject_after_separator: vec![1, 2, 3],
         separator: "\n\n".to_owned(),

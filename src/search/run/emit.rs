@@ -6,7 +6,7 @@
 
 use crate::engine::Token;
 use crate::plan::Marker;
-use crate::prompt::{Part, Splitter, StopMatcher, StopRule};
+use crate::prompt::{Part, Splitter, StopRule};
 use crate::search::event::Event;
 use crate::search::tree::Node;
 
@@ -27,8 +27,7 @@ pub(super) struct Emitter {
 impl Emitter {
     /// An emitter for a trajectory with the given marker and stop strings.
     pub(super) fn new(marker: Option<&Marker>, stops: Vec<String>, logprobs: bool) -> Self {
-        let marker = marker.map(|marker| (marker.text.clone(), marker.shown));
-        let splitter = Splitter::new(marker, stops.clone());
+        let splitter = Splitter::new(marker.map(Marker::border), stops.clone());
         Self { splitter, stops, logprobs, pushed: 0, emitted: 0, token: 0 }
     }
 
@@ -54,27 +53,35 @@ impl Emitter {
 
     /// The same for a trajectory of which nothing was given out before: where
     /// no marker came, its text appears once, as content.
-    pub(super) fn whole_trajectory(mut self, node: &Node) -> (Vec<Event>, usize) {
+    pub(super) fn whole_trajectory(&mut self, node: &Node) -> Vec<Event> {
         let mut events = self.finish(node);
         if self.splitter.content_start().is_none() {
             events.retain(|event| !matches!(event, Event::Thought(_)));
         }
-        (events, self.visible_tokens(node))
+        events
     }
 
     /// Tokens of the visible answer, its EOS and stop string included.
     pub(super) fn visible_tokens(&self, node: &Node) -> usize {
+        if let Some((_, end)) = self.cut(node) {
+            return (0..node.tokens.len()).take_while(|&i| begin(node, i) < end).count();
+        }
         let start = self.splitter.content_start().unwrap_or(0);
         let hidden = (0..node.tokens.len()).take_while(|&i| node.ends[i] <= start && begin(node, i) < start);
         node.tokens.len() - hidden.count()
     }
 
-    /// The whole text up to its first stop string, which nothing has matched
-    /// yet when stop strings wait for a marker that never came.
+    /// Where the first stop string of a text in which no marker came begins and
+    /// ends. Nothing has matched it yet, for stop strings wait for the marker.
+    pub(super) fn cut(&self, node: &Node) -> Option<(usize, usize)> {
+        let rule = StopRule { strings: self.stops.clone(), border: None };
+        self.splitter.content_start().is_none().then(|| rule.anywhere(node.visible_text()))?
+    }
+
+    /// The whole text, up to the first stop string.
     fn whole<'a>(&self, node: &'a Node) -> &'a str {
         let text = node.visible_text();
-        let rule = StopRule { strings: self.stops.clone(), after: None };
-        &text[..StopMatcher::default().find(&rule, text).unwrap_or(text.len())]
+        &text[..self.cut(node).map_or(text.len(), |(begin, _)| begin)]
     }
 
     fn events(&mut self, parts: Vec<Part>, node: &Node) -> Vec<Event> {

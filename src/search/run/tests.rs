@@ -55,7 +55,7 @@ fn words(text: &str) -> Vec<String> {
 fn marker(shown: bool) -> Marker {
     let text = if shown { "The answer is" } else { "</think>" }.to_owned();
     let separator = "\n\n".to_owned();
-    Marker { text, shown, inject: vec![5, 6], inject_after_separator: vec![6], separator }
+    Marker { text, shown, opening: None, inject: vec![5, 6], inject_after_separator: vec![6], separator }
 }
 
 fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
@@ -75,7 +75,7 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
         choices: vec![budget; n],
         live: n * mode.alive() as usize,
         positions: 20 + tokens.min(2_000) as usize,
-        stop: Arc::new(StopRule { strings: Vec::new(), after: marker.as_ref().map(|m| m.text.clone()) }),
+        stop: Arc::new(StopRule { strings: Vec::new(), border: marker.as_ref().map(Marker::border) }),
         marker,
         logprobs: None,
         deadline: None,
@@ -87,7 +87,7 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
 
 fn stopping(mut plan: Plan, strings: &[&str]) -> Plan {
     let strings = strings.iter().map(|s| (*s).to_owned()).collect();
-    plan.stop = Arc::new(StopRule { strings, after: plan.marker.as_ref().map(|m| m.text.clone()) });
+    plan.stop = Arc::new(StopRule { strings, border: plan.marker.as_ref().map(Marker::border) });
     plan
 }
 
@@ -357,6 +357,42 @@ async fn without_the_marker_the_whole_text_is_content() {
         assert_eq!(said.thought.is_empty(), delivery == Delivery::Whole);
         let stopped = stopping(plan(Mode::ChainOfThought, 100, 1), &["7 END", "EN", "zz"]);
         assert_eq!(one(&fixture, stopped, delivery).await.content, "an essay about 7 ");
+    }
+}
+
+#[tokio::test]
+async fn a_text_without_the_marker_is_cut_at_a_stop_string_and_was_stopped_by_it() {
+    let fixture = saying(|_| words("an essay about 7 END of it"));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        // Six words are the budget; the fifth is the stop string.
+        let mut stopped = stopping(plan(Mode::ChainOfThought, 6, 1), &["END"]);
+        stopped.choices[0].reserve = 0;
+        let said = one(&fixture, stopped, delivery).await;
+        assert_eq!((said.content.as_str(), said.done().finish), ("an essay about 7 ", Finish::Stop));
+        let usage = said.done().usage;
+        assert_eq!((usage.completion_tokens, usage.reasoning_tokens), (6, 1), "what came behind is not seen");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_open_a_thought_answers_from_its_first_word() {
+    let fixture = saying(|key| words(if key % 2 == 0 { "yes it is" } else { "<t>so</t> it is" }));
+    for delivery in [Delivery::Live, Delivery::Whole] {
+        let mut thoughts = Vec::new();
+        for seed in 0..16 {
+            let text = "</t>".to_owned();
+            let thinking = Marker { text, opening: Some("<t>".to_owned()), ..marker(false) };
+            let stop = StopRule { strings: Vec::new(), border: Some(thinking.border()) };
+            let asked = plan(Mode::ChainOfThought, 100, 1);
+            let asked = Plan { marker: Some(thinking), stop: Arc::new(stop), seed, ..asked };
+            let said = one(&fixture, asked, delivery).await;
+            match said.thought.as_str() {
+                "" => assert_eq!(said.content, "yes it is"),
+                thought => assert_eq!((thought, said.content.as_str()), ("<t>so", "it is")),
+            }
+            thoughts.push(said.thought.is_empty());
+        }
+        assert!(thoughts.contains(&true) && thoughts.contains(&false));
     }
 }
 

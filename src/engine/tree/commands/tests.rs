@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Puts some tokens on a branch; says how that ended where a stop string applies.
 fn inject(rig: &mut Rig, branch: u64, tokens: &[TokenId], stop: &str) -> End {
-    let stop = Arc::new(StopRule { strings: vec![stop.to_owned()], after: None });
+    let stop = Arc::new(StopRule { strings: vec![stop.to_owned()], border: None });
     decode(rig, branch, Segment { inject: tokens.to_vec(), stop, ..segment(tokens.len() as u32) });
     rig.heard[&branch].1.clone().expect("over").expect("nothing is wrong")
 }

@@ -67,12 +67,21 @@ impl Choice {
         }
         self.report(false);
         let node = self.tree.trajectory(answer.node);
-        let (events, visible) = match self.live.take() {
-            Some(mut live) => (live.finish(&node), live.visible_tokens(&node)),
-            None => self.emitter().whole_trajectory(&node),
+        let (emitter, events) = match self.live.take() {
+            Some(mut live) => {
+                let events = live.finish(&node);
+                (live, events)
+            }
+            None => {
+                let mut whole = self.emitter();
+                let events = whole.whole_trajectory(&node);
+                (whole, events)
+            }
         };
         events.into_iter().for_each(|event| self.emit(event));
-        let finish = if answer.complete { Finish::Stop } else { Finish::Length };
+        let visible = emitter.visible_tokens(&node);
+        let stopped = answer.complete || emitter.cut(&node).is_some();
+        let finish = if stopped { Finish::Stop } else { Finish::Length };
         let done = self.done(finish, visible);
         self.emit(done);
         Ok(())

@@ -29,7 +29,7 @@ async fn choice() -> Choice {
         choices: vec![budget],
         live: 9,
         positions: 920,
-        stop: Arc::new(StopRule { strings: Vec::new(), after: None }),
+        stop: Arc::new(StopRule { strings: Vec::new(), border: None }),
         marker: None,
         separator: "\n\n".into(),
         priority: Priority::Normal,
