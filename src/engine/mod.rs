@@ -203,7 +203,9 @@ pub enum EngineError {
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Whether a branch was advanced. A step over nothing proves nothing.
+    /// Whether a branch was given what shows that the model is well: a token, or
+    /// logits. A step over nothing proves nothing, and one that computes KV alone
+    /// only that passes run.
     pub ran: bool,
     /// Whether there is more to run.
     pub more: bool,

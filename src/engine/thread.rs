@@ -8,9 +8,10 @@
 //! engine that nobody asks could not show otherwise that it is well. Who wants to
 //! know how often it was not looks at the counter of faults. Where the engine
 //! cannot put itself in order, or has failed [`FAULTS`] times without a step
-//! between that has advanced anything, the thread ends, which closes every
-//! channel, so that waiters see [`super::EngineError::Closed`] and health is
-//! `Dead`: who fails whatever it is asked is not well because it idles between.
+//! between that has given anybody a token or logits, the thread ends, which closes
+//! every channel, so that waiters see [`super::EngineError::Closed`] and health is
+//! `Dead`: who fails whatever it is asked is not well because it idles between, nor
+//! because it reads what it is told.
 //! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
@@ -128,7 +129,7 @@ impl EngineThread {
         let run = move || {
             let obituary = Obituary(publish);
             // Whether there is something to run, and how often the engine has failed
-            // since a step that has advanced something.
+            // since a step that has given anybody anything.
             let (mut busy, mut faults) = (false, 0);
             loop {
                 let mut next = if busy {

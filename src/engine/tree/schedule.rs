@@ -10,6 +10,7 @@ use super::forward::Forward;
 use super::memory::Standing;
 use super::model::Row;
 use super::prefix::Name;
+use super::sample::Drawn;
 use super::store::Store;
 use super::twins::Twins;
 use super::{Forest, TreeEngine};
@@ -54,11 +55,24 @@ struct Limits {
     twins: bool,
 }
 
-/// How many tokens a step was to draw, and for how many there was none to be had.
-#[derive(Debug, Clone, Copy)]
-struct Draws {
+/// What came of the branches that a step, or a part of one, has advanced.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gain {
+    branches: usize,
+    /// Tokens that were to be drawn.
     draws: usize,
+    /// Branches that got what shows that the model is well: a token or logits.
+    given: usize,
+    /// Branches that got an error in its place: none of their logits is finite.
     lost: usize,
+}
+
+impl Gain {
+    /// Whether the model has shown that it is well. That it has lost all is its own
+    /// doing, and an error, of which the branches have been told.
+    fn verdict(self) -> Result<bool, EngineError> {
+        if self.lost > 0 && self.lost == self.branches { Err(not_finite()) } else { Ok(self.given > 0) }
+    }
 }
 
 /// Whose turn it is when a request's rows are given out.
@@ -73,15 +87,17 @@ enum Turn {
 }
 
 impl<M: Forward> TreeEngine<M> {
-    /// Runs one step over whatever is runnable; says whether that was something.
+    /// Runs one step over whatever is runnable; says whether anybody was given
+    /// anything by it. KV that was computed and nothing else shows that the pass ran,
+    /// and not that what the model makes of it is of any use.
     pub(super) fn run_step(&mut self) -> Result<bool, EngineError> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
-        let served = self.forest.serve_kept_logits(&mut dice, &self.eos);
+        let kept = self.forest.serve_kept_logits(&mut dice, &self.eos);
         let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
-            return Ok(served);
+            return kept.verdict();
         }
         let begun = (self.clock)();
         // Drawing is part of what a step costs: of a search's vocabulary-wide rows
@@ -94,30 +110,35 @@ impl<M: Forward> TreeEngine<M> {
         metrics.step_seconds.observe(seconds);
         metrics.step_positions.observe(rows as f64);
         metrics.step_branches.observe(shares.len() as f64);
-        let message = match outcome {
-            Ok(Draws { draws, lost }) => {
-                self.costs.observe(rows, draws, seconds);
-                // The branches have been told; that all were lost is the model's doing.
-                return if draws > 0 && lost == draws { Err(not_finite()) } else { Ok(true) };
+        let verdict = match outcome {
+            Ok(gain) => {
+                self.costs.observe(rows, gain.draws, seconds);
+                gain.verdict()
             }
-            Err(message) => message,
+            Err(message) => {
+                metrics.faults.inc();
+                tracing::error!(message, rows, "a forward pass failed");
+                self.retry(&shares, &message)
+            }
         };
-        metrics.faults.inc();
-        tracing::error!(message, rows, "a forward pass failed");
-        self.retry(&shares, &message).map(|()| true)
+        verdict.map(|given| given || kept.given > 0)
     }
 
     /// After a pass that failed with `message`, runs each request's rows alone:
-    /// one request that the model cannot take must not end the others.
-    fn retry(&mut self, shares: &[Share], message: &str) -> Result<(), EngineError> {
+    /// one request that the model cannot take must not end the others. Says of those
+    /// that it can take whether they were given anything.
+    fn retry(&mut self, shares: &[Share], message: &str) -> Result<bool, EngineError> {
         let mut outcome = Err(EngineError::Forward(message.to_owned()));
         for alone in shares.chunk_by(|a, b| a.request == b.request) {
             let whole = alone.len() == shares.len();
             // A request that was alone in the step has failed alone already.
             match if whole { Err(message.to_owned()) } else { self.compute(alone) } {
                 Ok(()) => {
-                    self.advance(alone);
-                    outcome = Ok(());
+                    let verdict = self.advance(alone).verdict();
+                    outcome = match outcome {
+                        Ok(given) => Ok(given || verdict == Ok(true)),
+                        Err(_) => verdict,
+                    };
                 }
                 Err(message) => self.forest.abandon(alone, &EngineError::Forward(message)),
             }
@@ -139,7 +160,7 @@ impl<M: Forward> TreeEngine<M> {
     }
 
     /// Counts a pass's positions and hands every branch its logits.
-    fn advance(&mut self, shares: &[Share]) -> Draws {
+    fn advance(&mut self, shares: &[Share]) -> Gain {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
         let logits: Vec<&[f32]> = self.model.logits().collect();
@@ -160,41 +181,48 @@ impl<M: Forward> TreeEngine<M> {
         let decoding =
             shares.iter().zip(&wanted).filter_map(|(share, own)| Some((share.branch, *own.first()?)));
         let drawn = self.forest.draw(decoding, &mut dice);
+        let mut gain = Gain { branches: shares.len(), ..Gain::default() };
         for (share, own) in shares.iter().zip(wanted) {
-            self.forest.advance(share, own);
+            self.forest.advance(share, own, &mut gain);
         }
-        let (draws, lost) = (drawn.len(), drawn.iter().filter(|(_, drawn)| drawn.is_none()).count());
-        for (branch, drawn) in drawn {
-            self.forest.take_drawn(branch, drawn, &self.eos);
-        }
-        Draws { draws, lost }
+        self.forest.take_all_drawn(drawn, &self.eos, &mut gain);
+        gain
     }
 }
 
 impl Forest {
-    /// Jobs that need no forward pass: the branch's last logits were kept. Says
-    /// whether any was advanced.
-    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>, eos: &[TokenId]) -> bool {
+    /// Jobs that need no forward pass: the branch's last logits were kept.
+    fn serve_kept_logits(&mut self, dice: &mut Dice<'_>, eos: &[TokenId]) -> Gain {
         let kept = |id: &u64| self.branches.get(id).is_some_and(|state| state.logits.is_some());
         let queues = self.requests.values().flat_map(|request| &request.ready);
         let ready: Vec<u64> = queues.copied().filter(kept).collect();
-        let (mut served, mut kept) = (false, Vec::new());
+        let mut gain = Gain { branches: ready.len(), ..Gain::default() };
+        let mut kept = Vec::new();
         for id in ready {
             let Some(state) = self.branches.get_mut(&id) else { continue };
             if let Some(Job::Settle(reply)) = state.job.take_if(|job| matches!(job, Job::Settle(_))) {
                 reply.send(Ok(()));
                 self.retire(id);
-                served = true;
+                gain.given += 1;
             } else {
                 kept.extend(state.logits.clone().map(|logits| (id, logits)));
             }
         }
         let drawn = self.draw(kept.iter().map(|(id, logits)| (*id, &**logits)), dice);
-        for (id, drawn) in drawn {
-            served |= drawn.is_some();
-            self.take_drawn(id, drawn, eos);
+        self.take_all_drawn(drawn, eos, &mut gain);
+        gain
+    }
+
+    /// Hands branches the tokens that were drawn for them, and counts them.
+    fn take_all_drawn(&mut self, drawn: Vec<(u64, Option<Drawn>)>, eos: &[TokenId], gain: &mut Gain) {
+        for (branch, drawn) in drawn {
+            gain.draws += 1;
+            match drawn {
+                Some(_) => gain.given += 1,
+                None => gain.lost += 1,
+            }
+            self.take_drawn(branch, drawn, eos);
         }
-        served
     }
 
     /// Chooses the step's rows and makes their slots writable. What twins share is
@@ -411,7 +439,7 @@ impl Forest {
 
     /// Counts a share's positions, lists what it has filled, and does with its
     /// logits what its job asks for, but for drawing.
-    fn advance(&mut self, share: &Share, logits: &[&[f32]]) {
+    fn advance(&mut self, share: &Share, logits: &[&[f32]], gain: &mut Gain) {
         self.list(share.branch);
         let Some(state) = self.branches.get_mut(&share.branch) else { return };
         let end = share.start + share.rows;
@@ -431,6 +459,7 @@ impl Forest {
         let done = state.pending() == 0;
         match &mut state.job {
             Some(Job::Logits { ids, rows, .. }) => {
+                gain.given += usize::from(!logits.is_empty());
                 rows.extend(logits.iter().map(|row| match ids.as_slice() {
                     [] => row.to_vec(),
                     ids => ids.iter().map(|id| row[*id as usize]).collect(),
@@ -443,12 +472,22 @@ impl Forest {
                 }
             }
             Some(Job::Settle(_)) if done => {
-                state.logits = logits.first().map(|row| Arc::from(*row));
+                // No fork could draw from such a row, and what the model has done wrong
+                // would only show after the step had passed for a good one.
+                let lost = logits.first().is_some_and(|row| !row.iter().any(|logit| logit.is_finite()));
+                let result = if lost { Err(not_finite()) } else { Ok(()) };
+                state.logits = logits.first().filter(|_| !lost).map(|row| Arc::from(*row));
                 if let Some(Job::Settle(reply)) = state.job.take() {
-                    reply.send(Ok(()));
+                    reply.send(result);
                 }
                 self.retire(share.branch);
-                self.keep(share.branch);
+                if lost {
+                    self.metrics.faults.inc();
+                    gain.lost += 1;
+                } else {
+                    self.keep(share.branch);
+                    gain.given += 1;
+                }
             }
             Some(Job::Settle(_) | Job::Decode(_)) | None => {}
         }

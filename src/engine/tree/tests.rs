@@ -41,7 +41,7 @@ pub(super) struct Echo {
     /// How many rows each pass had.
     passes: Arc<Mutex<Vec<usize>>>,
     /// Whether its logits are no numbers.
-    spoilt: bool,
+    pub(super) spoilt: bool,
 }
 
 /// The logits after a prefix.

@@ -2,8 +2,81 @@
 
 use super::super::tests::{Rig, prompt, rig, rig_with, said, shares};
 use super::fair;
-use crate::engine::{Command, End, Engine, Open, Priority};
+use crate::engine::{Command, End, Engine, EngineError, EngineThread, Open, Priority, Reply};
 use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn a_prompt_without_a_finite_logit_at_its_end_fails_its_settle_and_the_step() {
+    let mut rig = rig(64);
+    rig.engine.model.spoilt = true;
+    let mut opened = rig.open(1, Open::new(prompt(1, 20), 60, 2));
+    rig.step().expect("there is nothing to run");
+    assert_eq!(opened.try_recv(), Ok(Ok(())));
+    let (reply, mut settled) = Reply::new();
+    rig.engine.apply(Command::Settle { branch: 1, reply });
+    assert!(matches!(rig.step(), Err(EngineError::Forward(_))));
+    assert!(matches!(settled.try_recv(), Ok(Err(EngineError::Forward(_)))));
+    // Nothing was kept that a fork could draw from: it computes, and loses, its own.
+    rig.fork(1, 10);
+    rig.decode(10, 9);
+    assert!(matches!(rig.step(), Err(EngineError::Forward(_))));
+    assert!(matches!(rig.heard[&10], (_, Some(Err(EngineError::Forward(_))))));
+    assert_eq!(rig.metrics.faults.get(), 2);
+    // A model that is well again is taken at its word.
+    rig.engine.model.spoilt = false;
+    rig.fork(1, 11);
+    rig.decode(11, 9);
+    rig.run();
+    assert_eq!(rig.heard[&11], (said(&prompt(1, 20), 11, 9), Some(Ok(End::Length))));
+}
+
+#[test]
+fn a_step_in_which_one_is_lost_and_others_go_on_is_no_failed_one_and_proves_as_much_as_it_gives() {
+    for scores in [true, false] {
+        let mut rig = rig(64);
+        rig.settled(1, Open::new(prompt(1, 20), 60, 1));
+        rig.fork(1, 10);
+        rig.decode(10, 9);
+        rig.step().expect("draws from what was kept");
+        let mut opened = rig.open(2, Open::new(prompt(2, 100), 120, 1));
+        rig.step().expect("runs");
+        assert_eq!(opened.try_recv(), Ok(Ok(())));
+        // A long prompt of which a step computes a part, with or without logits.
+        let (settling, _settled) = Reply::new();
+        let (asking, _asked) = Reply::new();
+        rig.engine.apply(match scores {
+            true => Command::Logits { branch: 2, positions: vec![0, 99], ids: vec![1], reply: asking },
+            false => Command::Settle { branch: 2, reply: settling },
+        });
+        rig.engine.model.spoilt = true;
+        let computed = rig.counts(2).computed;
+        let progress = rig.engine.step().map(|progress| progress.ran);
+        assert_eq!(progress, Ok(scores), "computing KV alone proves nothing");
+        let computed = rig.counts(2).computed - computed;
+        assert!((1..100).contains(&computed), "{computed}");
+        // Heard now: the prompt ends in one of the next steps.
+        drop(rig.step());
+        assert!(matches!(rig.heard[&10].1, Some(Err(EngineError::Forward(_)))), "{:?}", rig.heard[&10]);
+    }
+}
+
+#[tokio::test]
+async fn a_model_whose_logits_are_never_finite_is_given_up_whatever_prompts_it_computes() {
+    // A step computes 64 positions: these prompts take one and two.
+    for length in [20, 100] {
+        let mut rig = rig(64);
+        rig.engine.model.spoilt = true;
+        let (_thread, handle) = EngineThread::spawn(rig.engine).expect("a thread");
+        for first in 1..4 {
+            let root = handle.open(Open::new(prompt(first, length), length + 20, 2)).await;
+            let root = root.expect("it is not given up yet");
+            assert!(matches!(root.settle().await, Err(EngineError::Forward(_))), "{length}");
+        }
+        let dead = tokio::time::timeout(Duration::from_secs(20), handle.dead()).await;
+        assert_eq!(dead, Ok(()), "{length}");
+    }
+}
 
 #[test]
 fn a_branch_with_much_to_compute_goes_on_beside_its_decoding_siblings() {
