@@ -139,7 +139,7 @@ impl BranchState {
 
     /// A branch that goes on from this one with KV of its own.
     #[must_use]
-    pub(super) fn child(&self, key: u64, table: Table, fault: Option<EngineError>) -> Self {
+    pub(super) fn child(&self, key: u64, table: Table) -> Self {
         Self {
             request: self.request,
             key,
@@ -151,9 +151,24 @@ impl BranchState {
             parked: self.parked,
             logits: self.logits.clone(),
             job: None,
-            fault,
+            fault: None,
             computed_before: self.computed_before,
             text: self.text.clone(),
+        }
+    }
+
+    /// A branch in the place of one that cannot be, whose jobs fail. It holds no
+    /// block, and so no more of the index than where its request's prefixes begin:
+    /// what its parent has listed may be given up before it goes.
+    #[must_use]
+    pub(super) fn misused_child(&self, key: u64, root: NodeId, why: &'static str) -> Self {
+        Self {
+            node: root,
+            listed: 0,
+            parked: false,
+            logits: None,
+            fault: Some(EngineError::Misuse(why)),
+            ..self.child(key, Table::default())
         }
     }
 

@@ -5,7 +5,6 @@
 
 use super::branch::{BranchState, Decode, Job};
 use super::forward::Forward;
-use super::kv::Table;
 use super::memory::Standing;
 use super::request::{Request, Waiting};
 use super::store::BLOCK;
@@ -73,17 +72,15 @@ impl<M: Forward> TreeEngine<M> {
             return;
         };
         let Some(request) = forest.requests.get_mut(&state.request) else { return };
-        let fault = if !state.settled() {
-            Some(EngineError::Misuse("only a settled branch can be forked"))
+        let child_state = if !state.settled() {
+            state.misused_child(key, request.root, "only a settled branch can be forked")
         } else if request.members.len() > request.width {
-            Some(EngineError::Misuse("more branches than the request was admitted with"))
+            state.misused_child(key, request.root, "more branches than the request was admitted with")
         } else {
-            None
+            state.child(key, forest.pool.fork(&state.table))
         };
-        let table = if fault.is_none() { forest.pool.fork(&state.table) } else { Table::default() };
         request.members.insert(child);
         request.counts.branches += 1;
-        let child_state = state.child(key, table, fault);
         forest.branches.insert(child, child_state);
     }
 

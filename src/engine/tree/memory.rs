@@ -11,7 +11,7 @@
 //! ranks of waiting work only improve, everything ends.
 
 use super::Forest;
-use super::branch::Job;
+use super::branch::{BranchState, Job};
 use super::kv::BlockId;
 use super::prefix::{Name, NodeId, PrefixIndex};
 use super::store::BLOCK;
@@ -96,8 +96,9 @@ impl Forest {
             of.members.iter().map(move |&branch| {
                 let state = self.branches.get(&branch);
                 // A root that has computed nothing yet is about to: its request
-                // was promised the blocks.
-                let busy = state.is_some_and(|state| state.job.is_some() || state.computed_before == 0);
+                // was promised the blocks. One that was misused never will.
+                let fresh = |state: &BranchState| state.computed_before == 0 && state.fault.is_none();
+                let busy = state.is_some_and(|state| state.job.is_some() || fresh(state));
                 let need = match (busy, core) {
                     (false, _) => Need::Later,
                     (true, 0) => Need::Surplus,

@@ -3,7 +3,7 @@
 use super::super::sample::{Ask, Scratch, draw};
 use super::super::tests::{Rig, echo, prompt, rig, segment};
 use crate::engine::tree::kernel::Kernels;
-use crate::engine::{Command, End, Engine, Open, Report, Sampling, Segment, rng};
+use crate::engine::{Command, End, Engine, EngineError, Open, Report, Sampling, Segment, rng};
 use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::sync::Arc;
@@ -43,6 +43,46 @@ fn what_was_cut_off_a_branch_is_not_in_its_text() {
     rig.engine.apply(Command::Truncate { branch: 2, len: 23 });
     rig.engine.apply(Command::Append { branch: 2, tokens: vec![10] });
     assert_eq!(inject(&mut rig, 2, &[12], "$'"), End::Stop { cut: 1 });
+}
+
+#[test]
+fn a_fork_that_should_not_be_holds_on_to_nothing_of_its_parent() {
+    for cuts in [true, false] {
+        let mut rig = rig(20);
+        rig.settled(1, Open::new(prompt(1, 20), 60, 2));
+        rig.decode(1, 30);
+        for _ in 0..20 {
+            rig.step().expect("runs");
+        }
+        assert_eq!(rig.engine.forest.branches[&1].listed, 2, "it has blocks that others find");
+        rig.fork(1, 2);
+        rig.free(1);
+        let forest = &mut rig.engine.forest;
+        while forest.index.evict(&mut forest.pool) {}
+        if cuts {
+            rig.engine.apply(Command::Truncate { branch: 2, len: 4 });
+        }
+        rig.decode(2, 3);
+        assert!(matches!(rig.step(), Ok(false)));
+        assert!(matches!(rig.heard[&2].1, Some(Err(EngineError::Misuse(_)))));
+        rig.free(2);
+        rig.run();
+        rig.assert_empty();
+    }
+}
+
+#[test]
+fn a_fork_that_should_not_be_takes_no_room_from_others() {
+    let mut rig = rig(5);
+    let mut opened = rig.open(1, Open::new(prompt(1, 40), 60, 2));
+    rig.step().expect("runs");
+    assert_eq!(opened.try_recv(), Ok(Ok(())));
+    // Nothing of its prompt is computed, nor ever will be.
+    rig.fork(1, 2);
+    rig.free(1);
+    let mut opened = rig.open(3, Open::new(prompt(2, 50), 60, 1));
+    rig.step().expect("runs");
+    assert_eq!(opened.try_recv(), Ok(Ok(())));
 }
 
 #[test]
