@@ -167,28 +167,43 @@ impl Forest {
     fn free_up(&mut self, need: usize, mut known: Vec<BlockId>, standing: Standing) -> bool {
         known.sort_unstable();
         known.dedup();
-        let known = known.as_slice();
-        if self.spare(known) < need {
-            let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
-                .order
-                .iter()
-                .flat_map(|&(_, request)| self.standings(request))
-                .filter(|other| !self.branches[&other.branch].table.is_empty())
-                .partition(|other| *other > standing);
-            let held = ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks());
-            let mut kept = vec![false; self.blocks];
-            held.chain(known).for_each(|block| kept[*block as usize] = true);
-            if kept.iter().filter(|kept| !**kept).count() < need {
-                return false;
-            }
-            behind.sort_unstable();
-            while self.spare(known) < need
-                && let Some(last) = behind.pop()
-            {
-                self.park(last.branch);
-            }
+        self.displace(need, &known, |other| other > standing) && self.evict_for(need)
+    }
+
+    /// Whether `need` blocks can be had beside those of `known`, as above, with nobody
+    /// losing its KV but branches that are kept for later. Those come back once they
+    /// have work, so that this cannot go to and fro by itself.
+    fn leave_over(&mut self, need: usize, mut known: Vec<BlockId>) -> bool {
+        known.sort_unstable();
+        known.dedup();
+        self.displace(need, &known, |other| other.need == Need::Later)
+    }
+
+    /// Takes the KV of branches that give way, the last first, until `need` blocks
+    /// can be had beside those of `known`; nobody's where that would not be enough.
+    fn displace(&mut self, need: usize, known: &[BlockId], gives_way: impl Fn(Standing) -> bool) -> bool {
+        if self.spare(known) >= need {
+            return true;
         }
-        self.evict_for(need)
+        let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
+            .order
+            .iter()
+            .flat_map(|&(_, request)| self.standings(request))
+            .filter(|other| !self.branches[&other.branch].table.is_empty())
+            .partition(|other| gives_way(*other));
+        let held = ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks());
+        let mut kept = vec![false; self.blocks];
+        held.chain(known).for_each(|block| kept[*block as usize] = true);
+        if kept.iter().filter(|kept| !**kept).count() < need {
+            return false;
+        }
+        behind.sort_unstable();
+        while self.spare(known) < need
+            && let Some(last) = behind.pop()
+        {
+            self.park(last.branch);
+        }
+        true
     }
 
     /// Gives up idle prefixes until `need` blocks are free.
@@ -314,15 +329,13 @@ impl Forest {
                 // all would come back to the same blocks.
                 let soon = self.soon(standing);
                 known.extend(soon.known);
-                // Surplus comes back only into what is left over, and where the
-                // others can go on for a while as well. What is resident of it,
+                // Surplus comes back only into what those that have work leave over, and
+                // where they can go on for a while as well. What is resident of it,
                 // which for a young branch is most, it need not find again.
                 let fits = if standing.is_core() {
                     self.free_up(fresh + soon.fresh, known, standing)
                 } else {
-                    known.sort_unstable();
-                    known.dedup();
-                    self.spare(&known) >= fresh + 2 * soon.fresh
+                    self.leave_over(fresh + 2 * soon.fresh, known)
                 };
                 if !fits {
                     break;

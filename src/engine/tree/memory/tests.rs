@@ -219,3 +219,34 @@ fn the_branches_that_a_request_needs_are_not_taken_for_the_surplus_of_another() 
         assert_eq!(rig.counts(200).recomputed == 0, minimum == 2);
     }
 }
+
+#[test]
+fn branches_that_are_kept_for_later_make_way_for_all_that_come_back() {
+    let mut rig = rig(24);
+    rig.settled(100, Open::new(prompt(1, BLOCK), 160, 9));
+    let tokens = |child: u64| prompt(child as u32 % 13, 4 * BLOCK);
+    for child in 101..106 {
+        rig.fork(100, child);
+        rig.engine.apply(Command::Append { branch: child, tokens: tokens(child).to_vec() });
+        let (reply, mut settled) = Reply::new();
+        rig.engine.apply(Command::Settle { branch: child, reply });
+        rig.run();
+        assert_eq!(settled.try_recv(), Ok(Ok(())));
+    }
+    assert_eq!(rig.counts(100).preempted, 0, "they all fit");
+    // One loses its KV, and it is the one to go on from.
+    rig.engine.forest.park(101);
+    for child in 201..205 {
+        rig.fork(101, child);
+        rig.decode(child, 30);
+    }
+    let before = rig.passes.lock().expect("not poisoned").len();
+    rig.run();
+    let passes = rig.passes.lock().expect("not poisoned").len() - before;
+    let start = [&prompt(1, BLOCK)[..], &tokens(101)].concat();
+    for child in 201..205 {
+        assert_eq!(rig.heard[&child], (said(&start, child, 30), Some(Ok(End::Length))));
+    }
+    // Alone each takes 30, and there is room for all beside those that have work.
+    assert!(passes <= 40, "{passes} passes, {:?}", rig.counts(100));
+}
