@@ -188,7 +188,7 @@ impl Choice {
         let Some(flight) = self.flights.get_mut(&work) else { return };
         let node = flight.node;
         let end = match event {
-            SegmentEvent::Token(token) => {
+            SegmentEvent::Token(mut token) => {
                 let sampled = flight.injected == 0;
                 flight.injected = flight.injected.saturating_sub(1);
                 flight.grown.ids.push(token.id);
@@ -207,6 +207,10 @@ impl Choice {
                         self.shared.counts.first_token.observe(waited.as_secs_f64());
                     }
                 }
+                // A confidence takes more alternatives than the client asked for, and a
+                // tree keeps every token of every branch.
+                token.top.truncate(self.shared.plan.logprobs.unwrap_or(0).into());
+                token.top.shrink_to_fit();
                 self.spent += 1;
                 self.shared.counts.tokens.inc();
                 self.tree.node_mut(node).push(token, sampled);

@@ -38,7 +38,8 @@ impl Engine for Sure {
                 let texts = words(text).into_iter().map(|text| (7, text)).chain([(2, String::new())]);
                 for ((id, text), sure) in texts.zip(confidences) {
                     // Minus their mean is the confidence, to the bit.
-                    let top = vec![(id, 0.25 - sure), (9, -0.25 - sure)];
+                    let [likely, unlikely] = [0.25 - sure, -0.25 - sure];
+                    let top = vec![(id, likely), (8, likely), (9, unlikely), (10, unlikely)];
                     report.token(Token { id, logprob: -0.5, top, text });
                     self.counts.sampled += 1;
                 }
@@ -58,25 +59,47 @@ impl Engine for Sure {
     }
 }
 
+fn sure() -> Fixture {
+    let (thread, handle) = EngineThread::spawn(Sure::default()).expect("a thread");
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let runner = Runner::new(handle, None, Arc::clone(&metrics));
+    Fixture { runner, metrics, live: Arc::default(), _thread: thread }
+}
+
+/// A vote of two chains, each as heavy as it is confident.
+fn vote(over: Over) -> Mode {
+    Mode::SelfConsistency(Voting {
+        branches: 2,
+        wave: 2,
+        stop: VoteStop::Fixed,
+        weight: Weight::Confidence(Measure { over, window: 2 }),
+        likelihood: 0.0,
+    })
+}
+
 #[tokio::test]
 async fn a_chain_is_as_confident_as_its_tokens_alternatives_are_unlikely() {
     // Groups of two of the sure chain: 3, 4, 7, 6.5.
     for (over, expected) in [(Over::Mean, 5.0), (Over::Tail, 6.5), (Over::Lowest, 3.0), (Over::Bottom, 3.0)] {
-        let (thread, handle) = EngineThread::spawn(Sure::default()).expect("a thread");
-        let metrics = Arc::new(Metrics::new().expect("metrics"));
-        let runner = Runner::new(handle, None, Arc::clone(&metrics));
-        let fixture = Fixture { runner, metrics, live: Arc::default(), _thread: thread };
-        let mode = Mode::SelfConsistency(Voting {
-            branches: 2,
-            wave: 2,
-            stop: VoteStop::Fixed,
-            weight: Weight::Confidence(Measure { over, window: 2 }),
-            likelihood: 0.0,
-        });
-        let said = one(&fixture, plan(mode, 400, 1), Delivery::Whole).await;
+        let said = one(&sure(), plan(vote(over), 400, 1), Delivery::Whole).await;
         let candidates = &said.done().report.candidates;
         let scores: Vec<Option<f64>> = candidates.iter().map(|candidate| candidate.score).collect();
         assert_eq!(scores, [Some(0.5), Some(expected)], "{over:?}");
         assert_eq!(said.content, SURE.0, "{over:?}: the surer chain weighs more");
+    }
+}
+
+#[tokio::test]
+async fn of_the_alternatives_that_a_confidence_is_made_of_no_more_are_kept_than_were_asked_for() {
+    for (logprobs, kept) in [(None, 0), (Some(0), 0), (Some(2), 2)] {
+        let asked = Plan { logprobs, ..plan(vote(Over::Mean), 400, 1) };
+        let said = one(&sure(), asked, Delivery::Whole).await;
+        let done = said.done();
+        let tokens: Vec<&Token> = done.tree.iter().flat_map(|(_, node)| &node.tokens).collect();
+        assert_eq!(tokens.len(), 10, "all of both chains");
+        for token in tokens.into_iter().chain(&said.tokens) {
+            assert_eq!((token.top.len(), token.top.capacity()), (kept, kept), "{logprobs:?}");
+        }
+        assert_eq!(said.tokens.is_empty(), logprobs.is_none());
     }
 }
