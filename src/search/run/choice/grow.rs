@@ -199,11 +199,10 @@ impl Choice {
         let at = flight.begun + u64::from(flight.grown.tokens());
         let whole = matches!(end, Ok(End::Eos | End::Stop { .. }));
         let step = flight.until == Until::Step && matches!(end, Ok(End::Step | End::Length));
-        let scoring = if flight.score && (whole || step) && self.ended.is_none() {
-            Scoring::Due
-        } else {
-            Scoring::Unasked
-        };
+        // Of what ends while the rest is given up nothing is told, so that its scores
+        // would only be paid for.
+        let told = self.ended.is_none() && !self.closing;
+        let scoring = if flight.score && (whole || step) && told { Scoring::Due } else { Scoring::Unasked };
         self.landed.insert((at, work), Landing { node: flight.node, grown: flight.grown, end, scoring });
         if scoring == Scoring::Due && self.budget.verifier_tokens.is_none() {
             self.send_to_verifier((at, work));

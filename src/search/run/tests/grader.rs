@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
     Answered,
+    /// Whatever it is about is good, as surely as can be.
+    Praised,
     /// Its answer is kept until [`Grades::release`].
     Withheld,
     Failed,
@@ -112,6 +114,11 @@ impl Engine for Grader {
                 self.asked += 1;
                 match fate {
                     Fate::Answered => reply.send(answer),
+                    // The word for a good step is asked for first.
+                    Fate::Praised => reply.send(answer.map(|rows| {
+                        let praise = |row: Vec<f32>| (0..row.len()).map(|id| -8.0 * id as f32).collect();
+                        rows.into_iter().map(praise).collect()
+                    })),
                     Fate::Withheld => {
                         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((reply, answer));
                     }

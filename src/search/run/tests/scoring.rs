@@ -114,6 +114,68 @@ async fn a_branch_is_scored_while_its_siblings_are_decoded() {
     }
 }
 
+#[tokio::test]
+async fn once_a_vote_is_decided_the_verifier_is_asked_about_no_chain_that_ends_meanwhile() {
+    let vote = Mode::SelfConsistency(Voting {
+        branches: 3,
+        wave: 3,
+        stop: VoteStop::Fixed,
+        weight: Weight::Score(Aggregate::Prod),
+        likelihood: 0.0,
+    });
+    let (go, gate) = mpsc::channel();
+    let (resume, paused) = mpsc::channel();
+    let number = numbers();
+    let says = move |key| match number(key) {
+        1 => {
+            // All three are begun before the first step.
+            gate.recv_timeout(PATIENCE).expect("the test says when");
+            words(SEVEN)
+        }
+        3 => words("so so so so so The answer is \\boxed{8}."),
+        _ => words(SEVEN),
+    };
+    let before_step = move |step| {
+        // The next token of the third is its last, and of the others all is known.
+        if step == 10 {
+            paused.recv_timeout(PATIENCE).expect("the test says when");
+        }
+        Ok(())
+    };
+    let asked_about = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked_about);
+    let rule = move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Fate::Praised
+    };
+    let (fixture, _grades) = scored(says, before_step, rule);
+    let counts = fixture.metrics.mode(vote.name());
+    let mut running = fixture.runner.start(asked(vote), Delivery::Live).await.expect("admitted");
+    until("all are begun", || counts.branches.get() == 3).await;
+    go.send(()).expect("the engine waits");
+    // What two good chains say the third cannot overrule.
+    let decided = async {
+        while let Some(event) = running.next().await {
+            if let Event::Progress(Progress { leading: Some((answer, 2)), .. }) =
+                event.expect("no fault").event
+            {
+                return answer;
+            }
+        }
+        panic!("two chains agree");
+    };
+    let decided = tokio::time::timeout(PATIENCE, decided).await.expect("the third is not waited for");
+    assert_eq!(decided, "7");
+    resume.send(()).expect("the engine waits");
+    let said = collect(&mut running).await.expect("an answer").remove(&0).expect("choice 0");
+    let report = &said.done().report;
+    assert_eq!((said.content.as_str(), report.stop_reason), (SEVEN, StopReason::Completed));
+    assert_eq!(report.spent_tokens, 5 + 5 + 10, "the third came to its end all the same");
+    assert_eq!((report.verifier_steps, asked_about.load(Ordering::SeqCst)), (1, 1), "both say the same");
+    drop(running);
+    nothing_is_left(&fixture).await;
+}
+
 /// A search over steps of every kind; none that an answer in the probe would end.
 fn searches() -> [Mode; 4] {
     let mcts = Mcts {
