@@ -295,6 +295,7 @@ impl Choice {
     fn outcome(&mut self, landing: Landing) -> Outcome {
         let Landing { node: id, grown, end, scoring } = landing;
         let end = end.map_err(|error| self.fault = Some(error)).ok();
+        let unscorable = scoring == Scoring::Failed && self.judge.tells_of(id);
         let cut = matches!(end, Some(End::Length | End::Step));
         if !self.tree.has_node(id) || (!self.tree.has_tokens(id) && !cut) {
             self.release(id);
@@ -326,7 +327,7 @@ impl Choice {
             confidences: grown.confidences,
             scores,
             // One that cannot be scored says nothing about the verifier.
-            unscored: scoring == Scoring::Failed && !self.judge.cannot_score(id),
+            unscored: scoring == Scoring::Failed && !unscorable,
             complete: self.tree.node(id).complete,
             extensible,
         })

@@ -28,10 +28,13 @@ pub(super) struct Judge {
     leases: HashMap<NodeId, Lease>,
     /// What was sent to it.
     said: HashMap<Passage, Said>,
-    /// Branches that cannot be scored. They are kept when the branch is gone: what
-    /// goes on from them would come to the same error.
-    unscorable: HashSet<NodeId>,
-    /// Why the first of them cannot.
+    /// Branches that cannot be scored, and why. They are kept when the branch is
+    /// gone: what goes on from them would come to the same error.
+    unscorable: HashMap<NodeId, VerifyError>,
+    /// Those of them that the strategy was told of. Which of the others were found
+    /// out depends on load.
+    told: HashSet<NodeId>,
+    /// Why the first that it was told of cannot.
     refusal: Option<VerifyError>,
     /// Tokens put through the verifier; of what another server has not answered
     /// yet an estimate.
@@ -73,7 +76,7 @@ enum Known {
         scores: Vec<f64>,
     },
     /// It cannot be scored, whoever says it.
-    Unscorable,
+    Unscorable(VerifyError),
 }
 
 /// Why no more scores come.
@@ -115,9 +118,13 @@ impl Judge {
         drop(self.leases.remove(&node));
     }
 
-    /// Whether a branch, or what it goes on from, was found to have no score.
-    pub(super) fn cannot_score(&self, node: NodeId) -> bool {
-        self.unscorable.contains(&node)
+    /// The strategy is told of a branch; says whether that, or what it goes on from,
+    /// was found to have no score, and takes note of it.
+    pub(super) fn tells_of(&mut self, node: NodeId) -> bool {
+        let Some(error) = self.unscorable.get(&node) else { return false };
+        self.told.insert(node);
+        self.refusal.get_or_insert_with(|| error.clone());
+        true
     }
 
     /// What a client is told about scores that are missing, if any are.
@@ -135,7 +142,7 @@ impl Judge {
         });
         let weigh = if votes { "weigh what the others do" } else { "are worth nothing" };
         let refused = self.refusal.as_ref().map(|error| {
-            let count = self.unscorable.len();
+            let count = self.told.len();
             format!("branches that could not be scored ({count}) {weigh}; the first: {error}")
         });
         ended.into_iter().chain(refused)
@@ -162,8 +169,10 @@ impl Choice {
     /// separator is a step too; `shared` says whether one that says the same may
     /// be scored in its place.
     fn score(&mut self, node: NodeId, work: WorkId, (ended, shared): (bool, bool)) -> Scoring {
-        if [node].into_iter().chain(self.tree.ancestors(node)).any(|id| self.judge.cannot_score(id)) {
-            return self.know(node, &Known::Unscorable, ended);
+        let why = |id| self.judge.unscorable.get(&id);
+        let refusal = [node].into_iter().chain(self.tree.ancestors(node)).find_map(why).cloned();
+        if let Some(error) = refusal {
+            return self.know(node, &Known::Unscorable(error), ended);
         }
         if self.judge.missing.is_some() {
             return Scoring::Failed;
@@ -227,11 +236,11 @@ impl Choice {
                 self.judge.follow(node, (*by, *read), ended);
                 Scoring::Done
             }
-            Known::Unscorable => {
+            Known::Unscorable(error) => {
                 // Those of its beginning are none of the whole.
                 self.tree.node_mut(node).scores.clear();
                 self.judge.release(node);
-                self.judge.unscorable.insert(node);
+                self.judge.unscorable.insert(node, error.clone());
                 Scoring::Failed
             }
         }
@@ -263,8 +272,7 @@ impl Choice {
             Err(error) => {
                 tracing::warn!(%error, "the verifier gave no score");
                 if error.concerns_one_solution() {
-                    self.judge.refusal.get_or_insert(error);
-                    Some(Known::Unscorable)
+                    Some(Known::Unscorable(error))
                 } else {
                     self.judge.missing = Some(Missing::Fault(error));
                     None

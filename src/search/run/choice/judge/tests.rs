@@ -160,3 +160,33 @@ async fn a_trajectory_with_nothing_new_to_read_keeps_its_scores() {
         [(Some(vec![0.5]), false), (Some(vec![0.5]), false)]
     );
 }
+
+#[tokio::test]
+async fn what_is_noted_of_branches_without_a_score_does_not_depend_on_which_was_answered_first() {
+    const THREE: (TokenId, &str) = (9, "7\n\n");
+    let errors = [
+        (1, ONE.0, VerifyError::Joined),
+        (2, TWO.0, VerifyError::Score("NaN".to_owned())),
+        (3, THREE.0, VerifyError::Context { needed: 9, context: 8 }),
+    ];
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let mut choice = choice().await;
+        for (node, says) in [(1, ONE), (2, TWO), (3, THREE)] {
+            assert_eq!(lands(&mut choice, (node, 0), says), Scoring::Out);
+        }
+        for at in order {
+            let (node, id, error) = errors[at].clone();
+            answers(&mut choice, node, id, Err(error));
+        }
+        // The strategy is done before it hears of the third.
+        for node in [1, 2] {
+            assert_eq!(told(&mut choice, node), (None, false));
+        }
+        let notes: Vec<String> = choice.judge.notes(Mode::vote(2)).collect();
+        let note = format!(
+            "branches that could not be scored (2) weigh what the others do; the first: {}",
+            VerifyError::Joined
+        );
+        assert_eq!(notes, [note], "answered in the order {order:?}");
+    }
+}
