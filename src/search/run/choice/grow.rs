@@ -50,12 +50,15 @@ impl Choice {
         }
     }
 
-    /// Gives a branch back, the verifier's with it.
+    /// Gives a branch back, the verifier's with it. What waits to fork from it never
+    /// will, and nobody would say so later.
     pub(super) fn release(&mut self, node: NodeId) {
-        if self.leases.remove(&node).is_some() {
-            self.alive -= 1;
-        }
         self.judge.release(node);
+        let Some(Lease { settled, .. }) = self.leases.remove(&node) else { return };
+        self.alive -= 1;
+        if let Settled::Soon(waiting) = settled {
+            waiting.iter().for_each(|extend| self.call_off(extend));
+        }
     }
 
     /// Takes note of a piece of work, and starts it as soon as it can be.
@@ -209,3 +212,6 @@ impl Choice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,4 +302,4 @@ impl Choice {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// A choice with the lease of a verifier on another server, which is never asked:
 /// the tests say what it answers.
-async fn choice() -> Choice {
+pub(in super::super) async fn choice() -> Choice {
     let budget = Budget { tokens: 900, reserve: 0, branches: 99, branch_tokens: 900, verifier_tokens: None };
     let messages = vec![Message { role: "user", content: "3 + 4?".to_owned() }];
     let plan = Plan {
