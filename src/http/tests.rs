@@ -170,7 +170,7 @@ async fn refused_requests() {
 fn long_request() -> (Fixture, Request<Body>) {
     let mut fixture = fixture_on(Idle { mortal: false, context: 1 << 22 });
     fixture.state.config = Arc::new(Config { body_limit_bytes: 8 << 20, ..config() });
-    let body = json!({"model": "m", "messages": [{"role": "user", "content": "a ".repeat(1 << 20)}]});
+    let body = json!({"model": "org/m", "messages": [{"role": "user", "content": "a ".repeat(1 << 20)}]});
     (fixture, request("POST", CHAT, JSON, &body.to_string()))
 }
 

@@ -7,10 +7,12 @@ use super::{
     split,
 };
 use crate::engine::{Caps, Sampling};
-use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer, with_instruction};
+use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod conversation;
 
 /// The longest deadline: a year. Clocks overflow beyond some point.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(86_400 * 365);
@@ -237,47 +239,6 @@ impl Planner {
             },
             settings: Settings::default(),
         }
-    }
-
-    /// The prompt, and where the answer to it begins.
-    fn prompt(&self, params: &Params, row: &Row) -> Result<(Vec<u32>, Option<Marker>), PlanError> {
-        let PlannerParts { template, tokenizer, prompt, caps, .. } = &self.parts;
-        let direct = row.mode == ModeName::Direct;
-        let mut rendered = if direct {
-            template.render(&params.messages, Some(false))?
-        } else {
-            let instruction = &prompt.chain_of_thought;
-            let messages = with_instruction(&params.messages, instruction, template.takes_system());
-            template.render(&messages, Some(true))?
-        };
-        let marker = self.answer_begins(&mut rendered, direct);
-        // Cutting megabytes into tokens takes seconds. Four times, because normalisers
-        // and special tokens may swallow some of the text.
-        if rendered.len() / 4 > caps.context.saturating_mul(tokenizer.longest()) {
-            return Err(PlanError::Bytes { bytes: rendered.len(), context: caps.context });
-        }
-        Ok((tokenizer.encode_prompt(&rendered)?, marker))
-    }
-
-    /// Where the answer to a rendered conversation begins. A thought that the template
-    /// opens is closed again for a direct answer (Ma et al., arXiv 2504.09858).
-    fn answer_begins(&self, rendered: &mut String, direct: bool) -> Option<Marker> {
-        let marker = self.marker.clone()?;
-        let Some(opening) = marker.opening.as_deref() else { return Some(marker).filter(|_| !direct) };
-        let said = rendered.trim_end();
-        if said.ends_with(&marker.text) {
-            return None;
-        }
-        if !said.ends_with(opening) {
-            return Some(marker);
-        }
-        if direct {
-            rendered.truncate(said.len());
-            rendered.push_str(&format!("\n\n{}\n\n", marker.text));
-            return None;
-        }
-        // It is under way.
-        Some(Marker { opening: None, ..marker })
     }
 
     /// Tokens of each choice: its own bound and its part of the request's; the

@@ -672,8 +672,8 @@ fn a_direct_answer_has_no_thought_and_any_other_begins_with_one_where_the_prompt
     assert_eq!(of(switch, Effort::None), (closed.clone(), None, false));
     assert_eq!(of(switch, Effort::Low), ("\n".to_owned(), Some(true), true), "it may yet open one");
     // As the distilled R1: always.
-    assert_eq!(of("<think>\n", Effort::None), (closed, None, false));
-    assert_eq!(of("<think>\n", Effort::Low), ("\n<think>\n".to_owned(), Some(false), true));
+    assert_eq!(of("{{ '<think>\n' }}", Effort::None), (closed, None, false));
+    assert_eq!(of("{{ '<think>\n' }}", Effort::Low), ("\n<think>\n".to_owned(), Some(false), true));
     // Nothing is known: what opens one is no answer.
     assert_eq!(of("", Effort::None), ("\n".to_owned(), Some(true), false));
 }
