@@ -159,13 +159,13 @@ async fn once_a_vote_is_decided_the_verifier_is_asked_about_no_chain_that_ends_m
             if let Event::Progress(Progress { leading: Some((answer, 2)), .. }) =
                 event.expect("no fault").event
             {
-                return answer;
+                return Some(answer);
             }
         }
-        panic!("two chains agree");
+        None
     };
     let decided = tokio::time::timeout(PATIENCE, decided).await.expect("the third is not waited for");
-    assert_eq!(decided, "7");
+    assert_eq!(decided.as_deref(), Some("7"), "two chains agree");
     resume.send(()).expect("the engine waits");
     let said = collect(&mut running).await.expect("an answer").remove(&0).expect("choice 0");
     let report = &said.done().report;
