@@ -71,10 +71,17 @@ pub(super) struct Beside {
     pub gaps_during_ms: Spread,
 }
 
+/// The lengths that a context holds. The prompt that would fill it leaves room for one
+/// token, as every prompt must.
+pub(super) fn held(lengths: &[usize], context: usize) -> Vec<usize> {
+    let fitting = lengths.iter().filter(|&&length| length <= context);
+    fitting.map(|&length| length.min(context.saturating_sub(1))).collect()
+}
+
 /// Measures prefills up to each of `lengths` that the model's context holds.
 pub(super) async fn measure(subject: &Subject, lengths: &[usize]) -> Result<Contexts, BenchError> {
     let context = subject.model.config().context;
-    let lengths: Vec<usize> = lengths.iter().copied().filter(|&length| length < context).collect();
+    let lengths = held(lengths, context);
     let Some(&longest) = lengths.last() else {
         let least = LENGTHS[0];
         return Err(BenchError::Broken(format!(

@@ -119,6 +119,12 @@ async fn workloads_compute_every_branch_and_the_engine_as_served_copies_twins() 
     assert_eq!(computed + copied, all);
 }
 
+#[test]
+fn the_longest_prefill_is_of_the_whole_context_of_the_shape_but_one() {
+    assert_eq!(context::held(&[512, context::LONG], 32_768), [512, 32_767]);
+    assert_eq!(context::held(&[512, context::LONG], 2_048), [512]);
+}
+
 #[tokio::test]
 async fn prefills_are_measured_up_to_what_the_context_holds() {
     let contexts = context::measure(&subject(), &[32, 96, 1 << 20]).await.expect("measures");
