@@ -201,10 +201,9 @@ mod tests {
 
     #[test]
     fn many_words_in_one_line_cost_no_more_than_the_line() {
-        let started = std::time::Instant::now();
+        // One that read the line once per word would not come to its end here.
         assert_eq!(choice(&"the answer is (((A x ".repeat(100_000)), None);
         assert_eq!(choice(&format!("{}{}", "answer is ".repeat(100_000), "(".repeat(1_000_000))), None);
-        assert!(started.elapsed().as_secs() < 20);
     }
 
     proptest! {

@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn extraction_reads_a_text_a_few_times_and_no_more() {
-        let started = std::time::Instant::now();
+        // One that read it once per line or mark would not come to its end here.
         for piece in [
             "The answer is:\n",
             "Answer:\n",
@@ -260,7 +260,6 @@ mod tests {
             let text = piece.repeat(1_000_000 / piece.len());
             assert!(extract(&text).is_none_or(|answer| answer.len() <= LONGEST_PHRASE), "{piece}");
         }
-        assert!(started.elapsed().as_secs() < 20);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum ApiError {
         /// When it is worth trying again, in seconds from now.
         retry_after: u64,
     },
-    /// The deadline passed while the request waited for its turn.
+    /// The deadline passed while the request waited for its turn or was read.
     Waited {
         /// The deadline.
         seconds: f64,

@@ -12,7 +12,8 @@ mod parameter;
 mod resolve;
 
 use crate::engine::{Priority, Sampling};
-use crate::prompt::{Border, Message, PromptError, StopRule};
+pub use crate::prompt::Border;
+use crate::prompt::{Message, PromptError, StopRule};
 use crate::token::TokenId;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -136,16 +137,11 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Where a thought ends and the answer begins.
+/// Where a thought ends and the answer begins, and how one is brought there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
-    /// The text.
-    pub text: String,
-    /// Whether the client sees it.
-    pub shown: bool,
-    /// What the text of a thought begins with, where one that begins otherwise has no
-    /// thought.
-    pub opening: Option<String>,
+    /// Where the answer begins in a text.
+    pub border: Border,
     /// What is injected to make a thought come to its answer: the marker with
     /// the step separator before it, as tokens.
     pub inject: Vec<TokenId>,
@@ -153,14 +149,6 @@ pub struct Marker {
     pub inject_after_separator: Vec<TokenId>,
     /// The separator.
     pub separator: String,
-}
-
-impl Marker {
-    /// Where a text's answer begins.
-    #[must_use]
-    pub fn border(&self) -> Border {
-        Border { marker: self.text.clone(), shown: self.shown, opening: self.opening.clone() }
-    }
 }
 
 /// Why a request cannot be planned.

@@ -3,8 +3,8 @@
 
 use super::mode::Pool;
 use super::{
-    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms, Verifiers,
-    split,
+    Border, Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms,
+    Verifiers, split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer};
@@ -55,11 +55,13 @@ impl Planner {
         let marker = match &parts.prompt.answer_marker {
             None => None,
             Some(text) => Some(Marker {
+                border: Border {
+                    marker: text.clone(),
+                    shown: parts.prompt.answer_marker_shown,
+                    opening: parts.prompt.thought_opening.clone(),
+                },
                 inject: parts.tokenizer.encode(&format!("{}{text}", parts.prompt.step_separator))?,
                 inject_after_separator: parts.tokenizer.encode(text)?,
-                text: text.clone(),
-                shown: parts.prompt.answer_marker_shown,
-                opening: parts.prompt.thought_opening.clone(),
                 separator: parts.prompt.step_separator.clone(),
             }),
         };
@@ -147,7 +149,7 @@ impl Planner {
             positions,
             stop: Arc::new(StopRule {
                 strings: params.stop.clone(),
-                border: marker.as_ref().map(Marker::border),
+                border: marker.as_ref().map(|marker| marker.border.clone()),
             }),
             marker,
             separator: self.parts.prompt.step_separator.as_str().into(),

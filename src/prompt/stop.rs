@@ -24,8 +24,9 @@ pub struct Border {
 }
 
 impl Border {
-    /// Whether the text has a thought; `None` while it has not come far enough.
-    fn has_thought(&self, text: &str) -> Option<bool> {
+    /// Whether a growing text has a thought; `None` while it has not come far enough.
+    #[must_use]
+    pub fn has_thought(&self, text: &str) -> Option<bool> {
         let Some(opening) = self.opening.as_deref() else { return Some(true) };
         let text = text.trim_start();
         if text.starts_with(opening) {

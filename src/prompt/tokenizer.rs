@@ -23,6 +23,8 @@ pub struct Tokenizer {
     bytes: Vec<u8>,
     /// Where each id's piece ends in `bytes`.
     ends: Vec<usize>,
+    /// Bytes of the longest piece.
+    longest: usize,
     /// What each id is to the decoder.
     kinds: Vec<Kind>,
     /// What a text begins with by the tokenizer's own rules: BOS, or nothing.
@@ -71,7 +73,8 @@ impl Tokenizer {
         // A tokenizer that refuses the probe has no rule that it could show.
         let beginning = beginning(&inner).unwrap_or_default();
         let (bytes, ends, kinds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut tokenizer = Self { inner, spelling, byte_fallback, bytes, ends, kinds, beginning };
+        let mut tokenizer =
+            Self { inner, spelling, byte_fallback, bytes, ends, longest: 1, kinds, beginning };
         tokenizer.lay_out();
         Ok(tokenizer)
     }
@@ -179,8 +182,7 @@ impl Tokenizer {
     /// Bytes of the token that has most, at least 1.
     #[must_use]
     pub fn longest(&self) -> usize {
-        let ids = 0..TokenId::try_from(self.ends.len()).unwrap_or(TokenId::MAX);
-        ids.map(|id| self.piece(id).len()).max().unwrap_or(0).max(1)
+        self.longest
     }
 
     /// What a token is to the decoder; an id that does not exist is silent.
@@ -202,6 +204,7 @@ impl Tokenizer {
             });
             let piece = name.map(|name| self.spelled(id, &name)).unwrap_or_default();
             self.bytes.extend_from_slice(&piece);
+            self.longest = self.longest.max(piece.len());
             self.ends.push(self.bytes.len());
         }
     }

@@ -61,7 +61,7 @@ impl Strategy for BestOfN {
     }
 
     fn tell(&mut self, id: WorkId, outcome: Outcome) {
-        let landed = self.chains.land(id, outcome).is_some();
+        let landed = self.chains.grove.land(id, outcome).is_some();
         if landed && self.chains.is_growing() && self.best.weighted {
             let own = |twig: &Twig| own_weight(self.best.by, twig);
             if self.chains.unbeatable(self.best.likelihood, own).is_some() {
@@ -72,7 +72,7 @@ impl Strategy for BestOfN {
     }
 
     fn answer(&self) -> Option<Answer> {
-        self.chains.answer(self.chosen())
+        self.chains.grove.answer(self.chosen())
     }
 
     fn is_done(&self) -> bool {
@@ -84,7 +84,7 @@ impl Strategy for BestOfN {
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        self.chains.candidates(self.chosen(), |twig| Some(self.weight(twig)))
+        self.chains.grove.candidates(self.chosen(), |twig| Some(self.weight(twig)))
     }
 }
 

@@ -7,9 +7,8 @@
 //! within the reserve. What is said of the chains, and whether another wave is
 //! worth its tokens, is for the strategy that holds them.
 
-use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Answer, Outcome, Until, Work, WorkId};
+use super::{Until, Work};
 use crate::plan::{Budget, Marker};
 
 /// The chains of a request.
@@ -102,10 +101,6 @@ impl Chains {
 
     pub(super) fn next_wave(&mut self) {
         self.current.clear();
-    }
-
-    pub(super) fn land(&mut self, id: WorkId, outcome: Outcome) -> Option<Index> {
-        self.grove.land(id, outcome)
     }
 
     pub(super) fn turn(&mut self, room: usize) -> Turn {
@@ -210,18 +205,5 @@ impl Chains {
         // may exceed: it weighs up to 1 over that. Of long chains this is infinite.
         let each = if open == 0 { 0.0 } else { (-power * self.grove.scale()).exp() };
         (lead > open as f64 * each).then(|| leader.answer.to_owned())
-    }
-
-    pub(super) fn answer(&self, chosen: Option<Index>) -> Option<Answer> {
-        self.grove.answer(chosen)
-    }
-
-    /// Every trajectory that came to its end, and the chosen one, each with its score.
-    pub(super) fn candidates(
-        &self,
-        chosen: Option<Index>,
-        score: impl Fn(&Twig) -> Option<f64>,
-    ) -> Vec<Candidate> {
-        self.grove.candidates(chosen, score)
     }
 }

@@ -9,8 +9,8 @@
 
 use super::{Extend, Grown, NodeId, Outcome, Strategy, Until, Work, WorkId, build};
 use crate::plan::{
-    Auto, Beam, Best, Budget, Enough, Final, Marker, Mcts, Measure, Mode, ModeName, Over, Rank, Scoring,
-    Select, Steps, Variant, VoteStop, Voting, Weight,
+    Auto, Beam, Best, Border, Budget, Enough, Final, Marker, Mcts, Measure, Mode, ModeName, Over, Rank,
+    Scoring, Select, Steps, Variant, VoteStop, Voting, Weight,
 };
 use crate::token::TokenId;
 use crate::verify::Aggregate;
@@ -143,9 +143,7 @@ fn auto() -> impl proptest::strategy::Strategy<Value = Mode> {
 fn marker() -> Marker {
     let ids = |n: TokenId| (500..500 + n).collect();
     Marker {
-        text: "The answer is".to_owned(),
-        shown: true,
-        opening: None,
+        border: Border { marker: "The answer is".to_owned(), shown: true, opening: None },
         inject: ids(4),
         inject_after_separator: ids(3),
         separator: "\n\n".to_owned(),

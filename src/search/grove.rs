@@ -17,7 +17,7 @@ pub(super) use vote::best_of;
 
 use super::{Extend, NodeId, Outcome, Scarce, Until, Work, WorkId};
 use crate::answer;
-use crate::plan::{Budget, Marker, Scoring};
+use crate::plan::{Border, Budget, Marker, Scoring};
 use crate::token::TokenId;
 use crate::verify::Aggregate;
 use std::collections::HashMap;
@@ -437,10 +437,11 @@ impl Grove {
 }
 
 /// What to inject so that a thought comes to its answer within `max_tokens`:
-/// nothing where the marker is there already, or where it leaves no room for an
-/// answer.
+/// nothing where the marker is there already, where it leaves no room for an
+/// answer, or where the text is no thought but the answer itself.
 fn injection(text: &str, marker: Option<&Marker>, max_tokens: u32) -> Vec<TokenId> {
-    let Some(marker) = marker.filter(|marker| !text.contains(&marker.text)) else { return Vec::new() };
+    let thinks = |border: &Border| border.has_thought(text) == Some(true) && !text.contains(&border.marker);
+    let Some(marker) = marker.filter(|marker| thinks(&marker.border)) else { return Vec::new() };
     let bare = text.is_empty() || text.ends_with(&marker.separator);
     let inject = if bare { &marker.inject_after_separator } else { &marker.inject };
     if inject.len() < max_tokens as usize { inject.clone() } else { Vec::new() }

@@ -173,7 +173,7 @@ impl Strategy for SelfConsistency {
             Outcome::Grown(grown) => grown.confidences.clone(),
             Outcome::Abandoned => Vec::new(),
         };
-        let Some(index) = self.chains.land(id, outcome) else { return };
+        let Some(index) = self.chains.grove.land(id, outcome) else { return };
         if let Weight::Confidence(measure) = self.vote.weight {
             let trace = self.traces.entry(self.chains.grove.twig(index).node).or_default();
             trace.tokens.extend(confidences);
@@ -186,7 +186,7 @@ impl Strategy for SelfConsistency {
     }
 
     fn answer(&self) -> Option<Answer> {
-        self.chains.answer(self.chosen())
+        self.chains.grove.answer(self.chosen())
     }
 
     fn is_done(&self) -> bool {
@@ -199,7 +199,7 @@ impl Strategy for SelfConsistency {
 
     fn candidates(&self) -> Vec<Candidate> {
         let plain = self.vote.weight == Weight::Count;
-        self.chains.candidates(self.chosen(), |twig| (!plain).then(|| self.weight(twig)))
+        self.chains.grove.candidates(self.chosen(), |twig| (!plain).then(|| self.weight(twig)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A conversation to the tokens of a prompt, and where the answer to it begins.
 
 use super::{Planner, PlannerParts};
-use crate::plan::{Marker, ModeName, Params, PlanError, Row};
+use crate::plan::{Border, Marker, ModeName, Params, PlanError, Row};
 use crate::prompt::with_instruction;
 
 impl Planner {
@@ -28,21 +28,21 @@ impl Planner {
     /// Where the answer to a rendered conversation begins. A thought that the template
     /// opens is closed again for a direct answer (Ma et al., arXiv 2504.09858).
     fn answer_begins(&self, rendered: &mut String, direct: bool) -> Option<Marker> {
-        let marker = self.marker.clone()?;
-        let Some(opening) = marker.opening.as_deref() else { return Some(marker).filter(|_| !direct) };
+        let mut marker = self.marker.clone()?;
+        let Border { marker: end, opening, .. } = &mut marker.border;
         let said = rendered.trim_end();
-        if said.ends_with(&marker.text) {
-            return None;
+        match opening {
+            None => return Some(marker).filter(|_| !direct),
+            Some(_) if said.ends_with(end.as_str()) => return None,
+            Some(opening) if !said.ends_with(opening.as_str()) => {}
+            Some(_) if direct => {
+                rendered.truncate(said.len());
+                rendered.push_str(&format!("\n\n{end}\n\n"));
+                return None;
+            }
+            // A thought is under way.
+            Some(_) => *opening = None,
         }
-        if !said.ends_with(opening) {
-            return Some(marker);
-        }
-        if direct {
-            rendered.truncate(said.len());
-            rendered.push_str(&format!("\n\n{}\n\n", marker.text));
-            return None;
-        }
-        // It is under way.
-        Some(Marker { opening: None, ..marker })
+        Some(marker)
     }
 }

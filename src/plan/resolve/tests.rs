@@ -6,7 +6,7 @@ use crate::plan::{
     Auto, Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting,
     Steps, Variant, VoteStop, Voting, Weight,
 };
-use crate::prompt::{Border, Message, TemplateTokens};
+use crate::prompt::{Message, TemplateTokens};
 use crate::verify::Aggregate;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -662,8 +662,8 @@ fn a_direct_answer_has_no_thought_and_any_other_begins_with_one_where_the_prompt
         let plan = thinking(&format!("{said}{end}")).plan(&effort(name), 0).expect("a plan");
         let text = text(&plan);
         let end = text.rsplit_once("4?").map(|(_, end)| end.to_owned()).expect("the question");
-        assert_eq!(plan.stop.border, plan.marker.as_ref().map(Marker::border));
-        (end, plan.marker.map(|marker| marker.opening.is_some()), plan.choices[0].reserve > 0)
+        assert_eq!(plan.stop.border, plan.marker.as_ref().map(|marker| marker.border.clone()));
+        (end, plan.marker.map(|marker| marker.border.opening.is_some()), plan.choices[0].reserve > 0)
     };
     let closed = "\n<think>\n\n</think>\n\n".to_owned();
     // As Qwen3: a switch.
@@ -717,7 +717,7 @@ fn stop_strings_wait_for_the_marker_but_in_direct() {
     let border = Border { marker: "The answer is".to_owned(), shown: true, opening: None };
     assert_eq!(stop(Effort::Low).border, Some(border));
     let marker = plan(&params()).marker.expect("the bundled model has one");
-    assert!(marker.shown && marker.separator == "\n\n");
+    assert!(marker.border.shown && marker.separator == "\n\n");
     let decoded = |ids: &[u32]| tokenizer().decode(ids).expect("ids of this tokenizer");
     assert_eq!(decoded(&marker.inject), "\n\nThe answer is");
     assert_eq!(decoded(&marker.inject_after_separator), "The answer is");

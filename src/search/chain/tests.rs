@@ -1,14 +1,13 @@
 //! One chain, by exact numbers; and what the tests of other strategies say.
 
 use super::*;
+use crate::plan::Border;
 use crate::search::{Extend, Grown, NodeId};
 use crate::token::TokenId;
 
 pub(in crate::search) fn marker() -> Marker {
     Marker {
-        text: "The answer is".to_owned(),
-        shown: true,
-        opening: None,
+        border: Border { marker: "The answer is".to_owned(), shown: true, opening: None },
         inject: vec![9, 1, 2, 3],
         inject_after_separator: vec![1, 2, 3],
         separator: "\n\n".to_owned(),
@@ -93,6 +92,24 @@ fn the_marker_is_injected_where_it_is_missing_and_an_answer_fits_behind_it() {
     assert_eq!(injected("so", 5), [9, 1, 2, 3]);
     assert!(injected("so", 4).is_empty());
     assert_eq!(injected("so\n\n", 4), [1, 2, 3]);
+}
+
+#[test]
+fn no_marker_is_injected_into_a_text_that_has_no_thought() {
+    let injected = |text: &str| {
+        let mut thinking = marker();
+        thinking.border.opening = Some("<t>".to_owned());
+        let budget =
+            Budget { tokens: 100, reserve: 25, branches: 1, branch_tokens: 100, verifier_tokens: None };
+        let mut strategy = ChainOfThought::new(budget, Some(thinking));
+        strategy.ask(1);
+        strategy.tell(0, cut(75, text, -1.0));
+        extend(&strategy.ask(1)[0]).inject
+    };
+    assert_eq!(injected("\n<t>so"), [9, 1, 2, 3]);
+    for text in ["so", "<t", ""] {
+        assert!(injected(text).is_empty(), "{text}: it would be part of the answer");
+    }
 }
 
 #[test]

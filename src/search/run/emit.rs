@@ -14,7 +14,8 @@ use crate::search::tree::Node;
 #[derive(Debug)]
 pub(super) struct Emitter {
     splitter: Splitter,
-    stops: Vec<String>,
+    /// The stop strings, for a text in which no marker comes.
+    stop: StopRule,
     logprobs: bool,
     /// Bytes of the text that the splitter has seen.
     pushed: usize,
@@ -27,8 +28,9 @@ pub(super) struct Emitter {
 impl Emitter {
     /// An emitter for a trajectory with the given marker and stop strings.
     pub(super) fn new(marker: Option<&Marker>, stops: Vec<String>, logprobs: bool) -> Self {
-        let splitter = Splitter::new(marker.map(Marker::border), stops.clone());
-        Self { splitter, stops, logprobs, pushed: 0, emitted: 0, token: 0 }
+        let splitter = Splitter::new(marker.map(|marker| marker.border.clone()), stops.clone());
+        let stop = StopRule { strings: stops, border: None };
+        Self { splitter, stop, logprobs, pushed: 0, emitted: 0, token: 0 }
     }
 
     /// What can be given out now that the node has grown.
@@ -74,8 +76,7 @@ impl Emitter {
     /// Where the first stop string of a text in which no marker came begins and
     /// ends. Nothing has matched it yet, for stop strings wait for the marker.
     pub(super) fn cut(&self, node: &Node) -> Option<(usize, usize)> {
-        let rule = StopRule { strings: self.stops.clone(), border: None };
-        self.splitter.content_start().is_none().then(|| rule.anywhere(node.visible_text()))?
+        self.splitter.content_start().is_none().then(|| self.stop.anywhere(node.visible_text()))?
     }
 
     /// The whole text, up to the first stop string.

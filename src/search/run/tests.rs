@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
 use crate::engine::{Caps, EngineThread, Priority, Sampling, Token, rng};
 use crate::plan::{
-    Beam, Best, Budget, Effort, Final, Marker, Mcts, Mode, Rank, Scoring, Select, Settings, Steps, Variant,
-    VoteStop, Voting, Weight,
+    Beam, Best, Border, Budget, Effort, Final, Marker, Mcts, Mode, Rank, Scoring, Select, Settings, Steps,
+    Variant, VoteStop, Voting, Weight,
 };
 use crate::prompt::{ChatTemplate, Message, StopRule, TemplateTokens, Tokenizer};
 use crate::search::conformance::{budget, modes};
@@ -55,7 +55,8 @@ fn words(text: &str) -> Vec<String> {
 fn marker(shown: bool) -> Marker {
     let text = if shown { "The answer is" } else { "</think>" }.to_owned();
     let separator = "\n\n".to_owned();
-    Marker { text, shown, opening: None, inject: vec![5, 6], inject_after_separator: vec![6], separator }
+    let border = Border { marker: text, shown, opening: None };
+    Marker { border, inject: vec![5, 6], inject_after_separator: vec![6], separator }
 }
 
 fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
@@ -75,7 +76,10 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
         choices: vec![budget; n],
         live: n * mode.alive() as usize,
         positions: 20 + tokens.min(2_000) as usize,
-        stop: Arc::new(StopRule { strings: Vec::new(), border: marker.as_ref().map(Marker::border) }),
+        stop: Arc::new(StopRule {
+            strings: Vec::new(),
+            border: marker.as_ref().map(|marker| marker.border.clone()),
+        }),
         marker,
         logprobs: None,
         deadline: None,
@@ -87,7 +91,8 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
 
 fn stopping(mut plan: Plan, strings: &[&str]) -> Plan {
     let strings = strings.iter().map(|s| (*s).to_owned()).collect();
-    plan.stop = Arc::new(StopRule { strings, border: plan.marker.as_ref().map(Marker::border) });
+    plan.stop =
+        Arc::new(StopRule { strings, border: plan.marker.as_ref().map(|marker| marker.border.clone()) });
     plan
 }
 
@@ -381,8 +386,9 @@ async fn a_model_that_does_not_open_a_thought_answers_from_its_first_word() {
         let mut thoughts = Vec::new();
         for seed in 0..16 {
             let text = "</t>".to_owned();
-            let thinking = Marker { text, opening: Some("<t>".to_owned()), ..marker(false) };
-            let stop = StopRule { strings: Vec::new(), border: Some(thinking.border()) };
+            let border = Border { marker: text, shown: false, opening: Some("<t>".to_owned()) };
+            let stop = StopRule { strings: Vec::new(), border: Some(border.clone()) };
+            let thinking = Marker { border, ..marker(false) };
             let asked = plan(Mode::ChainOfThought, 100, 1);
             let asked = Plan { marker: Some(thinking), stop: Arc::new(stop), seed, ..asked };
             let said = one(&fixture, asked, delivery).await;
