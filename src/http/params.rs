@@ -39,7 +39,7 @@ pub struct Parsed {
 }
 
 /// Top-level keys that mean something here, in the order of the contract.
-pub(super) const KNOWN: [&str; 42] = [
+pub(super) const KNOWN: [&str; 43] = [
     "model",
     "messages",
     "reasoning_effort",
@@ -78,6 +78,7 @@ pub(super) const KNOWN: [&str; 42] = [
     "safety_identifier",
     "service_tier",
     "cache_salt",
+    "chat_template_kwargs",
     "verbosity",
     "prompt_cache_key",
     "prompt_cache_options",
@@ -112,6 +113,9 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
     let reasoning = reasoning::reasoning(&body)?;
     let stream = body.flag("stream")?.unwrap_or(false);
     let options = stream_options(&body, stream, &mut ignored)?;
+    if let Some(field) = body.optional("chat_template_kwargs") {
+        ignored.extend(unknown(&field.object()?, &reasoning::SWITCHES));
+    }
     ignored.truncate(IGNORED);
     // Both bounds are read, so that a wrong one is refused though the other wins.
     let newer = body.count("max_completion_tokens", 1)?;

@@ -126,6 +126,9 @@ pub struct ChatRequest {
     /// that nobody learns from timing what others have asked; our extension, as in vLLM.
     #[schema(min_length = 1, max_length = 256)]
     pub cache_salt: Option<String>,
+    /// `enable_thinking` or `thinking`: as `reasoning.enabled`, for clients of vLLM and SGLang. Other keys are
+    /// ignored and listed.
+    pub chat_template_kwargs: Option<ChatTemplateKwargs>,
     /// `low`, `medium` or `high`; accepted without effect.
     pub verbosity: Option<String>,
     /// Accepted without effect.
@@ -220,6 +223,15 @@ pub struct RefusalPart {
     pub kind: String,
     /// The text.
     pub refusal: String,
+}
+
+/// What a thinking model's template is told.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatTemplateKwargs {
+    /// `false` means the effort `none`, and another effort beside it is refused; `true` changes nothing.
+    pub enable_thinking: Option<bool>,
+    /// As `enable_thinking`.
+    pub thinking: Option<bool>,
 }
 
 /// How to think. Unknown keys are refused: beside our own, `enabled` (OpenRouter, SGLang) and those of OpenAI's

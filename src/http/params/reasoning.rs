@@ -4,7 +4,8 @@
 //! other servers have one of this name, and clients send what they know from
 //! there: `enabled` of OpenRouter and SGLang is read, `summary`, `generate_summary`
 //! and `context` of the Responses API are accepted without effect. Any other
-//! unknown key is refused, because it is a typing error.
+//! unknown key is refused, because it is a typing error. Of `chat_template_kwargs`
+//! (vLLM, SGLang) the switch of thinking models is read.
 
 use super::field::{Field, Object};
 use crate::http::error::FieldError;
@@ -35,6 +36,8 @@ pub(super) const KEYS: [&str; 10] = [
     "max_tokens",
     "include_tree",
 ];
+/// Names of a template's switch for thinking: Qwen3's and DeepSeek's.
+pub(super) const SWITCHES: [&str; 2] = ["enable_thinking", "thinking"];
 pub(super) const BUDGET_KEYS: [&str; 5] =
     ["tokens", "seconds", "branches", "verifier_tokens", "answer_reserve"];
 
@@ -43,14 +46,13 @@ pub(in crate::http) const SUMMARIES: [&str; 3] = ["auto", "concise", "detailed"]
 pub(in crate::http) const CONTEXTS: [&str; 3] = ["auto", "current_turn", "all_turns"];
 
 pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
-    let top = effort(body, "reasoning_effort")?;
     let Some(field) = body.optional("reasoning") else {
-        return Ok(Reasoning { effort: top, ..Reasoning::default() });
+        return Ok(Reasoning { effort: one_effort(body, None)?, ..Reasoning::default() });
     };
     let object = field.object()?;
     let parameters = PARAMETERS.iter().map(|spec| spec.name);
     object.only(&KEYS.into_iter().chain(parameters).collect::<Vec<_>>())?;
-    let effort = one_effort(top, &object)?;
+    let effort = one_effort(body, Some(&object))?;
     let modes = ModeName::ALL.map(ModeName::name);
     let mode = object.choice("mode", &modes)?.and_then(ModeName::parse);
     let mut settings = Settings::default();
@@ -90,28 +92,33 @@ fn effort(object: &Object<'_>, key: &str) -> Result<Option<Effort>, FieldError> 
     Ok(object.choice(key, &Effort::ALL.map(Effort::name))?.and_then(Effort::parse))
 }
 
-/// The effort by any of its names: `top`, which is `reasoning_effort`, `effort` of
-/// the object, and `enabled`, whose `false` is `none` and whose `true` leaves it open.
-fn one_effort(top: Option<Effort>, object: &Object<'_>) -> Result<Option<Effort>, FieldError> {
-    let inner = effort(object, "effort")?;
-    if let (Some(top), Some(inner)) = (top, inner)
+/// The effort by any of its names: `reasoning_effort`, `effort` of `reasoning`, and
+/// the switches, whose `false` is `none` and whose `true` leaves it open.
+fn one_effort(body: &Object<'_>, reasoning: Option<&Object<'_>>) -> Result<Option<Effort>, FieldError> {
+    let top = effort(body, "reasoning_effort")?;
+    let inner = reasoning.map_or(Ok(None), |object| effort(object, "effort"))?;
+    if let (Some(top), Some(inner), Some(object)) = (top, inner, reasoning)
         && top != inner
     {
         let why = format!("'{inner}' contradicts 'reasoning_effort', which is '{top}'.");
         return Err(object.required("effort")?.invalid(&why));
     }
     let named = top.or(inner);
-    if object.flag("enabled")? != Some(false) {
-        return Ok(named);
-    }
-    match named {
-        None | Some(Effort::None) => Ok(Some(Effort::None)),
-        Some(other) => {
+    let template = body.optional("chat_template_kwargs").map(|field| field.object()).transpose()?;
+    let told = template.iter().flat_map(|object| SWITCHES.map(|key| (object, key)));
+    let mut off = false;
+    for (object, key) in reasoning.map(|object| (object, "enabled")).into_iter().chain(told) {
+        if object.flag(key)? != Some(false) {
+            continue;
+        }
+        off = true;
+        if let Some(other) = named.filter(|effort| *effort != Effort::None) {
             let name = if top.is_some() { "reasoning_effort" } else { "reasoning.effort" };
             let why = format!("false contradicts '{name}', which is '{other}'.");
-            Err(object.required("enabled")?.invalid(&why))
+            return Err(object.required(key)?.invalid(&why));
         }
     }
+    Ok(if off { Some(Effort::None) } else { named })
 }
 
 fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {

@@ -245,6 +245,19 @@ fn reasoning() {
             VALUE,
             ["false", "'reasoning.effort', which is 'low'"],
         ),
+        (json!({"chat_template_kwargs": [true]}), "chat_template_kwargs", TYPE, ["an object", "an array"]),
+        (
+            json!({"chat_template_kwargs": {"enable_thinking": "off"}}),
+            "chat_template_kwargs.enable_thinking",
+            TYPE,
+            ["a boolean", "a string"],
+        ),
+        (
+            json!({"reasoning_effort": "high", "chat_template_kwargs": {"thinking": false}}),
+            "chat_template_kwargs.thinking",
+            VALUE,
+            ["'reasoning_effort'", "'high'"],
+        ),
         (
             json!({"reasoning_effort": "high", "reasoning": {"enabled": false}}),
             "reasoning.enabled",
@@ -556,6 +569,24 @@ fn reasoning_that_is_not_enabled_is_the_effort_none() {
     assert_eq!(effort(json!({"reasoning": {"enabled": true, "effort": "low"}})), Some(Effort::Low));
     let top = json!({"reasoning_effort": "high", "reasoning": {"enabled": true}});
     assert_eq!(effort(top), Some(Effort::High));
+}
+
+#[test]
+fn a_template_that_is_told_not_to_think_is_the_effort_none() {
+    let told = |kwargs: Value, effort: Value| {
+        accept(json!({"chat_template_kwargs": kwargs, "reasoning_effort": effort, "reasoning": {}}))
+    };
+    for switch in ["enable_thinking", "thinking"] {
+        let off = accept(json!({"chat_template_kwargs": {switch: false}}));
+        assert_eq!((off.params.effort, off.ignored), (Some(Effort::None), vec![]), "{switch}");
+        assert_eq!(told(json!({switch: false}), json!("none")).params.effort, Some(Effort::None));
+        assert_eq!(told(json!({switch: true}), json!("low")).params.effort, Some(Effort::Low));
+        assert_eq!(told(json!({switch: true}), Value::Null).params.effort, None);
+    }
+    let other = told(json!({"enable_thinking": false, "depth": 3}), Value::Null);
+    assert_eq!(other.params.effort, Some(Effort::None));
+    assert_eq!(other.ignored, ["chat_template_kwargs.depth"]);
+    assert_eq!(accept(json!({"chat_template_kwargs": null})).params.effort, None);
 }
 
 #[test]
