@@ -87,7 +87,8 @@ impl Stack {
             config.step_positions
         );
         // Without a word for yes and one for no, a model is no judge.
-        let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), loaded.template.clone());
+        let (template, border) = (loaded.template.clone(), loaded.config.prompt.border());
+        let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), template, border);
         let judge =
             judge.map(|judge| Verifier::judge(format!("{} as judge", loaded.name), handle.clone(), judge));
         let verifier = match prm {

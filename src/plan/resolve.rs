@@ -3,8 +3,8 @@
 
 use super::mode::Pool;
 use super::{
-    Border, Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms,
-    Verifiers, split,
+    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms, Verifiers,
+    split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer};
@@ -52,17 +52,15 @@ impl Planner {
     /// # Errors
     /// When the tokenizer refuses the answer marker.
     pub fn new(parts: PlannerParts) -> Result<Self, PromptError> {
-        let marker = match &parts.prompt.answer_marker {
+        let marker = match parts.prompt.border() {
             None => None,
-            Some(text) => Some(Marker {
-                border: Border {
-                    marker: text.clone(),
-                    shown: parts.prompt.answer_marker_shown,
-                    opening: parts.prompt.thought_opening.clone(),
-                },
-                inject: parts.tokenizer.encode(&format!("{}{text}", parts.prompt.step_separator))?,
-                inject_after_separator: parts.tokenizer.encode(text)?,
+            Some(border) => Some(Marker {
+                inject: parts
+                    .tokenizer
+                    .encode(&format!("{}{}", parts.prompt.step_separator, border.marker))?,
+                inject_after_separator: parts.tokenizer.encode(&border.marker)?,
                 separator: parts.prompt.step_separator.clone(),
+                border,
             }),
         };
         Ok(Self { parts, marker })

@@ -40,6 +40,18 @@ pub struct Config {
     pub step_separator: String,
 }
 
+impl Config {
+    /// Where the answer begins in a text of the model's, if that is known.
+    #[must_use]
+    pub fn border(&self) -> Option<Border> {
+        Some(Border {
+            marker: self.answer_marker.clone()?,
+            shown: self.answer_marker_shown,
+            opening: self.thought_opening.clone(),
+        })
+    }
+}
+
 fn shown() -> bool {
     true
 }

@@ -37,6 +37,21 @@ impl Border {
             Some(false)
         }
     }
+
+    /// Closes the thought that a rendered conversation ends by opening, so that what
+    /// is said next is said at once (Ma et al., arXiv 2504.09858); says whether there
+    /// was one.
+    pub fn close(&self, rendered: &mut String) -> bool {
+        let said = rendered.trim_end();
+        let open = self.opening.as_deref().is_some_and(|opening| said.ends_with(opening));
+        if open {
+            rendered.truncate(said.len());
+            rendered.push_str("\n\n");
+            rendered.push_str(&self.marker);
+            rendered.push_str("\n\n");
+        }
+        open
+    }
 }
 
 /// Stop strings, and where they begin to apply.

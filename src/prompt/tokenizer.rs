@@ -11,7 +11,7 @@ use super::{Detokenizer, PromptError, TemplateTokens};
 use crate::token::TokenId;
 use std::fmt;
 use std::sync::Arc;
-use tokenizers::DecoderWrapper;
+use tokenizers::{DecoderWrapper, PostProcessorWrapper};
 
 /// A Hugging Face tokenizer.
 pub struct Tokenizer {
@@ -72,6 +72,8 @@ impl Tokenizer {
         let spelling = Spelling::of(&chain);
         // A tokenizer that refuses the probe has no rule that it could show.
         let beginning = beginning(&inner).unwrap_or_default();
+        // All else that a post-processor does is to take white space out of offsets.
+        inner.with_post_processor(None::<PostProcessorWrapper>);
         let (bytes, ends, kinds) = (Vec::new(), Vec::new(), Vec::new());
         let mut tokenizer =
             Self { inner, spelling, byte_fallback, bytes, ends, longest: 1, kinds, beginning };
@@ -100,10 +102,43 @@ impl Tokenizer {
     /// When the tokenizer refuses it.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<TokenId>, PromptError> {
         let mut ids = self.encode(text)?;
-        if !ids.first().is_some_and(|first| self.beginning.contains(first)) {
-            ids.splice(..0, self.beginning.iter().copied());
-        }
+        self.begin(&mut ids);
         Ok(ids)
+    }
+
+    /// Encodes a rendered conversation as [`Tokenizer::encode_prompt`] does, and says of
+    /// each of the ascending bytes `ends` which token ends there: the index of the last
+    /// one, or `None` where a token reaches across.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses it.
+    pub fn encode_prompt_to(
+        &self,
+        text: &str,
+        ends: &[usize],
+    ) -> Result<(Vec<TokenId>, Vec<Option<usize>>), PromptError> {
+        let encoding = self.inner.encode(text, false).map_err(|e| refused(&e))?;
+        let offsets = encoding.get_offsets();
+        let mut ids = encoding.get_ids().to_vec();
+        let added = self.begin(&mut ids);
+        let last = |&end: &usize| {
+            let next = offsets.partition_point(|&(_, token)| token <= end);
+            let (_, token) = offsets[next.checked_sub(1)?];
+            let apart = offsets.get(next).is_none_or(|&(start, _)| start >= end);
+            (token == end && apart).then_some(added + next - 1)
+        };
+        let ends = ends.iter().map(last).collect();
+        Ok((ids, ends))
+    }
+
+    /// Puts the tokenizer's own beginning before a prompt that has it not; returns how
+    /// many tokens that were.
+    fn begin(&self, ids: &mut Vec<TokenId>) -> usize {
+        if ids.first().is_some_and(|first| self.beginning.contains(first)) {
+            return 0;
+        }
+        ids.splice(..0, self.beginning.iter().copied());
+        self.beginning.len()
     }
 
     /// Encodes text whose special tokens are spelled out, as rendered templates are: nothing is added.

@@ -135,10 +135,7 @@ impl Format {
             Kind::QwenPrm => (Readout::Pair([1, 0]), String::new()),
             _ => {
                 let (good, good_id) = marker("good", &config.good, own_good)?;
-                let (bad, bad_id) = marker("bad", &config.bad, own_bad)?;
-                if kind == Kind::TagLogits {
-                    banned.extend([good.clone(), bad]);
-                }
+                let (_, bad_id) = marker("bad", &config.bad, own_bad)?;
                 (Readout::Pair([good_id, bad_id]), good)
             }
         };
@@ -232,22 +229,58 @@ impl Format {
         let mut ids = self.tokenizer.encode_prompt(text)?;
         let longer = self.tokenizer.encode_prompt(longer)?;
         let common = ids.iter().zip(&longer).take_while(|(a, b)| a == b).count();
-        ids.truncate(common.saturating_sub(1));
+        // A branch needs a token. One that joins what follows after all is found out
+        // when that is encoded.
+        ids.truncate(common.saturating_sub(1).max(1).min(common));
         if ids.is_empty() {
-            // An empty problem, and a tokenizer without BOS: a branch needs a token.
+            // An empty problem, and a tokenizer without BOS.
             return Err(VerifyError::NoProblem);
         }
         Ok(ids)
     }
 
-    /// Puts a step at the end of a stream; its score is read at the last token.
-    pub(super) fn extend(&self, script: &mut Script, step: &str) -> Result<(), VerifyError> {
+    /// Puts steps at the end of a stream; returns the positions at which their scores
+    /// are read, each its step's last token. The whole text is encoded once, however
+    /// many steps there are.
+    pub(super) fn extend(&self, script: &mut Script, steps: &[String]) -> Result<Vec<usize>, VerifyError> {
+        if let Layout::Lines { end, .. } = &self.layout {
+            let mut positions = Vec::with_capacity(steps.len());
+            for step in steps {
+                script.ids.extend(self.tokenizer.encode(step)?);
+                positions.push(script.ids.len());
+                script.ids.push(*end);
+            }
+            return Ok(positions);
+        }
+        let mut ends = Vec::with_capacity(steps.len());
         let mut tagged = None;
-        match &self.layout {
-            Layout::Chat { after, tag, .. } => {
-                script.text.push_str(step);
-                script.text.push_str(after);
-                tagged = Some(tag);
+        for step in steps {
+            tagged = self.put(script, step)?;
+            ends.push(script.text.len());
+        }
+        let (ids, last) = self.tokenizer.encode_prompt_to(&script.text, &ends)?;
+        if !ids.starts_with(&script.ids) {
+            return Err(VerifyError::Joined);
+        }
+        let mut positions = Vec::with_capacity(steps.len());
+        let mut known = script.ids.len();
+        for at in last {
+            let own = |at: &usize| *at >= known && tagged.is_none_or(|tag| ids[*at] == tag);
+            let at = at.filter(own).ok_or(VerifyError::Joined)?;
+            positions.push(at);
+            known = at + 1;
+        }
+        script.ids = ids;
+        Ok(positions)
+    }
+
+    /// Puts a step at the end of a stream's text; returns the token that has to be its
+    /// last one, where there is one.
+    fn put(&self, script: &mut Script, step: &str) -> Result<Option<TokenId>, VerifyError> {
+        let (before, after, tag) = match &self.layout {
+            Layout::Chat { after, tag, .. } => ("", after, tag),
+            Layout::Plain { first, between, after, tag } => {
+                (if script.steps == 0 { *first } else { *between }, after, tag)
             }
             Layout::Turns { template, approval } => {
                 match script.turns.last_mut() {
@@ -260,29 +293,22 @@ impl Format {
                         script.turns.push(said("user", step.to_owned()));
                     }
                 }
-                script.text = template.render(&script.turns, None)?;
-            }
-            Layout::Plain { first, between, after, tag } => {
-                script.text.push_str(if script.steps == 0 { first } else { between });
-                script.text.push_str(step);
-                script.text.push_str(after);
-                tagged = Some(tag);
-            }
-            Layout::Lines { end, .. } => {
                 script.steps += 1;
-                script.ids.extend(self.tokenizer.encode(step)?);
-                script.ids.push(*end);
-                return Ok(());
+                let text = template.render(&script.turns, None)?;
+                if !text.starts_with(&script.text) {
+                    return Err(VerifyError::Joined);
+                }
+                script.text = text;
+                return Ok(None);
             }
-        }
+            // Lines are encoded one by one.
+            Layout::Lines { .. } => return Ok(None),
+        };
         script.steps += 1;
-        let ids = self.tokenizer.encode_prompt(&script.text)?;
-        let grown = ids.len() > script.ids.len() && ids.starts_with(&script.ids);
-        if !grown || tagged.is_some_and(|tag| ids.last() != Some(tag)) {
-            return Err(VerifyError::Joined);
-        }
-        script.ids = ids;
-        Ok(())
+        script.text.push_str(before);
+        script.text.push_str(step);
+        script.text.push_str(after);
+        Ok(Some(*tag))
     }
 }
 

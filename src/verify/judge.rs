@@ -15,7 +15,7 @@ use super::clean::Cleaner;
 use super::lease::Transcript;
 use super::{Aggregate, FormatError, Opening, VerifyError, against};
 use crate::engine::{Branch, Handle, Open};
-use crate::prompt::{ChatTemplate, Message, Tokenizer, with_instruction};
+use crate::prompt::{Border, ChatTemplate, Message, Tokenizer, with_instruction};
 use crate::token::TokenId;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct Judge {
     config: JudgeConfig,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
+    /// Closes the thoughts that the template opens.
+    border: Option<Border>,
     words: [TokenId; 2],
     cleaner: Cleaner,
 }
@@ -80,7 +82,8 @@ impl Question {
 }
 
 impl Judge {
-    /// Binds a judge to a model. Of a word of several tokens the first counts.
+    /// Binds a judge to a model, whose answers begin behind `border`. Of a word of
+    /// several tokens the first counts.
     ///
     /// # Errors
     /// When a text is empty, or the words begin with the same token.
@@ -88,6 +91,7 @@ impl Judge {
         config: JudgeConfig,
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
+        border: Option<Border>,
     ) -> Result<Self, FormatError> {
         let texts = [("prompt", &config.prompt), ("step_separator", &config.step_separator)];
         if let Some((field, _)) = texts.into_iter().find(|(_, text)| text.is_empty()) {
@@ -103,7 +107,7 @@ impl Judge {
             return Err(FormatError::Same { good: config.good, bad: config.bad });
         }
         let cleaner = Cleaner::new(tokenizer.special_tokens(), None);
-        Ok(Self { config, tokenizer, template, words, cleaner })
+        Ok(Self { config, tokenizer, template, border, words, cleaner })
     }
 
     pub(super) fn aggregate(&self) -> Aggregate {
@@ -151,9 +155,11 @@ impl Judge {
         }
         // The verdict is asked for at once.
         let mut text = self.template.render(&messages, Some(false))?;
+        if let Some(border) = &self.border {
+            border.close(&mut text);
+        }
         let first = if config.after.is_empty() { until - 1 } else { 0 };
-        let mut positions = Vec::new();
-        let mut ids: Vec<TokenId> = Vec::new();
+        let mut ends = Vec::new();
         for step in first..until {
             if step > first {
                 text.push_str(&config.good);
@@ -161,13 +167,13 @@ impl Judge {
             }
             text.push_str(&config.verdict.replace("{step}", &(step + 1).to_string()));
             if step >= known {
-                let now = self.tokenizer.encode_prompt(&text)?;
-                if !now.starts_with(&ids) || now.len() <= ids.len() {
-                    return Err(VerifyError::Joined);
-                }
-                positions.push(now.len() - 1);
-                ids = now;
+                ends.push(text.len());
             }
+        }
+        let (ids, last) = self.tokenizer.encode_prompt_to(&text, &ends)?;
+        let positions = last.into_iter().collect::<Option<Vec<usize>>>().ok_or(VerifyError::Joined)?;
+        if !positions.is_sorted_by(|a, b| a < b) {
+            return Err(VerifyError::Joined);
         }
         Ok(Question { ids, positions })
     }

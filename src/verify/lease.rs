@@ -7,7 +7,7 @@
 
 use super::format::Script;
 use super::judge::Question;
-use super::{Backend, Opening, Streams, Verifier, VerifyError};
+use super::{Backend, Opening, Streams, Verifier, VerifyError, aside};
 use crate::engine::Branch;
 use crate::metrics::Metrics;
 use std::ops::Range;
@@ -168,6 +168,10 @@ impl Lease {
     /// Steps of nothing but blanks are none.
     #[must_use]
     pub fn read(&self, text: &str, ended: bool) -> Option<Reading> {
+        aside(text.len(), || self.read_at_once(text, ended))
+    }
+
+    fn read_at_once(&self, text: &str, ended: bool) -> Option<Reading> {
         let new = text.get(self.read..)?;
         let (pieces, read) = pieces(new, self.verifier.separator(), ended);
         let cleaned = pieces.into_iter().map(|piece| self.verifier.clean(&new[piece]));
@@ -189,11 +193,7 @@ impl Lease {
         match (&self.state, &self.verifier.source.backend) {
             (State::Stream { script, .. }, Backend::Engine(Streams { format, positions: context, .. })) => {
                 let (mut script, from) = (script.clone(), script.ids.len());
-                let mut positions = Vec::with_capacity(steps.len());
-                for step in steps {
-                    format.extend(&mut script, &step)?;
-                    positions.push(script.ids.len() - 1);
-                }
+                let positions = format.extend(&mut script, &steps)?;
                 let (needed, context) = (script.ids.len(), *context);
                 if needed > context {
                     return Err(VerifyError::Context { needed, context });

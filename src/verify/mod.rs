@@ -24,6 +24,7 @@ use crate::prompt::{Message, PromptError};
 use format::Script;
 use std::borrow::Cow;
 use std::sync::Arc;
+use tokio::runtime::RuntimeFlavor;
 
 pub use aggregate::Aggregate;
 pub use config::{Kind, PrmConfig};
@@ -110,8 +111,16 @@ pub enum VerifyError {
         /// How many came.
         found: usize,
     },
-    /// Another server did not score.
-    #[error("the verifier at {0}")]
+    /// Another server takes a solution to be of another number of steps.
+    #[error("the verifier scored {found} steps where {expected} were asked about")]
+    Steps {
+        /// How many were asked about.
+        expected: usize,
+        /// How many it scored.
+        found: usize,
+    },
+    /// Another server did not score. Where that is, and what it says, is for logs.
+    #[error("the verifier {}", .0.to_a_client())]
     Remote(#[from] RemoteError),
 }
 
@@ -121,7 +130,13 @@ impl VerifyError {
     #[must_use]
     pub fn concerns_one_solution(&self) -> bool {
         match self {
-            Self::Context { .. } | Self::Prompt(_) | Self::Joined | Self::Score(_) => true,
+            Self::Context { .. }
+            | Self::Prompt(_)
+            | Self::Joined
+            | Self::Score(_)
+            | Self::Steps { .. }
+            // What was asked cannot be read: too long to its model, above all.
+            | Self::Remote(RemoteError::Refused { status: 400 | 413 | 422, .. }) => true,
             // A judge's question is a request of its own, and this one is too long.
             Self::Engine(error) => {
                 matches!(error, EngineError::Context { .. } | EngineError::Pool { .. })
@@ -206,11 +221,12 @@ impl Verifier {
     }
 
     async fn begin(&self, conversation: &[Message], opening: Opening) -> Result<Lease, VerifyError> {
-        let problem = self.problem(conversation)?;
+        let problem = problem(conversation)?;
         let Backend::Engine(Streams { engine, format, positions }) = &self.source.backend else {
+            let problem = aside(problem.len(), || self.clean(problem).into_owned());
             return Ok(Lease::of_transcript(self.clone(), problem, opening));
         };
-        let script: Script = format.begin(problem)?;
+        let script = self.script(format, problem)?;
         let (needed, context) = (script.ids.len(), *positions);
         if needed > context {
             return Err(VerifyError::Context { needed, context });
@@ -228,14 +244,13 @@ impl Verifier {
     /// When the problem cannot be encoded.
     pub fn opening_tokens(&self, conversation: &[Message]) -> Result<u32, VerifyError> {
         let Backend::Engine(Streams { format, .. }) = &self.source.backend else { return Ok(0) };
-        let script = format.begin(self.problem(conversation)?)?;
+        let script = self.script(format, problem(conversation)?)?;
         Ok(u32::try_from(script.ids.len()).unwrap_or(u32::MAX))
     }
 
-    /// The problem of a conversation: its last user turn, without markers.
-    fn problem(&self, conversation: &[Message]) -> Result<String, VerifyError> {
-        let problem = conversation.iter().rev().find(|message| message.role == "user");
-        Ok(self.clean(&problem.ok_or(VerifyError::NoProblem)?.content).into_owned())
+    /// The stream before the first step of a solution.
+    fn script(&self, format: &Format, problem: &str) -> Result<Script, VerifyError> {
+        aside(problem.len(), || format.begin(self.clean(problem).into_owned()))
     }
 
     /// The text between steps.
@@ -256,11 +271,36 @@ impl Verifier {
         }
     }
 
-    /// Counts what failed.
+    /// Logs and counts what failed.
     fn note<T>(&self, outcome: &Result<T, VerifyError>) {
-        if let (Some(metrics), Err(_)) = (&self.metrics, outcome) {
+        let Err(error) = outcome else { return };
+        match error {
+            VerifyError::Remote(error) => tracing::warn!(%error, "the verifier gave no score"),
+            _ => tracing::warn!(%error, "the verifier gave no score"),
+        }
+        if let Some(metrics) = &self.metrics {
             metrics.verifier_errors.inc();
         }
+    }
+}
+
+/// The problem of a conversation: its last user turn.
+fn problem(conversation: &[Message]) -> Result<&str, VerifyError> {
+    let problem = conversation.iter().rev().find(|message| message.role == "user");
+    Ok(&problem.ok_or(VerifyError::NoProblem)?.content)
+}
+
+/// Bytes of a text that is read at once, which takes some milliseconds.
+const SHORT: usize = 32 << 10;
+
+/// Reads a text of so many bytes. Nobody else on the runtime waits while that is a
+/// long one, where there are other threads to go on with them.
+fn aside<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    if bytes > SHORT && flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread) {
+        tokio::task::block_in_place(read)
+    } else {
+        read()
     }
 }
 

@@ -62,7 +62,7 @@ impl ApiKey {
     }
 }
 
-/// Why another server does not score. Each begins with its address.
+/// Why another server does not score, as its operator is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RemoteError {
     /// The address is none.
@@ -73,6 +73,11 @@ pub enum RemoteError {
         /// What is wrong with it.
         cause: String,
     },
+    /// An address with more than a place: it is told in logs, and secrets are not.
+    #[error(
+        "the address of --prm has a user, a password, a query or a fragment: name the server alone, and a key by --prm-api-key-env"
+    )]
+    Login,
     /// No connection, or one that broke.
     #[error("{url} cannot be reached: {cause}")]
     Unreachable {
@@ -122,6 +127,21 @@ pub enum RemoteError {
     },
 }
 
+impl RemoteError {
+    /// What a client is told, who need not know where the server is nor what it says.
+    pub(super) fn to_a_client(&self) -> String {
+        match self {
+            Self::Unreachable { .. } => "cannot be reached".to_owned(),
+            Self::TimedOut { seconds, .. } => format!("has not answered within {seconds} s"),
+            Self::Refused { status, .. } => format!("refuses with {status}"),
+            Self::Answer { what, .. } => format!("answers what is not understood: {what}"),
+            Self::Address { .. } | Self::Login | Self::NoModel(_) | Self::Format { .. } => {
+                "is not set up".to_owned()
+            }
+        }
+    }
+}
+
 /// A model on another server.
 #[derive(Debug)]
 pub struct Remote {
@@ -144,6 +164,10 @@ impl Remote {
         let url = config.url;
         let address = |cause: String| RemoteError::Address { url: url.clone(), cause };
         let parsed = Url::parse(&url).map_err(|error| address(error.to_string()))?;
+        let login = !parsed.username().is_empty() || parsed.password().is_some();
+        if login || parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(RemoteError::Login);
+        }
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER);
         if parsed.host_str().is_some_and(is_here) {
             // A proxy that the environment names would look for it elsewhere.
@@ -217,7 +241,7 @@ impl Remote {
         let rows = rows.ok_or_else(|| strange("data[0].data is not a list of rows".to_owned()))?;
         let (expected, found) = (transcript.steps.len(), rows.len());
         if found != expected {
-            return Err(VerifyError::Shape { expected, found });
+            return Err(VerifyError::Steps { expected, found });
         }
         let score = |row: &Value| {
             let number = match row.as_array().map(Vec::as_slice) {

@@ -25,17 +25,26 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file of the repository")).expect("JSON")
 }
 
+/// The bundled model's tokenizer, and its format with other words in its description.
+fn bundled(change: Value) -> (Arc<Tokenizer>, Format) {
+    let directory = root().join("models/seedling/prm");
+    let bytes = std::fs::read(directory.join("tokenizer.json")).expect("bundled");
+    let tokenizer = Arc::new(Tokenizer::from_json(&bytes).expect("a tokenizer"));
+    let config = json(&directory.join("tokenizer_config.json"));
+    let source = ChatTemplate::source(&config, None).expect("a template");
+    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("a template");
+    let mut prm = json(&directory.join("prm.json"));
+    prm.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+    let prm = serde_json::from_value(prm).expect("a description");
+    let parts = FormatParts { tokenizer: Arc::clone(&tokenizer), template: Some(template), bos: None };
+    (tokenizer, Format::new(&prm, parts).expect("fits"))
+}
+
 /// The bundled model, with so many positions of KV and in one step.
 fn rig(positions: usize, step_positions: usize) -> Rig {
     let directory = root().join("models/seedling/prm");
     let read = |name: &str| std::fs::read(directory.join(name)).expect("bundled");
-    let tokenizer = Arc::new(Tokenizer::from_json(&read("tokenizer.json")).expect("a tokenizer"));
-    let config = json(&directory.join("tokenizer_config.json"));
-    let source = ChatTemplate::source(&config, None).expect("a template");
-    let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("a template");
-    let prm = serde_json::from_slice(&read("prm.json")).expect("a description");
-    let parts = FormatParts { tokenizer: Arc::clone(&tokenizer), template: Some(template), bos: None };
-    let format = Format::new(&prm, parts).expect("fits");
+    let (tokenizer, format) = bundled(serde_json::json!({}));
     let shape = ModelConfig::from_json(&read("config.json")).expect("a configuration");
     let model = Weights::open(&directory).expect("opens").load(shape, &mut |_, _| {}).expect("loads");
     let kv_bytes = TreeEngine::block_bytes(&model) * positions.div_ceil(TreeEngine::BLOCK);
@@ -256,6 +265,45 @@ async fn a_lost_engine_is_an_error_and_dropped_leases_leave_nothing() {
     assert_eq!(lease.score(reading).await, Err(VerifyError::Engine(EngineError::Closed)));
 }
 
+/// Words of a text are none of the model's markers, though it answers with them.
+#[test]
+fn signs_that_are_good_and_bad_stay_in_the_text() {
+    let (_, format) = bundled(serde_json::json!({"good": "+", "bad": "-"}));
+    let text = "(17 + 5) - 2 = +20";
+    assert_eq!(format.cleaner().clean(text), text);
+    assert_eq!(format.cleaner().clean("7<|step|><|bad|><|good|>"), "7");
+}
+
+#[test]
+fn a_problem_of_one_token_is_one() {
+    let (tokenizer, format) = bundled(serde_json::json!({"kind": "versa_prm", "good": "+", "bad": "-"}));
+    let script = format.begin("5".to_owned()).expect("a problem");
+    assert_eq!(script.ids, tokenizer.encode("5").expect("encodes"));
+    assert_eq!(format.begin(String::new()).expect_err("nothing"), VerifyError::NoProblem);
+}
+
+/// Of a format that encoded the text for every step anew, this test would not end.
+#[test]
+fn many_steps_are_read_at_once_as_one_by_one() {
+    for kind in ["tag_logits", "versa_prm", "rlhflow"] {
+        let (_, format) = bundled(serde_json::json!({"kind": kind, "good": "+", "bad": "-"}));
+        let problem = format.begin("Compute 1 + 1.".to_owned()).expect("a problem");
+        let steps: Vec<String> = (0..40).map(|i| format!("{i} + {i} = {}", 2 * i)).collect();
+        let mut whole = problem.clone();
+        let positions = format.extend(&mut whole, &steps).expect("steps");
+        let (mut by_steps, mut single) = (problem.clone(), Vec::new());
+        for step in &steps {
+            single.extend(format.extend(&mut by_steps, std::slice::from_ref(step)).expect("a step"));
+            assert_eq!(single.last(), Some(&(by_steps.ids.len() - 1)), "its last token");
+        }
+        assert_eq!((&single, &by_steps.ids), (&positions, &whole.ids), "{kind}");
+    }
+    let (_, format) = bundled(serde_json::json!({}));
+    let mut script = format.begin("Compute 1 + 1.".to_owned()).expect("a problem");
+    let positions = format.extend(&mut script, &vec!["1 + 1 = 2".to_owned(); 20_000]).expect("steps");
+    assert!(positions.is_sorted_by(|a, b| a < b) && positions.len() == 20_000);
+}
+
 #[test]
 fn markers_must_be_single_tokens_of_the_model() {
     let directory = root().join("models/seedling/prm");
@@ -286,12 +334,20 @@ fn markers_must_be_single_tokens_of_the_model() {
 fn what_concerns_one_solution_is_told_from_what_concerns_all() {
     let context = EngineError::Context { needed: 9, context: 8 };
     let pool = EngineError::Pool { needed: 9, blocks: 8 };
+    let refused = |status| {
+        let (url, message) = ("http://there/".to_owned(), "no".to_owned());
+        VerifyError::Remote(RemoteError::Refused { url, status, message })
+    };
     let one = [
         VerifyError::Context { needed: 9, context: 8 },
         VerifyError::Joined,
         VerifyError::Score("NaN".to_owned()),
         VerifyError::Prompt(PromptError::Template("no".to_owned())),
         VerifyError::Engine(context),
+        VerifyError::Steps { expected: 2, found: 1 },
+        refused(400),
+        refused(413),
+        refused(422),
         VerifyError::Engine(pool),
     ];
     let all = [
@@ -300,6 +356,9 @@ fn what_concerns_one_solution_is_told_from_what_concerns_all() {
         VerifyError::Engine(EngineError::Forward("no".to_owned())),
         VerifyError::Engine(EngineError::Busy { limit: 1 }),
         VerifyError::Remote(RemoteError::NoModel("there".to_owned())),
+        refused(401),
+        refused(404),
+        refused(500),
         VerifyError::Shape { expected: 2, found: 1 },
         VerifyError::NoProblem,
     ];

@@ -364,7 +364,12 @@ pub(crate) async fn rig(judged: bool) -> Rig {
     let engine =
         TreeEngine::new(scores.model, Vec::new(), scores.tokenizer, prm, &settings()).expect("builds");
     let (second, scoring) = EngineThread::spawn(engine).expect("a thread");
-    let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), loaded.template.clone());
+    let judge = Judge::new(
+        loaded.config.judge,
+        Arc::clone(&tokenizer),
+        loaded.template.clone(),
+        loaded.config.prompt.border(),
+    );
     let judge = Verifier::judge("the judge".to_owned(), handle.clone(), judge.expect("a judge"));
     let verifier = if judged { judge.clone() } else { Verifier::new(scores.name, scoring, scores.format) };
     let planner = Planner::new(PlannerParts {

@@ -1,7 +1,7 @@
 //! A conversation to the tokens of a prompt, and where the answer to it begins.
 
 use super::{Planner, PlannerParts};
-use crate::plan::{Border, Marker, ModeName, Params, PlanError, Row};
+use crate::plan::{Marker, ModeName, Params, PlanError, Row};
 use crate::prompt::with_instruction;
 
 impl Planner {
@@ -25,23 +25,18 @@ impl Planner {
         Ok((tokenizer.encode_prompt(&rendered)?, marker))
     }
 
-    /// Where the answer to a rendered conversation begins. A thought that the template
-    /// opens is closed again for a direct answer (Ma et al., arXiv 2504.09858).
+    /// Where the answer to a rendered conversation begins.
     fn answer_begins(&self, rendered: &mut String, direct: bool) -> Option<Marker> {
         let mut marker = self.marker.clone()?;
-        let Border { marker: end, opening, .. } = &mut marker.border;
+        let border = &mut marker.border;
+        let Some(opening) = &border.opening else { return Some(marker).filter(|_| !direct) };
         let said = rendered.trim_end();
-        match opening {
-            None => return Some(marker).filter(|_| !direct),
-            Some(_) if said.ends_with(end.as_str()) => return None,
-            Some(opening) if !said.ends_with(opening.as_str()) => {}
-            Some(_) if direct => {
-                rendered.truncate(said.len());
-                rendered.push_str(&format!("\n\n{end}\n\n"));
-                return None;
-            }
-            // A thought is under way.
-            Some(_) => *opening = None,
+        let (closed, under_way) = (said.ends_with(&border.marker), said.ends_with(opening));
+        if closed || direct && border.close(rendered) {
+            return None;
+        }
+        if under_way {
+            border.opening = None;
         }
         Some(marker)
     }

@@ -6,7 +6,7 @@ use crate::plan::{
     Auto, Beam, BudgetParams, Final, Mcts, Parameter, PlanError, SamplingParams, Scoring, Select, Setting,
     Steps, Variant, VoteStop, Voting, Weight,
 };
-use crate::prompt::{Message, TemplateTokens};
+use crate::prompt::{Border, Message, TemplateTokens};
 use crate::verify::Aggregate;
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -192,7 +192,7 @@ fn judge(engine: &Handle) -> Verifier {
     let template = ChatTemplate::new(&source, TemplateTokens::from_config(&config)).expect("Jinja");
     let own: toml::Table = toml::from_str(&file("espalier.toml")).expect("TOML");
     let config = own["judge"].clone().try_into().expect("settings of a judge");
-    let judge = Judge::new(config, tokenizer, template).expect("a judge");
+    let judge = Judge::new(config, tokenizer, template, None).expect("a judge");
     Verifier::judge("judge".to_owned(), engine.clone(), judge)
 }
 

@@ -46,7 +46,7 @@ struct Rig {
 
 fn rig(config: JudgeConfig) -> Rig {
     let (tokenizer, template) = parts();
-    built(Judge::new(config, Arc::clone(&tokenizer), template).expect("fits"), tokenizer, 2_048)
+    built(Judge::new(config, Arc::clone(&tokenizer), template, None).expect("fits"), tokenizer, 2_048)
 }
 
 /// A judge on an engine with room for so many positions.
@@ -160,7 +160,7 @@ async fn questions_about_many_steps_are_asked_at_once_and_compute_what_they_shar
 async fn questions_that_do_not_fit_at_once_take_turns_and_score_the_same() {
     let expected = scored(&mut opened(&rig(general())).await, &long(), true).await;
     let (tokenizer, template) = parts();
-    let judge = Judge::new(general(), Arc::clone(&tokenizer), template).expect("fits");
+    let judge = Judge::new(general(), Arc::clone(&tokenizer), template, None).expect("fits");
     let most = usize::try_from(expected.0).expect("small") / 6;
     let tight = built(judge, tokenizer, most);
     assert_eq!(scored(&mut opened(&tight).await, &long(), true).await, expected, "bit for bit");
@@ -176,7 +176,7 @@ async fn questions_that_share_no_beginning_are_asked_apart() {
         let (prompt, verdict) = ("{solution}".to_owned(), "he".to_owned());
         let config = JudgeConfig { prompt, verdict, ..general() };
         built(
-            Judge::new(config, Arc::clone(&tokenizer), template.expect("Jinja")).expect("fits"),
+            Judge::new(config, Arc::clone(&tokenizer), template.expect("Jinja"), None).expect("fits"),
             tokenizer,
             512,
         )
@@ -188,6 +188,25 @@ async fn questions_that_share_no_beginning_are_asked_apart() {
         sum += scored(&mut by_steps, &text[..end], end == text.len()).await.0;
     }
     assert_eq!((sum, by_steps.scores()), (whole.0, &whole.1[..]), "bit for bit");
+}
+
+/// Else its first word of a thought would be its verdict.
+#[test]
+fn a_thought_that_the_template_opens_is_closed_before_the_verdict() {
+    let asked = |ending: &str, border: Option<Border>| {
+        let source = format!("{{{{ messages[-1]['content'] }}}}{ending}");
+        let template = ChatTemplate::new(&source, TemplateTokens::default()).expect("Jinja");
+        let judge = Judge::new(general(), parts().0, template, border).expect("fits");
+        let transcript = Transcript { problem: "1 + 1".into(), steps: vec!["1 + 1 = 2".to_owned()] };
+        let questions = judge.questions(&transcript, 0, 2_048).expect("fits");
+        questions.into_iter().map(|question| (question.ids, question.positions)).collect::<Vec<_>>()
+    };
+    let thinks =
+        || Border { marker: "</think>".to_owned(), shown: false, opening: Some("<think>".to_owned()) };
+    let closed = asked("<think>\n\n</think>\n\n", None);
+    assert_eq!(asked("<think>\n", Some(thinks())), closed);
+    assert_eq!(asked("<think>\n\n</think>\n\n", Some(thinks())), closed, "closed once");
+    assert_ne!(asked("<think>\n", None), closed);
 }
 
 #[tokio::test]
@@ -216,7 +235,7 @@ fn words_must_differ_and_the_prompt_must_show_the_solution() {
         let mut config = own();
         change(&mut config);
         let (tokenizer, template) = parts();
-        Judge::new(config, tokenizer, template).expect_err("refused").to_string()
+        Judge::new(config, tokenizer, template, None).expect_err("refused").to_string()
     };
     assert!(refusal(&|config| config.bad = " right now".to_owned()).contains("begin with the same token"));
     assert!(refusal(&|config| config.prompt = "{problem}".to_owned()).contains("{solution}"));
@@ -227,7 +246,7 @@ fn words_must_differ_and_the_prompt_must_show_the_solution() {
 #[tokio::test]
 async fn a_run_asks_its_judge_one_thing_at_a_time() {
     let (tokenizer, template) = parts();
-    let judge = Judge::new(own(), Arc::clone(&tokenizer), template).expect("fits");
+    let judge = Judge::new(own(), Arc::clone(&tokenizer), template, None).expect("fits");
     // Room for one question, beside which eight may wait: more at once are refused.
     let rig = built(judge, tokenizer, 128);
     let root = opened(&rig).await;

@@ -228,7 +228,7 @@ async fn a_busy_server_is_asked_again_and_a_refusal_is_told() {
 #[tokio::test]
 async fn strange_answers_are_errors() {
     let strange = [
-        (rows(json!([[0.5, 0.5], [0.5, 0.5]])), "2 numbers where 1"),
+        (rows(json!([[0.5, 0.5], [0.5, 0.5]])), "scored 2 steps where 1"),
         (rows(json!([[0.5, 0.25, 0.25]])), "a step's row is [0.5,0.25,0.25]"),
         (rows(json!(["x"])), "a step's row is \"x\""),
         (rows(json!([[null, null]])), "a step's row is [null,null]"),
@@ -257,6 +257,35 @@ async fn a_key_is_shown_with_every_request_and_in_no_log() {
         assert_eq!(scored(&mut lease, "one", true).await, Ok(vec![0.25]));
         let shown = played.script.keys.lock().expect("not poisoned").clone();
         assert_eq!(shown, vec![key.map(|key| format!("Bearer {key}")); 2]);
+    }
+}
+
+/// What goes into reports says neither where the server is nor what it said, which its
+/// operator reads.
+#[tokio::test]
+async fn clients_are_not_told_where_the_server_is() {
+    let refused = (400, json!({"error": {"message": "of tenant seven"}}));
+    let played = play(listed("qwen2.5-math-prm"), &[refused]).await;
+    let root = opened(found(&played, None).await).await;
+    let error = scored(&mut root.fork(), "one", true).await.expect_err("refused");
+    assert_eq!(error.to_string(), "the verifier refuses with 400");
+    let VerifyError::Remote(error) = error else { unreachable!("it is one") };
+    assert_eq!(error.to_string(), format!("{} refuses with 400: of tenant seven", played.url));
+    let lost = RemoteError::Unreachable { url: played.url.clone(), cause: "no route".to_owned() };
+    assert_eq!(VerifyError::Remote(lost).to_string(), "the verifier cannot be reached");
+}
+
+#[tokio::test]
+async fn an_address_holds_no_secret() {
+    for url in [
+        "http://alice:s3cret@there/",
+        "http://s3cret@there/",
+        "http://there/?key=s3cret",
+        "http://there/#s3cret",
+    ] {
+        let config = RemoteConfig { url: url.to_owned(), model: Some("m".to_owned()), kind: None, key: None };
+        let error = Remote::find(config).await.expect_err("refused").to_string();
+        assert!(error.contains("--prm-api-key-env") && !error.contains("s3cret"), "{error}");
     }
 }
 

@@ -270,7 +270,6 @@ impl Choice {
                 Some(Known::Scored { by, read, scores })
             }),
             Err(error) => {
-                tracing::warn!(%error, "the verifier gave no score");
                 if error.concerns_one_solution() {
                     Some(Known::Unscorable(error))
                 } else {

@@ -107,6 +107,11 @@ async fn a_trajectory_that_cannot_be_scored_has_no_score_and_others_have_theirs(
         VerifyError::Context { needed: 9, context: 8 },
         VerifyError::Joined,
         VerifyError::Score("NaN".to_owned()),
+        VerifyError::Remote(RemoteError::Refused {
+            url: "there".to_owned(),
+            status: 400,
+            message: "too long".to_owned(),
+        }),
     ] {
         let mut choice = choice().await;
         let none = (None, false);
