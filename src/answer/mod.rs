@@ -57,6 +57,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_of_two_inequalities_is_not_both() {
+        let either = ["x>3\\text{ or }x<1", "x > 3 or x < 1", "x>3 \\text{or} x<1"];
+        for a in either {
+            assert!(!equiv(a, "x>3\\text{ and }x<1") && !equiv(a, "x>3, x<1"), "{a}");
+            assert!(either.iter().all(|b| equiv(a, b)), "{a}");
+        }
+        assert!(equiv("\\left(1\\right) or 2", "1, 2") && equiv("x=1\\text{ or }x=2", "x=1, x=2"));
+    }
+
     proptest! {
         #[test]
         fn equivalence_is_symmetric_and_reflexive(a in "\\PC{0,30}", b in "\\PC{0,30}") {

@@ -31,6 +31,8 @@ const ANGLES: &[&str] = &["\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc", 
 /// What MATH's normaliser removes or rewrites without touching the value.
 pub(super) fn tidy(text: &str) -> String {
     let mut text = text.trim().to_owned();
+    // Of two values both or one may be meant; of two inequalities that is not the same.
+    let or = if is_inequality(&text) { " or " } else { "," };
     // The degrees of an answer say nothing, those of an angle in a function do.
     if ANGLES.iter().any(|function| text.contains(function)) {
         for degree in ["^{\\circ}", "^\\circ", "°"] {
@@ -55,9 +57,9 @@ pub(super) fn tidy(text: &str) -> String {
         ("½", "\\frac{1}{2}"),
         ("\n", " "),
         ("\\text{and}", ","),
-        ("\\text{or}", ","),
+        ("\\text{or}", or),
         ("\\text{ and }", ","),
-        ("\\text{ or }", ","),
+        ("\\text{ or }", or),
         ("\\[", ""),
         ("\\]", ""),
         ("\\quad", " "),
@@ -84,7 +86,7 @@ pub(super) fn tidy(text: &str) -> String {
     // `\ ` is a space, but not behind the backslash of a matrix's line break.
     let lines: Vec<String> = text.split("\\\\").map(|line| line.replace("\\ ", " ")).collect();
     text = lines.join("\\\\");
-    text = spaced_and(&text);
+    text = spaced_and(&text, if or == "," { &[" and ", " or "] } else { &[" and "] });
     text = radicals(text);
     for (command, by) in COMMANDS {
         text = respelled(&text, command, by);
@@ -104,14 +106,20 @@ pub(super) fn tidy(text: &str) -> String {
     braced(&braced(&text, "\\frac", 2), "\\sqrt", 1)
 }
 
-/// A comma for the "and" or "or" between two values, of which one has a digit.
-fn spaced_and(text: &str) -> String {
-    for word in [" and ", " or "] {
+/// Whether something is said to be less or greater than something else.
+fn is_inequality(text: &str) -> bool {
+    let text = text.replace("\\left", "");
+    ["<", ">", "≤", "≥", "\\le", "\\ge", "\\lt", "\\gt"].iter().any(|sign| text.contains(sign))
+}
+
+/// A comma for one of the `words` between two values, of which one has a digit.
+fn spaced_and(text: &str, words: &[&str]) -> String {
+    for word in words {
         if let Some((left, right)) = text.split_once(word)
             && [left, right].iter().any(|side| side.contains(|c: char| c.is_ascii_digit()))
             && [left, right].iter().all(|side| !side.trim().contains(' ') || !words_in(side))
         {
-            return format!("{left},{}", spaced_and(right));
+            return format!("{left},{}", spaced_and(right, words));
         }
     }
     text.to_owned()
