@@ -20,7 +20,7 @@ pub(super) fn of_trace(tokens: &[f32], measure: Measure) -> Option<f64> {
         Over::Bottom => {
             let mut groups: Vec<f64> = groups(tokens, window).collect();
             groups.sort_by(f64::total_cmp);
-            let lowest = groups.len().div_ceil(10);
+            let lowest = (groups.len() / 10).max(1);
             groups[..lowest].iter().sum::<f64>() / lowest as f64
         }
     })
@@ -55,7 +55,10 @@ mod tests {
             (4.0, 4.0, 4.0)
         );
         assert_eq!(of_trace(&[], Measure { over: Over::Mean, window: 2 }), None);
-        // Twenty groups of one: the lowest tenth are two.
+        // Nineteen groups of one: the lowest tenth is one, as in the authors' code; of
+        // twenty it is two.
+        let ramp: Vec<f32> = (0..19u8).rev().map(f32::from).collect();
+        assert_eq!(of_trace(&ramp, Measure { over: Over::Bottom, window: 1 }), Some(0.0));
         let ramp: Vec<f32> = (0..20u8).rev().map(f32::from).collect();
         assert_eq!(of_trace(&ramp, Measure { over: Over::Bottom, window: 1 }), Some(0.5));
     }
