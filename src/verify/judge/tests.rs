@@ -194,7 +194,7 @@ async fn questions_that_share_no_beginning_are_asked_apart() {
 #[test]
 fn a_thought_that_the_template_opens_is_closed_before_the_verdict() {
     let asked = |ending: &str, border: Option<Border>| {
-        let source = format!("{{{{ messages[-1]['content'] }}}}{ending}");
+        let source = format!("{{{{ messages[-1]['content'] }}}}{{{{ '{}' }}}}", ending.escape_default());
         let template = ChatTemplate::new(&source, TemplateTokens::default()).expect("Jinja");
         let judge = Judge::new(general(), parts().0, template, border).expect("fits");
         let transcript = Transcript { problem: "1 + 1".into(), steps: vec!["1 + 1 = 2".to_owned()] };
