@@ -86,6 +86,13 @@ impl Stack {
             args.kv_mib,
             config.step_positions
         );
+        if caps.longest(0) < shape.context {
+            let _ = writeln!(
+                summary,
+                "        a sequence has at most {} tokens in it, fewer than the context: see --kv-mib",
+                caps.longest(0)
+            );
+        }
         // Without a word for yes and one for no, a model is no judge.
         let (template, border) = (loaded.template.clone(), loaded.config.prompt.border());
         let judge = Judge::new(loaded.config.judge, Arc::clone(&tokenizer), template, border);
@@ -114,7 +121,7 @@ impl Stack {
             aliases: loaded.aliases,
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             owned_by: "espalier".to_owned(),
-            context: shape.context,
+            context: shape.context.min(caps.longest(0)),
         };
         let planner = Planner::new(PlannerParts {
             config: loaded.config.plan,

@@ -58,6 +58,15 @@ impl Caps {
         if positions > prompt { prompt / self.block + 1 } else { prompt.div_ceil(self.block) }
     }
 
+    /// Positions of the longest branch that the pool can hold beside that part of a
+    /// prompt which it cannot share; fewer than the prompt's where it has no room for it.
+    #[must_use]
+    pub fn longest(&self, prompt: usize) -> usize {
+        let shared = prompt / self.block + 1;
+        let private = self.pool_blocks.saturating_sub(shared);
+        if private == 0 { 0 } else { (prompt / self.block + private) * self.block }
+    }
+
     /// The most branches that fit in the pool at once, given the same lengths.
     #[must_use]
     pub fn widest(&self, prompt: usize, positions: usize) -> usize {

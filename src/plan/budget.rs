@@ -12,6 +12,9 @@ pub struct Budget {
     pub branches: u32,
     /// Tokens generated on one branch, at most: what the context leaves.
     pub branch_tokens: u32,
+    /// Tokens of a whole sample, as a rule: what several samples need so that none is
+    /// cut for the sake of the others.
+    pub sample: u32,
     /// Tokens of the verifier, at most; `None` without a bound.
     pub verifier_tokens: Option<u32>,
 }

@@ -77,13 +77,9 @@ impl Planner {
             params.temperature.or(row.terms.temperature).unwrap_or(self.parts.defaults.temperature);
         let sampling = self.sampling(params, temperature)?;
         let (prompt, marker) = self.prompt(params, &row)?;
-        let context = self.parts.caps.context;
-        let room = match context.checked_sub(prompt.len()) {
-            Some(room) if room > 0 => u32::try_from(room).unwrap_or(u32::MAX),
-            _ => return Err(PlanError::ContextLength { tokens: prompt.len(), context }),
-        };
-
         let mut notes = Vec::new();
+        let context = self.parts.caps.context;
+        let room = self.room(prompt.len())?;
         let tokens = self.tokens(params, &row)?;
         let branches = branches(params)?;
         let least = tokens.iter().copied().min().unwrap_or(1);
@@ -92,21 +88,20 @@ impl Planner {
         let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut notes);
         let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
         let positions = prompt.len() + longest as usize;
-        let caps = &self.parts.caps;
-        if caps.widest(prompt.len(), positions) == 0 {
-            let needed = caps.blocks_for(prompt.len(), positions, 1);
-            return Err(PlanError::Pool { needed, blocks: caps.pool_blocks });
+        if tokens.iter().any(|tokens| *tokens > room) && prompt.len() + (room as usize) < context {
+            notes.push(format!("a branch has at most {room} tokens, as the KV pool holds no more"));
         }
         // As many as fit when they get as long as branches usually do. Where
         // some get longer, or others need room, the engine preempts.
         let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
         let pool = self.pool(prompt.len(), usual);
-        let mode = self.fitting(wanted, temperature, (least, most, pool), &mut notes);
+        let asked = params.budget.answer_reserve;
+        let kept = if marker.is_some() { self.reserve(asked, least.min(room)) } else { 0 };
+        let mode = self.fitting(wanted, temperature, ((least, kept), most, pool), &mut notes);
         let thinking = !matches!(mode, Mode::Direct);
         // Of a direct answer nothing is kept for bringing a thought to its end.
         let completes = thinking && marker.is_some();
         let verifier_tokens = params.budget.verifier_tokens.map(|total| split(total, params.n));
-        let asked = params.budget.answer_reserve;
         if let Some(asked) = asked.filter(|&asked| asked > 0) {
             let most = least.min(room);
             let why = match (thinking, &marker) {
@@ -128,6 +123,7 @@ impl Planner {
                     None => branches.get(index).copied().unwrap_or(MOST_BRANCHES),
                 },
                 branch_tokens: room,
+                sample: self.parts.config.branch_tokens,
                 verifier_tokens: verifier_tokens.as_ref().map(|shares| shares[index]),
             })
             .collect();
@@ -135,6 +131,10 @@ impl Planner {
         let made: usize = choices.iter().map(|budget| budget.branches as usize).sum();
         let fits = mode.alive_in(pool, params.n);
         let live = (fits as usize).min(made);
+        // Votes take turns; what a search makes of its tree depends on what it can keep.
+        if matches!(mode, Mode::Mcts(_)) && live < made.min(mode.least_alive() as usize) {
+            notes.push(format!("at most {live} branches are alive at once, as the KV pool holds no more"));
+        }
         Ok(Plan {
             prompt: prompt.into(),
             effort,
@@ -158,6 +158,22 @@ impl Planner {
             messages: params.messages.as_slice().into(),
             notes,
         })
+    }
+
+    /// Tokens that a branch may have behind a prompt: what the context leaves, and what
+    /// the KV pool has room for.
+    fn room(&self, prompt: usize) -> Result<u32, PlanError> {
+        let caps = &self.parts.caps;
+        let context = caps.context;
+        if context <= prompt {
+            return Err(PlanError::ContextLength { tokens: prompt, context });
+        }
+        let held = caps.longest(prompt);
+        if held <= prompt {
+            let needed = caps.blocks_for(prompt, prompt + 1, 1);
+            return Err(PlanError::Pool { needed, blocks: caps.pool_blocks });
+        }
+        Ok(u32::try_from(held.min(context) - prompt).unwrap_or(u32::MAX))
     }
 
     /// Tokens kept for completing an answer, of so many that one trajectory may
@@ -270,7 +286,7 @@ impl Planner {
         &self,
         wanted: Mode,
         temperature: f32,
-        (tokens, most, pool): (u32, Option<u32>, Pool),
+        ((tokens, kept), most, pool): ((u32, u32), Option<u32>, Pool),
         notes: &mut Vec<String>,
     ) -> Mode {
         if !wanted.selects() {
@@ -286,13 +302,20 @@ impl Planner {
             return Mode::ChainOfThought;
         }
         let each = self.parts.config.branch_tokens;
-        let affordable = (tokens / each).max(1);
+        let affordable = ((tokens - kept) / each).max(1);
         let live = pool.branches();
         let bounds = [
             (most.map(Bound::Samples), "reasoning.budget.branches".to_owned()),
             (
                 Some(Bound::Samples(affordable)),
-                format!("{tokens} tokens, which are enough for {affordable} samples at {each} each"),
+                if kept > 0 {
+                    format!(
+                        "{tokens} tokens, which beside {kept} kept for the answer are enough for \
+                         {affordable} samples at {each} each"
+                    )
+                } else {
+                    format!("{tokens} tokens, which are enough for {affordable} samples at {each} each")
+                },
             ),
             (
                 Some(Bound::Alive(pool)),

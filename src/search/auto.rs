@@ -149,7 +149,7 @@ impl Strategy for AutoSearch {
 
 /// The budget of a grove that is only there to be replaced.
 const NOTHING: Budget =
-    Budget { tokens: 0, reserve: 0, branches: 0, branch_tokens: 0, verifier_tokens: None };
+    Budget { tokens: 0, reserve: 0, branches: 0, branch_tokens: 0, sample: 1, verifier_tokens: None };
 
 #[cfg(test)]
 mod tests;

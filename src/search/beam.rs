@@ -264,6 +264,7 @@ impl BeamSearch {
         let done = if candidates.iter().any(usable) { std::mem::take(&mut self.beams) } else { Vec::new() };
         let mut works: Vec<Work> = done.into_iter().filter_map(|index| self.grove.retire(index)).collect();
         let mut level: Vec<Slot> = Vec::new();
+        let mut merged = 0;
         for slot in candidates {
             let twig = self.grove.twig(slot.index);
             match twig.state {
@@ -272,7 +273,10 @@ impl BeamSearch {
                 State::Held | State::Complete if !level.iter().any(|known| self.is_same(known, &slot)) => {
                     level.push(slot);
                 }
-                State::Held | State::Complete => works.extend(self.drop_slot(&slot, true)),
+                state @ (State::Held | State::Complete) => {
+                    merged += usize::from(state == State::Complete);
+                    works.extend(self.drop_slot(&slot, true));
+                }
                 State::Growing | State::Gone => {}
             }
         }
@@ -290,7 +294,7 @@ impl BeamSearch {
         let (kept, rest) = match self.beam.variant {
             Variant::Plain => self.best_of_all(ranked),
             Variant::Diverse => self.best_of_groups(ranked),
-            Variant::Balanced(temperature) => self.balanced(ranked, temperature),
+            Variant::Balanced(temperature) => self.balanced(ranked, merged, temperature),
         };
         for slot in rest {
             works.extend(self.drop_slot(&slot, false));

@@ -10,7 +10,7 @@
 use super::chains::{Chains, Turn};
 use super::event::Candidate;
 use super::grove::{Index, Twig};
-use super::{Answer, Outcome, Strategy, Work, WorkId};
+use super::{Answer, Outcome, Scarce, Strategy, Work, WorkId};
 use crate::plan::{Best, Budget, Marker, Rank};
 
 /// The best of n independent chains.
@@ -81,6 +81,10 @@ impl Strategy for BestOfN {
 
     fn is_decided(&self) -> bool {
         self.decided
+    }
+
+    fn starved(&self) -> Option<Scarce> {
+        self.chains.grove.starved
     }
 
     fn candidates(&self) -> Vec<Candidate> {

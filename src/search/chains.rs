@@ -1,14 +1,16 @@
 //! Independent chains of thought under one budget, in waves: what a vote over
 //! them and a choice of the best have in common.
 //!
-//! Every chain is granted an equal share of the budget less the answer reserve.
-//! What early finishers leave goes to the chains that were cut, round by round;
-//! when no chain is complete in the end, the likeliest prefix is completed
-//! within the reserve. What is said of the chains, and whether another wave is
-//! worth its tokens, is for the strategy that holds them.
+//! Every chain is granted an equal share of the budget less the answer reserve, and
+//! never so little that it would be cut as a rule (else the short ones alone would
+//! vote): where tokens are scarce, the next one begins with what those before it have
+//! left. What is left in the end goes to the chains that were cut, round by round, the
+//! shortest first; when no chain is complete then, the likeliest prefix is completed
+//! within the reserve. What is said of the chains, and whether another wave is worth
+//! its tokens, is for the strategy that holds them.
 
 use super::grove::{Grove, Growth, Index, State, Twig};
-use super::{Until, Work};
+use super::{Scarce, Until, Work};
 use crate::plan::{Budget, Marker};
 
 /// The chains of a request.
@@ -18,6 +20,8 @@ pub(super) struct Chains {
     branches: u32,
     /// Tokens that every chain can begin with.
     share: u32,
+    /// Tokens within which nearly every chain ends.
+    whole: u32,
     wave: u32,
     score: bool,
     /// Chains of the wave under way, and the number of all that were begun.
@@ -58,6 +62,7 @@ impl Chains {
             grove: Grove::new(budget, marker),
             branches,
             share: thinkable / branches,
+            whole: budget.sample.max(1).saturating_mul(2),
             wave: wave.clamp(1, branches),
             score,
             current: Vec::new(),
@@ -144,7 +149,16 @@ impl Chains {
             && (self.current.len() as u32) < self.wave
         {
             let waiting = self.branches - self.asked;
-            let share = self.grove.spendable().div_ceil(waiting);
+            let spendable = self.grove.spendable();
+            if spendable < self.whole && self.grove.in_flight() > 0 {
+                break;
+            }
+            if spendable < self.whole / 2 && self.asked > 0 {
+                self.grove.starved.get_or_insert(Scarce::Tokens);
+                self.asked = self.branches;
+                break;
+            }
+            let share = spendable.div_ceil(waiting).max(self.whole);
             let Some((index, work)) = self.grove.grow(None, growth, share) else {
                 self.asked = self.branches;
                 break;
@@ -160,12 +174,15 @@ impl Chains {
     /// shares of those that have not begun.
     fn resume(&mut self) -> Vec<Work> {
         let kept = self.share.saturating_mul(self.branches - self.asked);
-        let held: Vec<Index> = self.grove.all(State::Held).collect();
+        let left = |grove: &Grove| grove.spendable().saturating_sub(kept);
+        let mut held: Vec<Index> = self.grove.all(State::Held).collect();
+        held.sort_by_key(|index| self.grove.twig(*index).path);
+        held.truncate((left(&self.grove) / self.whole).max(1) as usize);
         let growth = self.growth();
         let mut works = Vec::new();
         for (place, &index) in held.iter().enumerate() {
             let waiting = u32::try_from(held.len() - place).unwrap_or(u32::MAX);
-            let share = self.grove.spendable().saturating_sub(kept).div_ceil(waiting);
+            let share = left(&self.grove).div_ceil(waiting);
             works.extend(self.grove.resume(index, growth, share));
         }
         works

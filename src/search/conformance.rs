@@ -266,9 +266,11 @@ pub(super) fn budget() -> impl proptest::strategy::Strategy<Value = Budget> {
     let tokens = prop_oneof![1u32..30, 1u32..2_000];
     let branch_tokens = prop_oneof![1u32..40, 1u32..3_000];
     let branches = prop_oneof![1u32..6, 1u32..80, Just(1 << 16)];
-    (tokens, branch_tokens, any::<u32>(), branches).prop_map(|(tokens, branch_tokens, reserve, branches)| {
+    let sample = prop_oneof![Just(1u32), 1u32..300];
+    let all = (tokens, branch_tokens, any::<u32>(), branches, sample);
+    all.prop_map(|(tokens, branch_tokens, reserve, branches, sample)| {
         let reserve = reserve % tokens.min(branch_tokens);
-        Budget { tokens, branch_tokens, reserve, branches, verifier_tokens: None }
+        Budget { tokens, branch_tokens, sample, reserve, branches, verifier_tokens: None }
     })
 }
 

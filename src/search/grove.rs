@@ -140,6 +140,9 @@ pub(super) struct Grove {
 /// A step is taken to be this long before any has been seen, in tokens.
 const FIRST_GUESS: u32 = 16;
 
+/// Trajectories that go on and vote where a verifier has no more to say.
+const VOTERS: u32 = 8;
+
 impl Grove {
     pub(super) fn new(budget: Budget, marker: Option<Marker>) -> Self {
         Self {
@@ -193,6 +196,16 @@ impl Grove {
         let each = if self.longest == 0 { FIRST_GUESS } else { self.longest };
         let spendable = self.spendable();
         (spendable / each.max(1)).max(u32::from(spendable > 0)) as usize
+    }
+
+    /// Whether what is left is enough for a step as long as any so far.
+    pub(super) fn affords_a_step(&self) -> bool {
+        self.spendable() >= self.longest.max(1)
+    }
+
+    /// Tokens of a whole sample, as a rule; at least 1.
+    pub(super) fn sample(&self) -> u32 {
+        self.budget.sample.max(1)
     }
 
     /// Branches that take room.
@@ -319,6 +332,10 @@ impl Grove {
         let id = self.works;
         self.works += 1;
         self.granted += max_tokens;
+        if growth.until == Until::End && !growth.score {
+            // Those of its beginning are none of the whole.
+            self.twigs[index].scores = None;
+        }
         let (until, score) = (growth.until, growth.score);
         self.flights.insert(id, Flight { twig: index, granted: max_tokens, until, score });
         self.turn(index, State::Growing);
@@ -400,29 +417,32 @@ impl Grove {
     }
 
     /// The end of a search: every held twig is given up, but where no trajectory
-    /// is complete, the best one is brought to its answer with all that is left.
-    /// Called again once that has landed, it gives up what is held still.
+    /// is complete, the best one is brought to its answer: by itself while there are
+    /// tokens for thoughts (a search may end for lack of scores or branches as well),
+    /// then with all that is left. Called again once that has landed, it gives up what
+    /// is held still.
     pub(super) fn finish(&mut self, rank: impl Fn(&Twig) -> f64) -> Vec<Work> {
         let left = self.budget.tokens.saturating_sub(self.spent + self.granted);
-        let best = if self.any_complete() || self.completing.is_some() || left == 0 {
-            None
-        } else {
-            let fits = |index: &Index| {
-                self.twigs[*index].path < self.budget.branch_tokens
-                    && (self.forks_left() > 0 || !self.twigs[*index].forked)
-            };
-            best_of(self.all(State::Held).filter(fits), |index| {
-                let twig = &self.twigs[index];
-                (rank(twig), twig.likelihood())
-            })
-        };
-        let held: Vec<Index> = self.all(State::Held).filter(|index| Some(*index) != best).collect();
+        let over = self.any_complete() || self.completing.is_some() || left == 0;
+        let ranked = if over { Vec::new() } else { self.unfinished(rank) };
+        let on = self.carried_on(&ranked);
+        let kept = if on.is_empty() { ranked.get(..1).unwrap_or_default() } else { &on };
+        let held: Vec<Index> = self.all(State::Held).filter(|index| !kept.contains(index)).collect();
         let mut works: Vec<Work> = held.into_iter().filter_map(|index| self.retire(index)).collect();
-        if let Some(index) = best {
+        let alone = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
+        for (place, &index) in on.iter().enumerate() {
+            let waiting = u32::try_from(on.len() - place).unwrap_or(u32::MAX);
+            let share = self.spendable() / waiting;
+            works.extend(if self.twigs[index].forked {
+                self.grow(Some(index), alone, share).map(|(_, work)| work)
+            } else {
+                self.resume(index, alone, share)
+            });
+        }
+        if let (true, Some(&index)) = (on.is_empty(), ranked.first()) {
             let twig = &self.twigs[index];
             let max_tokens = left.min(self.budget.branch_tokens.saturating_sub(twig.path));
             let inject = injection(&twig.text, self.marker.as_ref(), max_tokens);
-            let growth = Growth { until: Until::End, greedy: false, score: false, most: max_tokens };
             let (index, fork) = if twig.forked {
                 self.made += 1;
                 (self.sprout(Some(index), NodeId(self.made)), Some(self.twigs[index].node))
@@ -430,9 +450,42 @@ impl Grove {
                 (index, None)
             };
             self.completing = Some(index);
-            works.push(self.launch(index, (fork, inject), growth, max_tokens));
+            works.push(self.launch(index, (fork, inject), alone, max_tokens));
         }
         works
+    }
+
+    /// Held twigs that can be brought to an answer, the best first.
+    fn unfinished(&self, rank: impl Fn(&Twig) -> f64) -> Vec<Index> {
+        let fits = |index: &Index| {
+            self.twigs[*index].path < self.budget.branch_tokens
+                && (self.forks_left() > 0 || !self.twigs[*index].forked)
+        };
+        let low = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
+        let key = |index: &Index| (low(rank(&self.twigs[*index])), self.twigs[*index].likelihood());
+        let mut held: Vec<(Index, (f64, f64))> =
+            self.all(State::Held).filter(fits).map(|index| (index, key(&index))).collect();
+        held.sort_by(|(_, a), (_, b)| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
+        held.into_iter().map(|(index, _)| index).collect()
+    }
+
+    /// Which of them go on to their ends by themselves: none where the tokens for
+    /// thoughts are not enough for a step; one, or where no scores tell which is the
+    /// best, as many as find room, to vote.
+    fn carried_on(&self, ranked: &[Index]) -> Vec<Index> {
+        let spendable = self.spendable();
+        let able = |index: &&Index| !self.twigs[**index].stuck && self.headroom(self.twigs[**index].path) > 0;
+        if spendable < self.longest.max(FIRST_GUESS) {
+            return Vec::new();
+        }
+        let whole = spendable / self.sample().saturating_mul(2);
+        let most = if self.mute { whole.clamp(1, VOTERS) } else { 1 };
+        // Forks would take room of their own.
+        let mut on: Vec<Index> = ranked.iter().filter(able).copied().collect();
+        let first = on.first().copied();
+        on.retain(|index| Some(*index) == first || !self.twigs[*index].forked);
+        on.truncate(most as usize);
+        on
     }
 }
 

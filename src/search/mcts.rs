@@ -95,8 +95,14 @@ impl TreeSearch {
     /// Whether a new step may be sampled below a node.
     fn widens(&self, place: Place) -> bool {
         let node = self.nodes.get(place);
-        let most = self.breadth(f64::from(node.visits + node.pending));
-        !node.closed && node.tried < most && !self.is_sure(place) && self.has_place(node.twig)
+        node.tried < self.breadth(f64::from(node.visits + node.pending)) && self.may_widen(place)
+    }
+
+    /// Whether it may be, with more visits.
+    fn may_widen(&self, place: Place) -> bool {
+        let node = self.nodes.get(place);
+        let open = !node.closed && node.tried < self.mcts.width;
+        open && !self.is_sure(place) && self.has_place(node.twig)
     }
 
     /// Whether the policy has said the same below a node often enough.
@@ -141,6 +147,12 @@ impl TreeSearch {
             .filter(open)
             .map(|child| (child, self.promise(place, child)))
             .collect();
+        // Below children that are all closed nothing comes to pass: what is not wide
+        // enough yet for its visits will have no more of them.
+        let awaited = || self.under_way.values().any(|simulation| simulation.at == place);
+        if children.is_empty() && self.may_widen(place) && !awaited() {
+            return Some(place);
+        }
         children.sort_by(|a, b| b.1.total_cmp(&a.1));
         children.into_iter().find_map(|(child, _)| self.select(child, again))
     }
@@ -168,6 +180,27 @@ impl TreeSearch {
     fn growth(&self) -> Growth {
         let score = matches!(self.mcts.scoring, Scoring::Verifier(_));
         Growth { until: Until::Step, greedy: false, score, most: self.mcts.steps.tokens }
+    }
+
+    /// Whether there are tokens for another simulation beside those under way, each of
+    /// which may need as many: of several that share too few none would come to its
+    /// end. One alone has what there is, while nothing has.
+    fn affords(&mut self) -> bool {
+        let spendable = self.grove.spendable();
+        let pending = self.nodes.get(ROOT).pending;
+        if pending == 0 {
+            let enough = self.grove.affords_a_step() || !self.grove.any_complete();
+            if !enough {
+                self.grove.starved.get_or_insert(Scarce::Tokens);
+            }
+            return enough;
+        }
+        let rollouts = match self.mcts.scoring {
+            Scoring::Verifier(_) => 0,
+            Scoring::Rollouts(count) => count,
+        };
+        let each = self.grove.sample().saturating_mul(1 + rollouts);
+        spendable / each.max(1) > pending
     }
 
     /// Begins a simulation: `None` where nothing can be begun now, no work where
@@ -485,6 +518,7 @@ impl Strategy for TreeSearch {
                     && self.begun < self.mcts.simulations
                     && !self.nodes.get(ROOT).closed
                     && self.nodes.get(ROOT).pending < in_flight
+                    && self.affords()
                 {
                     match self.simulate() {
                         Some(work) => works.extend(work),

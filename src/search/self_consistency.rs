@@ -15,7 +15,7 @@
 use super::chains::{Chains, Turn};
 use super::event::Candidate;
 use super::grove::{Index, State, Twig};
-use super::{Answer, NodeId, Outcome, Strategy, Work, WorkId, confidence, posterior};
+use super::{Answer, NodeId, Outcome, Scarce, Strategy, Work, WorkId, confidence, posterior};
 use crate::plan::{Budget, Marker, VoteStop, Voting, Weight};
 use std::collections::HashMap;
 
@@ -195,6 +195,10 @@ impl Strategy for SelfConsistency {
 
     fn is_decided(&self) -> bool {
         self.decided
+    }
+
+    fn starved(&self) -> Option<Scarce> {
+        self.chains.grove.starved
     }
 
     fn candidates(&self) -> Vec<Candidate> {

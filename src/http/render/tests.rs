@@ -110,6 +110,7 @@ pub(in crate::http) fn done(finish: Finish) -> Event {
                 reserve: 25,
                 branches: 2,
                 branch_tokens: 100,
+                sample: 1,
                 verifier_tokens: Some(30),
             },
             spent_tokens: 20,

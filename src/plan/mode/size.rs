@@ -147,7 +147,7 @@ impl Beam {
         if candidates < 2.min(self.width * self.expansion) {
             return None;
         }
-        let width = self.width.min((candidates / 2).max(1));
+        let width = self.width.min((candidates / self.expansion.clamp(1, 2)).max(1));
         let expansion = self.expansion.min((candidates / width).max(1));
         Some(Self { width, expansion, ..self })
     }

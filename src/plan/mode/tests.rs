@@ -301,6 +301,10 @@ fn what_values_a_candidate_is_part_of_its_cost() {
     let lookahead = [(Parameter::Lookahead, Setting::Count(3))];
     let of = |samples| sizes(ModeName::Lookahead, &lookahead, VERIFIERS, samples);
     assert_eq!([of(64), of(32), of(7)], [Some(vec![4, 4]), Some(vec![4, 2]), None]);
+    // Where a beam has one candidate, two are not needed for it.
+    let single = [(Parameter::Width, Setting::Count(8)), (Parameter::Expansion, Setting::Count(1))];
+    let of = |samples| sizes(ModeName::Beam, &single, VERIFIERS, samples);
+    assert_eq!([of(8), of(7), of(2)], [Some(vec![8, 1]), Some(vec![7, 1]), Some(vec![2, 1])]);
     // Two rollouts for each candidate.
     let of = |samples| sizes(ModeName::Beam, &[], Verifiers::default(), samples);
     assert_eq!([of(48), of(24), of(5)], [Some(vec![4, 4]), Some(vec![4, 2]), None]);

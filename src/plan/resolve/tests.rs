@@ -268,32 +268,33 @@ fn the_width_is_lowered_rather_than_branches_cut_short() {
         plan(&Params { max_completion_tokens: some(own), budget, n, ..effort(Effort::Medium) })
     };
     let plan = narrow(1_000, 0, 1);
-    assert_eq!((plan.mode, plan.choices[0].branches), (votes(6), 6), "1,000 / 160");
-    let note = "width lowered from 16 to 6 by 1000 tokens, which are enough for 6 samples at 160 each";
+    assert_eq!((plan.mode, plan.choices[0].branches), (votes(4), 4), "750 / 160");
+    let note = "width lowered from 16 to 4 by 1000 tokens, which beside 250 kept for the answer are enough \
+                for 4 samples at 160 each";
     assert_eq!(plan.notes, [note]);
-    assert_eq!(plan.settings.count(Parameter::Branches), 6, "what ran is what is shown");
+    assert_eq!(plan.settings.count(Parameter::Branches), 4, "what ran is what is shown");
     let plan = narrow(0, 5, 1);
     assert_eq!(plan.mode, votes(5));
     assert_eq!(plan.notes, ["width lowered from 16 to 5 by reasoning.budget.branches"]);
     let plan = narrow(700, 5, 1);
-    assert_eq!((plan.mode, plan.notes.len()), (votes(4), 2));
+    assert_eq!((plan.mode, plan.notes.len()), (votes(3), 2));
     assert_eq!(narrow(0, 11, 3).mode, votes(3), "the least share counts");
     assert_eq!(narrow(200, 0, 1).mode, Mode::ChainOfThought);
     assert_eq!(narrow(20, 0, 1).mode, Mode::ChainOfThought);
-    assert!(narrow(2_560, 16, 1).notes.is_empty());
+    assert!(narrow(3_072, 16, 1).notes.is_empty());
 }
 
 #[test]
 fn a_beam_gets_narrower_and_a_tree_search_stops_earlier() {
     let with = |effort, own| plan(&Params { max_completion_tokens: some(own), ..self::effort(effort) });
     let narrow = with(Effort::High, 1_000);
-    assert_eq!((narrow.mode, narrow.choices[0].branches), (beams(3, 2), MOST_BRANCHES));
+    assert_eq!((narrow.mode, narrow.choices[0].branches), (beams(2, 2), MOST_BRANCHES));
     assert!(
-        narrow.notes[0].starts_with("width lowered from 8x4 to 3x2 by 1000 tokens"),
+        narrow.notes[0].starts_with("width lowered from 8x4 to 2x2 by 1000 tokens"),
         "{:?}",
         narrow.notes
     );
-    assert_eq!(with(Effort::High, 5_120).mode, beams(8, 4));
+    assert_eq!(with(Effort::High, 5_632).mode, beams(8, 4));
     assert_eq!(with(Effort::Xhigh, 1_000).mode, trees(512));
     assert_eq!(with(Effort::Xhigh, 200).mode, Mode::ChainOfThought);
     let given_up = with(Effort::High, 200).notes;
@@ -458,7 +459,7 @@ fn a_bound_past_the_context_is_clamped_to_it() {
 
 #[test]
 fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
-    let bounded = Params { max_completion_tokens: some(1_600), ..effort(Effort::Medium) };
+    let bounded = Params { max_completion_tokens: some(2_112), ..effort(Effort::Medium) };
     let whole = plan(&bounded);
     assert_eq!((whole.mode, whole.live), (votes(10), 10));
     let needs = |width| caps(2_048, 0).blocks_for(whole.prompt.len(), whole.positions, width);
@@ -470,8 +471,30 @@ fn a_small_pool_lowers_what_is_alive_at_once_and_a_tiny_one_is_an_error() {
     assert_eq!(live(fits(20)), Ok(10));
     let least = caps(2_048, needs(1)).widest(whole.prompt.len(), usual).clamp(1, 10);
     assert_eq!(live(needs(1)), Ok(least));
-    let error = PlanError::Pool { needed: needs(1), blocks: needs(1) - 1 };
-    assert_eq!(live(needs(1) - 1), Err(error));
+}
+
+/// The server's own budget is of all branches together, and so is a client's: neither
+/// need fit in the pool.
+#[test]
+fn a_branch_is_no_longer_than_the_pool_and_only_a_prompt_that_fills_it_is_refused() {
+    for effort in [Effort::None, Effort::Low, Effort::Medium, Effort::High, Effort::Max] {
+        let of = |blocks| planner_of(settings(), caps(2_048, blocks)).plan(&self::effort(effort), 0);
+        let whole = of(1 << 16).expect("a plan");
+        let prompt = whole.prompt.len();
+        let filled = prompt / 16 + 1;
+        let needed = filled + 1;
+        assert_eq!(of(filled).err(), Some(PlanError::Pool { needed, blocks: filled }), "{effort}");
+        for blocks in needed..needed + 20 {
+            let plan = of(blocks).expect("a plan");
+            assert!(caps(2_048, blocks).widest(prompt, plan.positions) >= 1, "{effort} in {blocks} blocks");
+            let room = (blocks - 1) * 16 - prompt;
+            let budget = plan.choices[0];
+            assert_eq!(budget.branch_tokens as usize, room);
+            let note = format!("a branch has at most {room} tokens, as the KV pool holds no more");
+            assert_eq!(plan.notes.contains(&note), budget.tokens as usize > room, "{:?}", plan.notes);
+        }
+        assert!(whole.notes.is_empty(), "{:?}", whole.notes);
+    }
 }
 
 #[test]
@@ -799,7 +822,8 @@ proptest! {
             prop_assert!(budget.reserve < budget.tokens && budget.reserve < budget.branch_tokens);
             prop_assert!(params.budget.answer_reserve.is_none_or(|asked| budget.reserve <= asked));
             prop_assert!(plan.mode.branches().is_none_or(|own| budget.branches == own));
-            prop_assert_eq!(budget.branch_tokens as usize, context - plan.prompt.len());
+            let longest = context.min(caps.longest(plan.prompt.len()));
+            prop_assert_eq!(budget.branch_tokens as usize, longest - plan.prompt.len());
         }
         prop_assert_eq!(&plan.settings, &plan.mode.settings());
         prop_assert!(!plan.mode.selects() || plan.mode.branches() != Some(1));

@@ -21,7 +21,14 @@ fn settings() -> Auto {
 }
 
 fn search(auto: Auto) -> AutoSearch {
-    let budget = Budget { tokens: 600, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 600,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     AutoSearch::new(auto, budget, None)
 }
 
@@ -169,7 +176,8 @@ fn likelihood_says_which_answer_of_a_probe_to_give_and_not_whether_it_is_enough(
 
 #[test]
 fn whole_chains_say_nothing_about_how_long_a_step_is() {
-    let budget = Budget { tokens: 600, reserve: 0, branches: 9, branch_tokens: 500, verifier_tokens: None };
+    let budget =
+        Budget { tokens: 600, reserve: 0, branches: 9, branch_tokens: 500, sample: 1, verifier_tokens: None };
     let mut grove = Grove::new(budget, None);
     let growth = Growth { until: Until::End, greedy: false, score: false, most: 100 };
     grove.grow(None, growth, u32::MAX);

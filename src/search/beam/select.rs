@@ -48,11 +48,12 @@ impl BeamSearch {
         (kept, rest)
     }
 
-    /// All, each with its part of what is not finished yet.
-    pub(super) fn balanced(&mut self, ranked: Vec<Ranked>, temperature: f64) -> Chosen {
+    /// All, each with its part of what is not finished yet; `merged` complete ones that
+    /// equal others are finished as well.
+    pub(super) fn balanced(&mut self, ranked: Vec<Ranked>, merged: usize, temperature: f64) -> Chosen {
         let (done, open): (Vec<_>, Vec<_>) =
             ranked.into_iter().partition(|(slot, _)| self.grove.twig(slot.index).state == State::Complete);
-        self.left = self.left.saturating_sub(u32::try_from(done.len()).unwrap_or(u32::MAX));
+        self.left = self.left.saturating_sub(u32::try_from(done.len() + merged).unwrap_or(u32::MAX));
         let values: Vec<f64> = open.iter().map(|(_, value)| value.0).collect();
         let counts = shares(&values, self.left, temperature);
         let (mut kept, mut rest) = (Vec::new(), Vec::new());

@@ -21,8 +21,14 @@ fn settings() -> Beam {
 }
 
 fn search(beam: Beam) -> BeamSearch {
-    let budget =
-        Budget { tokens: 2_000, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 2_000,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     BeamSearch::new(beam, budget, None)
 }
 
@@ -170,6 +176,15 @@ fn balanced_expansion_shares_candidates_out_by_softmax() {
 }
 
 #[test]
+fn complete_candidates_that_say_the_same_are_finished_each() {
+    let mut search = search(Beam { variant: Variant::Balanced(0.5), ..settings() });
+    let (works, _) = asked(&mut search);
+    let told = [end(1, 0.9, "1"), end(1, 0.9, "1"), end(1, 0.9, "1"), step(4, 0.5)];
+    let (works, _) = level(&mut search, &works, &told);
+    assert_eq!(forks(&works), [(5, 4)], "one of four is not finished");
+}
+
+#[test]
 fn with_lookahead_a_candidate_is_worth_the_end_of_its_rollout_and_the_first_step_is_paid_for() {
     let mut search = search(Beam { width: 1, lookahead: 2, ..settings() });
     let (works, _) = asked(&mut search);
@@ -246,7 +261,14 @@ fn a_search_that_is_stopped_answers_with_a_beam_and_not_with_what_it_gave_up() {
 
 #[test]
 fn what_the_reserve_was_spent_on_is_the_answer_though_it_was_cut_again() {
-    let budget = Budget { tokens: 30, reserve: 10, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 30,
+        reserve: 10,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let mut search = BeamSearch::new(settings(), budget, Some(marker()));
     let mut works = asked(&mut search).0;
     // The last level's steps are the better ones, but there is nothing left for more.
@@ -286,7 +308,14 @@ fn a_parent_whose_first_candidates_differ_gets_the_others_without_waiting_for_it
 
 #[test]
 fn a_budget_that_ends_the_search_completes_the_best_prefix_within_the_reserve() {
-    let budget = Budget { tokens: 60, reserve: 20, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 60,
+        reserve: 20,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let mut search = BeamSearch::new(settings(), budget, Some(marker()));
     // 40 tokens are room for two steps of sixteen.
     let (works, _) = asked(&mut search);
@@ -303,13 +332,53 @@ fn a_budget_that_ends_the_search_completes_the_best_prefix_within_the_reserve() 
 }
 
 #[test]
-fn a_verifier_that_falls_silent_ends_the_search_with_what_there_is() {
-    let mut search = search(settings());
+fn where_a_verifier_falls_silent_the_best_go_on_to_their_ends_and_vote() {
+    let budget = Budget {
+        tokens: 120,
+        reserve: 20,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 16,
+        verifier_tokens: None,
+    };
+    let mut search = BeamSearch::new(Beam { width: 3, ..settings() }, budget, Some(marker()));
     let (works, _) = asked(&mut search);
     let mute = Grown { scores: None, unscored: true, ..step(2, 0.0) };
-    let (works, retired) = level(&mut search, &works, &[step(1, 0.3), mute, step(3, 0.6), step(4, 0.1)]);
-    assert_eq!((forks(&works), retired), (vec![(3, u32::MAX)], vec![1, 2, 4]));
-    assert_eq!(works[0].until, Until::End);
+    let rest = [step(3, 0.6), step(4, 0.1), step(5, 0.5), step(6, 0.0)];
+    let told: Vec<Grown> = [step(1, 0.3), mute].into_iter().chain(rest).collect();
+    let (works, retired) = level(&mut search, &works, &told);
+    // 88 tokens are left for thoughts: two chains of twice 16, of three that were kept.
+    assert_eq!((forks(&works), retired), (vec![(3, u32::MAX), (5, u32::MAX)], vec![1, 2, 4, 6]));
+    let each = |work: &Extend| (work.until, work.inject.len(), work.score, work.max_tokens);
+    assert!(works.iter().all(|work| each(work) == (Until::End, 0, false, 44)), "{works:?}");
+    let unscored = |grown| Grown { scores: None, ..grown };
+    let (more, _) = level(&mut search, &works, &[unscored(end(7, 0.0, "1")), unscored(end(8, 0.0, "2"))]);
+    assert!(more.is_empty() && search.is_done());
+    assert_eq!(search.answer(), Some(Answer { node: NodeId(3), complete: true }), "equal votes");
+    // No score is told that nobody gave.
+    assert!(search.candidates().iter().all(|candidate| candidate.score.is_none()));
+}
+
+#[test]
+fn what_goes_on_without_scores_is_brought_to_its_answer_where_it_is_cut() {
+    let budget = Budget {
+        tokens: 100,
+        reserve: 20,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1_000,
+        verifier_tokens: None,
+    };
+    let mut search = BeamSearch::new(settings(), budget, Some(marker()));
+    let (works, _) = asked(&mut search);
+    let mute = |word| Grown { scores: None, unscored: true, ..step(word, 0.0) };
+    let (works, _) = level(&mut search, &works, &[mute(1), mute(2), mute(3), mute(4)]);
+    assert_eq!((forks(&works), works[0].max_tokens), (vec![(1, u32::MAX)], 72));
+    let long = Grown { tokens: 72, scores: None, ..step(5, 0.0) };
+    let (works, _) = level(&mut search, &works, &[long]);
+    assert_eq!((works[0].inject.clone(), works[0].max_tokens), (vec![1, 2, 3], 20), "the reserve");
+    let (works, _) = level(&mut search, &works, &[Grown { scores: None, ..end(6, 0.0, "4") }]);
+    assert!(works.is_empty() && search.is_done());
 }
 
 #[test]
@@ -449,7 +518,8 @@ fn a_rollout_of_which_nothing_comes_is_not_begun_again() {
 
 /// A search that may make so many branches, with a marker to inject.
 fn bounded(beam: Beam, branches: u32) -> BeamSearch {
-    let budget = Budget { tokens: 2_000, reserve: 20, branches, branch_tokens: 500, verifier_tokens: None };
+    let budget =
+        Budget { tokens: 2_000, reserve: 20, branches, branch_tokens: 500, sample: 1, verifier_tokens: None };
     BeamSearch::new(beam, budget, Some(marker()))
 }
 
@@ -525,7 +595,14 @@ fn a_candidate_that_says_nothing_has_no_rollouts() {
 
 #[test]
 fn every_candidate_gets_its_completions_however_early_the_others_landed() {
-    let budget = Budget { tokens: 60, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 60,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let beam = Beam { width: 1, scoring: Scoring::Rollouts(2), ..settings() };
     let mut search = BeamSearch::new(Beam { steps: Steps { tokens: 5, ..beam.steps }, ..beam }, budget, None);
     let (works, _) = asked(&mut search);
@@ -540,7 +617,14 @@ fn every_candidate_gets_its_completions_however_early_the_others_landed() {
 
 #[test]
 fn orders_wait_for_what_is_in_flight_where_it_was_granted_everything() {
-    let budget = Budget { tokens: 32, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 32,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let steps = Steps { tokens: 16, ..settings().steps };
     let mut search = BeamSearch::new(Beam { width: 1, lookahead: 1, steps, ..settings() }, budget, None);
     let (works, _) = asked(&mut search);

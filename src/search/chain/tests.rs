@@ -35,7 +35,7 @@ pub(in crate::search) fn cut(tokens: u32, text: &str, mean_logprob: f64) -> Outc
 
 fn chain(tokens: u32, branch_tokens: u32, reserve: u32) -> ChainOfThought {
     ChainOfThought::new(
-        Budget { tokens, reserve, branches: 1, branch_tokens, verifier_tokens: None },
+        Budget { tokens, reserve, branches: 1, branch_tokens, sample: 1, verifier_tokens: None },
         Some(marker()),
     )
 }
@@ -99,8 +99,14 @@ fn no_marker_is_injected_into_a_text_that_has_no_thought() {
     let injected = |text: &str| {
         let mut thinking = marker();
         thinking.border.opening = Some("<t>".to_owned());
-        let budget =
-            Budget { tokens: 100, reserve: 25, branches: 1, branch_tokens: 100, verifier_tokens: None };
+        let budget = Budget {
+            tokens: 100,
+            reserve: 25,
+            branches: 1,
+            branch_tokens: 100,
+            sample: 1,
+            verifier_tokens: None,
+        };
         let mut strategy = ChainOfThought::new(budget, Some(thinking));
         strategy.ask(1);
         strategy.tell(0, cut(75, text, -1.0));

@@ -25,9 +25,38 @@ fn settings() -> Mcts {
 }
 
 fn search(mcts: Mcts) -> TreeSearch {
-    let budget =
-        Budget { tokens: 1_000, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 1_000,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     TreeSearch::new(mcts, budget, None)
+}
+
+/// Of many simulations that share too few tokens none would come to its end.
+#[test]
+fn no_more_simulations_are_under_way_than_have_tokens_to_end() {
+    let begun = |tokens, scoring| {
+        let budget = Budget {
+            tokens,
+            reserve: 0,
+            branches: 100,
+            branch_tokens: 500,
+            sample: 30,
+            verifier_tokens: None,
+        };
+        let steps = Steps { tokens: 10, ..settings().steps };
+        let mcts = Mcts { in_flight: 8, width: 16, steps, scoring, ..settings() };
+        asked(&mut TreeSearch::new(mcts, budget, None)).len()
+    };
+    let scored = Scoring::Verifier(Aggregate::Last);
+    // Each is granted a step of ten, and may need thirty.
+    assert_eq!([begun(5, scored), begun(69, scored), begun(70, scored)], [1, 1, 2]);
+    assert_eq!([begun(110, scored), begun(1_000, scored)], [3, 8]);
+    assert_eq!([begun(129, Scoring::Rollouts(1)), begun(130, Scoring::Rollouts(1))], [1, 2]);
 }
 
 /// A step of two tokens that ends with `word`, and its score.
@@ -363,7 +392,14 @@ fn a_node_without_a_place_for_more_is_passed_over() {
 
 #[test]
 fn where_no_more_branches_may_be_made_a_parent_does_not_grow_into_its_children() {
-    let budget = Budget { tokens: 1_000, reserve: 0, branches: 3, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 1_000,
+        reserve: 0,
+        branches: 3,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let mut tree = TreeSearch::new(settings(), budget, None);
     asked(&mut tree);
     tree.tell(0, step(1, 0.9));
@@ -453,7 +489,14 @@ fn as_many_make_way_as_a_leaf_has_rollouts() {
 
 #[test]
 fn every_leaf_gets_its_rollouts_however_early_the_others_landed() {
-    let budget = Budget { tokens: 40, reserve: 0, branches: 100, branch_tokens: 500, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 40,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let steps = Steps { tokens: 5, ..settings().steps };
     let mcts = Mcts { scoring: Scoring::Rollouts(2), in_flight: 2, steps, ..settings() };
     let mut tree = TreeSearch::new(mcts, budget, None);
@@ -468,8 +511,14 @@ fn every_leaf_gets_its_rollouts_however_early_the_others_landed() {
 
 #[test]
 fn a_search_that_came_to_its_own_end_was_short_of_nothing() {
-    let budget =
-        |tokens, branches| Budget { tokens, reserve: 0, branches, branch_tokens: 500, verifier_tokens: None };
+    let budget = |tokens, branches| Budget {
+        tokens,
+        reserve: 0,
+        branches,
+        branch_tokens: 500,
+        sample: 1,
+        verifier_tokens: None,
+    };
     // What is in flight was granted everything, and leaves most of it.
     let mcts = Mcts { simulations: 3, width: 5, in_flight: 3, ..settings() };
     let mut tree = TreeSearch::new(mcts, budget(60, 100), None);

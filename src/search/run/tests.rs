@@ -63,7 +63,7 @@ fn plan(mode: Mode, tokens: u32, n: usize) -> Plan {
     let marker = (mode != Mode::Direct).then(|| marker(true));
     let reserve = if marker.is_some() { tokens / 4 } else { 0 };
     let branches = mode.branches().unwrap_or(1_000);
-    let budget = Budget { tokens, reserve, branches, branch_tokens: 2_000, verifier_tokens: None };
+    let budget = Budget { tokens, reserve, branches, branch_tokens: 2_000, sample: 1, verifier_tokens: None };
     Plan {
         prompt: vec![3; 20].into(),
         effort: Effort::Low,

@@ -7,7 +7,7 @@ use crate::plan::Measure;
 use crate::verify::Aggregate;
 
 pub(in crate::search) fn budget(tokens: u32, reserve: u32, branches: u32) -> Budget {
-    Budget { tokens, reserve, branches, branch_tokens: 2_000, verifier_tokens: None }
+    Budget { tokens, reserve, branches, branch_tokens: 2_000, sample: 1, verifier_tokens: None }
 }
 
 fn plain(branches: u32) -> Voting {
@@ -40,6 +40,27 @@ fn vote(chains: &[(&str, f64)]) -> u32 {
 
 fn grants(works: &[Work]) -> Vec<(u32, u32)> {
     works.iter().map(extend).map(|work| (work.node.0, work.max_tokens)).collect()
+}
+
+/// Else only those would vote that are shorter than most.
+#[test]
+fn where_tokens_are_short_chains_begin_with_what_others_leave_and_few_are_cut() {
+    let budget = Budget { sample: 20, ..budget(120, 20, 8) };
+    let mut strategy = SelfConsistency::new(plain(8), budget, Some(marker()));
+    assert_eq!(grants(&strategy.ask(9)), [(1, 40), (2, 40)], "twice a sample each, of 100");
+    assert!(strategy.ask(9).is_empty());
+    strategy.tell(0, complete(10, &boxed("1"), -1.0));
+    assert_eq!(grants(&strategy.ask(9)), [(3, 40)]);
+    strategy.tell(1, cut(40, "long", -1.0));
+    strategy.tell(2, complete(15, &boxed("1"), -1.0));
+    // 35 are left: more than a sample, and nothing is in flight that could leave more.
+    assert_eq!(grants(&strategy.ask(9)), [(4, 35)]);
+    strategy.tell(3, complete(21, &boxed("2"), -1.0));
+    // What is less than a sample goes to the one that was cut.
+    assert_eq!(grants(&strategy.ask(9)), [(2, 14)]);
+    strategy.tell(4, complete(5, &boxed("2"), -1.0));
+    assert!(strategy.ask(9).iter().all(|work| matches!(work, Work::Retire(_))) && strategy.is_done());
+    assert_eq!((strategy.candidates().len(), strategy.starved()), (4, Some(Scarce::Tokens)));
 }
 
 #[test]
@@ -92,13 +113,13 @@ fn cut_chains_share_what_early_finishers_leave() {
     strategy.tell(3, complete(7, &boxed("2"), -1.0));
     // Spent 57; 90 - 57 = 33 for two.
     let works = strategy.ask(4);
-    assert_eq!(grants(&works), [(2, 17), (3, 16)]);
+    assert_eq!(grants(&works), [(3, 17), (2, 16)], "the shortest first");
     assert!(works.iter().map(extend).all(|work| work.inject.is_empty() && work.fork.is_none()));
-    strategy.tell(4, complete(2, &boxed("2"), -1.0));
-    strategy.tell(5, cut(16, "cc", -1.0));
-    // 15 are left for the one that is still cut.
-    assert_eq!(grants(&strategy.ask(4)), [(3, 15)]);
-    strategy.tell(6, cut(15, "ccc", -1.0));
+    strategy.tell(5, complete(2, &boxed("2"), -1.0));
+    strategy.tell(4, cut(17, "cc", -1.0));
+    // 14 are left for the one that is still cut.
+    assert_eq!(grants(&strategy.ask(4)), [(3, 14)]);
+    strategy.tell(6, cut(14, "ccc", -1.0));
     // Others are complete: it is given up, and the reserve is not touched.
     assert_eq!(strategy.ask(4), [Work::Retire(NodeId(3))]);
     assert!(strategy.ask(4).is_empty() && strategy.is_done());
@@ -110,14 +131,14 @@ fn cut_chains_share_what_early_finishers_leave() {
 }
 
 #[test]
-fn fewer_tokens_than_cut_chains_go_to_the_first_of_them() {
+fn fewer_tokens_than_cut_chains_go_to_the_shortest_of_them() {
     let mut strategy = voters(3, 31, 1);
     strategy.ask(3);
     for id in 0..2 {
         strategy.tell(id, cut(10, "a", -1.0));
     }
     strategy.tell(2, cut(9, "a", -1.0));
-    assert_eq!(grants(&strategy.ask(3)), [(1, 1)]);
+    assert_eq!(grants(&strategy.ask(3)), [(3, 1)]);
 }
 
 #[test]
@@ -163,7 +184,18 @@ fn chains_that_add_nothing_are_given_up_and_make_room() {
 
 #[test]
 fn there_are_no_more_chains_than_tokens_or_branches() {
-    assert_eq!(voters(8, 4, 1).ask(8).len(), 3);
+    let mut strategy = voters(8, 4, 1);
+    let begun = |strategy: &mut SelfConsistency| {
+        let works = strategy.ask(8);
+        works.iter().map(extend).filter(|work| work.fork.is_some()).map(|work| work.id).collect::<Vec<_>>()
+    };
+    assert_eq!(begun(&mut strategy), [0], "a chain has two tokens rather than one");
+    strategy.tell(0, complete(1, &boxed("1"), -1.0));
+    assert_eq!(begun(&mut strategy), [1]);
+    strategy.tell(1, complete(1, &boxed("2"), -1.0));
+    assert_eq!(begun(&mut strategy), [2]);
+    strategy.tell(2, complete(1, &boxed("2"), -1.0));
+    assert!(strategy.ask(8).is_empty() && strategy.is_done());
     let budget = Budget { branch_tokens: 20, ..budget(90, 0, 3) };
     assert_eq!(grants(&SelfConsistency::new(plain(8), budget, None).ask(8)), [(1, 20), (2, 20), (3, 20)]);
 }

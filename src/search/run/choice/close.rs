@@ -27,7 +27,7 @@ impl Choice {
         } else if self.strategy.is_decided() {
             StopReason::Completed
         // Chains go on to their ends without scores; a note says that there are none.
-        } else if cut(StopReason::Tokens) {
+        } else if cut(StopReason::Tokens) || self.strategy.starved() == Some(Scarce::Tokens) {
             StopReason::Tokens
         } else if cut(StopReason::Context) {
             StopReason::Context

@@ -17,7 +17,14 @@ use tokio::time::Instant;
 /// A choice with the lease of a verifier on another server, which is never asked:
 /// the tests say what it answers.
 pub(in super::super) async fn choice() -> Choice {
-    let budget = Budget { tokens: 900, reserve: 0, branches: 99, branch_tokens: 900, verifier_tokens: None };
+    let budget = Budget {
+        tokens: 900,
+        reserve: 0,
+        branches: 99,
+        branch_tokens: 900,
+        sample: 1,
+        verifier_tokens: None,
+    };
     let messages = vec![Message { role: "user", content: "3 + 4?".to_owned() }];
     let plan = Plan {
         prompt: vec![3; 20].into(),
