@@ -72,7 +72,17 @@ impl Strategy for AutoSearch {
                     let mut works = Vec::new();
                     while *asked < self.auto.probe && works.len() < room {
                         let waiting = self.auto.probe - *asked;
-                        let share = (grove.spendable().saturating_sub(self.kept) / waiting).max(1);
+                        let left = grove.spendable().saturating_sub(self.kept);
+                        // As in votes: a chain that is cut for the sake of others says nothing.
+                        let whole = grove.sample().saturating_mul(2);
+                        if left < whole && grove.in_flight() > 0 {
+                            break;
+                        }
+                        if left < whole / 2 && *asked > 0 {
+                            *asked = self.auto.probe;
+                            break;
+                        }
+                        let share = (left / waiting).max(whole.min(left)).max(1);
                         match grove.grow(None, growth, share) {
                             Some((_, work)) => {
                                 *asked += 1;

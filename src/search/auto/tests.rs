@@ -78,6 +78,27 @@ fn after(auto: Auto, probe: [Outcome; 3]) -> (AutoSearch, Vec<Extend>) {
 }
 
 #[test]
+fn where_tokens_are_short_a_probe_s_chains_begin_with_what_others_leave() {
+    let budget = Budget {
+        tokens: 120,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 20,
+        verifier_tokens: None,
+    };
+    let mut search = AutoSearch::new(settings(), budget, None);
+    // Half is for a search; twice a sample each of the rest.
+    for granted in [40, 40, 42] {
+        let works: Vec<Extend> = search.ask(100).iter().map(extend).collect();
+        assert_eq!(works.iter().map(|work| work.max_tokens).collect::<Vec<_>>(), [granted]);
+        assert!(search.ask(100).is_empty(), "the next one waits");
+        search.tell(works[0].id, chain(0.95, "4"));
+    }
+    assert!(search.ask(100).is_empty() && search.is_done());
+}
+
+#[test]
 fn a_probe_that_agrees_and_scores_well_is_enough() {
     let (search, next) = after(settings(), [chain(0.95, "4"), chain(0.91, "4"), chain(0.08, "5")]);
     assert!(next.is_empty() && search.is_done());
