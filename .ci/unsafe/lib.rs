@@ -21,6 +21,8 @@ mod kernel_lanes;
 mod kernel_quant;
 #[path = "../../src/engine/tree/kernel_tiles.rs"]
 mod kernel_tiles;
+#[path = "../../src/engine/tree/kernel_zeros.rs"]
+mod kernel_zeros;
 // Links beside this file: a path given here would be where its modules are sought.
 mod quant;
 #[path = "../../src/engine/tree/store.rs"]

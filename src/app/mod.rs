@@ -257,11 +257,12 @@ fn show(page: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Re
 }
 
 /// Finds a model and refuses what cannot be served, before a port is opened or
-/// weights are read.
+/// weights are read. The arguments come back with the sizes of the KV pools that
+/// there is memory for.
 ///
 /// # Errors
 /// When the model is not there, not supported, or too large.
-pub async fn check(args: &EngineArgs, hub: &Hub) -> Result<Checked, ModelError> {
+pub async fn check(args: EngineArgs, hub: &Hub) -> Result<(Checked, EngineArgs), ModelError> {
     let mut found = find(&args.model, hub).await?;
     let remote = match found.prm.take_if(|prm| matches!(prm, Scorer::Remote(_))) {
         Some(Scorer::Remote(config)) => Some(Remote::find(config).await?),
@@ -269,7 +270,6 @@ pub async fn check(args: &EngineArgs, hub: &Hub) -> Result<Checked, ModelError> 
     };
     let mut checked = found.check()?;
     checked.prm = remote.map(Scorer::Remote).or(checked.prm);
-    let prm_kv_bytes = (args.prm_kv_mib.get() as u64).saturating_mul(1 << 20);
-    checked.fits(tree_config(args).kv_bytes as u64, prm_kv_bytes)?;
-    Ok(checked)
+    let args = checked.fits(args)?;
+    Ok((checked, args))
 }

@@ -9,7 +9,7 @@ mod prm;
 
 use super::find::{Found, Scorer, Source, find_here};
 use super::memory::{self, Need};
-use crate::config::{ModelArgs, ModelConfig, ModelLayers, general, model_file};
+use crate::config::{EngineArgs, ModelArgs, ModelConfig, ModelLayers, general, model_file};
 use crate::engine::Sampling;
 use crate::engine::tree::checkpoint::{INDEX, SINGLE, Weights};
 use crate::engine::tree::config::{LoadError, ModelConfig as Shape};
@@ -344,17 +344,18 @@ impl Checked {
 
     /// Refuses a model for which there is not enough memory: its weights, and KV
     /// of one sequence of the served context, or of the whole pool where that is
-    /// smaller; the same for the process reward model that goes with it.
+    /// smaller or its size was chosen; the same for the process reward model that
+    /// goes with it. Pools of the default size shrink to what is left.
     ///
     /// # Errors
     /// With what they need and what is free.
-    pub fn fits(&self, kv_bytes: u64, prm_kv_bytes: u64) -> Result<(), ModelError> {
-        let own = Need::of(&self.shape, &self.weights, kv_bytes);
-        let need = match &self.prm {
-            Some(Scorer::Here(prm)) => own.and(prm.need(prm_kv_bytes)),
-            Some(Scorer::Remote(_) | Scorer::Judge) | None => own,
+    pub fn fits(&self, args: EngineArgs) -> Result<EngineArgs, ModelError> {
+        let own = Need::of(&self.shape, &self.weights);
+        let prm = match &self.prm {
+            Some(Scorer::Here(prm)) => Some(prm.need()),
+            Some(Scorer::Remote(_) | Scorer::Judge) | None => None,
         };
-        memory::check(&self.names[0], need)
+        memory::fit(&self.names[0], args, (own, prm))
     }
 
     /// Reads the weights; `progress` hears (bytes done, bytes in all).

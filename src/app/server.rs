@@ -51,8 +51,7 @@ impl Server {
     /// # Errors
     /// When either fails.
     pub async fn bind(args: &ServeArgs, hub: &Hub) -> Result<Self, AppError> {
-        let engine = memory::settle(args.engine.clone())?;
-        let checked = check(&engine, hub).await?;
+        let (checked, engine) = check(memory::settle(args.engine.clone())?, hub).await?;
         let address = SocketAddr::new(args.host, args.port);
         let mut server = Self::open(address, http_config(args), Duration::ZERO).await?;
         let stack = Stack::build(checked, &engine, &server.state.metrics, &server.state.progress)?;
@@ -162,12 +161,12 @@ pub fn http_config(args: &ServeArgs) -> http::Config {
 /// When the model is refused, the port cannot be had, or loading fails.
 pub(super) async fn serve(args: ServeArgs, hub: &Hub, out: &mut impl Write) -> Result<(), AppError> {
     let signals = signals()?;
-    let checked = check(&args.engine, hub).await?;
+    let (checked, engine) = check(args.engine.clone(), hub).await?;
     let address = SocketAddr::new(args.host, args.port);
     let shutdown = Duration::from_secs(args.shutdown_timeout);
     let server = Server::open(address, http_config(&args), shutdown).await?;
     let (url, state, metrics) = (server.url(), server.state.clone(), server.metrics());
-    tracing::info!(url, model = args.engine.model.name, "listening; loading the model");
+    tracing::info!(url, model = engine.model.name, "listening; loading the model");
     let loaded = |summary: &str| {
         // It has just been installed.
         let id = state.served().map_or("", |served| served.model.id.as_str());
@@ -185,7 +184,6 @@ pub(super) async fn serve(args: ServeArgs, hub: &Hub, out: &mut impl Write) -> R
             tracing::warn!(%error, "nobody reads the standard output");
         }
     };
-    let engine = args.engine.clone();
     let load = move |progress: &Progress| Stack::build(checked, &engine, &metrics, progress);
     server.load_and_serve(load, loaded, signals).await
 }

@@ -138,7 +138,13 @@ impl Settings {
         let mut args: ServeArgs = self.typed();
         args.engine.model.sections = self.models.clone();
         args.engine.model.prm_api_key = self.prm_api_key.clone();
+        args.engine.kv_chosen = EITHER.into_iter().any(|flag| self.chosen(flag));
+        args.engine.prm_kv_chosen = self.chosen("prm-kv-mib");
         args
+    }
+
+    fn chosen(&self, flag: &str) -> bool {
+        self.origin(flag).is_some_and(|origin| *origin != Origin::Default)
     }
 
     /// Everything that a command with an engine needs.

@@ -138,6 +138,13 @@ pub struct EngineArgs {
     pub kv_fraction: Option<f64>,
     /// The same for the process reward model.
     pub prm_kv_mib: NonZeroUsize,
+    /// Whether somebody chose the size of the pool, by one of the first two: what was
+    /// chosen is refused where it cannot be had, and a default gets smaller.
+    #[serde(skip)]
+    pub kv_chosen: bool,
+    /// The same for the process reward model's.
+    #[serde(skip)]
+    pub prm_kv_chosen: bool,
     /// Threads of the forward pass; without it, one per core.
     pub threads: Option<NonZeroUsize>,
     /// Positions computed in one step, at most.

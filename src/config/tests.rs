@@ -257,6 +257,15 @@ fn the_pool_has_one_size_that_of_the_stronger_layer() {
     assert_eq!(size(&mib, &variable, file_part), Ok(Err(5)));
     assert_eq!(size(&part, &unset, file_mib), Ok(Ok(0.25)));
     assert_eq!(size(&none, &variable, file_mib), Ok(Ok(0.5)));
+    let chosen = |flags: &[&str]| {
+        let engine = Settings::resolve(&given(flags), &unset).expect("valid").engine();
+        (engine.kv_chosen, engine.prm_kv_chosen)
+    };
+    assert_eq!(chosen(&[]), (false, false));
+    for size in ["--kv-mib=1024", "--kv-fraction=0.25"] {
+        assert_eq!(chosen(&[size]), (true, false), "{size}");
+    }
+    assert_eq!(chosen(&["--prm-kv-mib=512"]), (false, true));
     let both = size(&given(&["--kv-mib=5", "--kv-fraction=0.25"]), &unset, "").expect_err("both");
     assert!(
         both.starts_with("--kv-mib and --kv-fraction say the same") && both.lines().count() == 1,

@@ -208,6 +208,20 @@ pub enum ModelError {
         /// What is free.
         free: String,
     },
+    /// KV pools that were asked for and that there is no memory for.
+    #[error(
+        "'{model}' would take up to {total} of memory ({parts}) and {free} is free; ask for less KV, serve a smaller model, --quantize it, or give it more memory"
+    )]
+    Pools {
+        /// The model.
+        model: String,
+        /// Weights and whole pools.
+        total: String,
+        /// The weights, and the flags of the pools with their sizes.
+        parts: String,
+        /// What is free.
+        free: String,
+    },
     /// A part of the free memory that holds no KV.
     #[error(
         "--kv-fraction = {fraction} of the {free} that is free is less than 1 MiB; give more, or a size with --kv-mib"

@@ -140,8 +140,8 @@ impl CheckedPrm {
     }
 
     /// The memory that it takes.
-    pub(super) fn need(&self, kv_bytes: u64) -> Need {
-        Need::of(&self.shape, &self.weights, kv_bytes)
+    pub(super) fn need(&self) -> Need {
+        Need::of(&self.shape, &self.weights)
     }
 
     /// Reads the weights.

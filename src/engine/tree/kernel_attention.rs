@@ -562,7 +562,7 @@ mod tests {
                 (size(96, 20), 1, 5, (size(100, 240), 256)),
             ] {
                 let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 18 - i).collect();
-                let mut store = Store::new(1, kv_heads, dim, 19);
+                let mut store = Store::new(1, kv_heads, dim, 19).expect("little memory");
                 let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));
                 let at = |p: usize| p * kv_heads * dim..(p + 1) * kv_heads * dim;
                 for p in 0..len {
@@ -617,7 +617,7 @@ mod tests {
                 let lens: Vec<usize> = [1, 2, 16, 22, 0, 47].into_iter().chain(prefill).collect();
                 let lens: Vec<usize> = lens.iter().map(|own| common * BLOCK + own).collect();
                 let all = common + 40;
-                let mut store = Store::new(1, kv_heads, dim, all);
+                let mut store = Store::new(1, kv_heads, dim, all).expect("little memory");
                 let width = kv_heads * dim;
                 let (keys, values) = (noise(5, all * BLOCK * width), noise(6, all * BLOCK * width));
                 for p in 0..all * BLOCK {

@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn shares_are_apart_unless_one_reads_what_another_writes() {
         let (a, b, c) = ([0, 1, 2], [0, 1, 3], [0, 2, 4]);
-        let mut store = Store::new(1, 1, 2, 5);
+        let mut store = Store::new(1, 1, 2, 5).expect("little memory");
         let mut apart =
             |rows: &[Row<'_>], cut: usize| Pass::new(&mut store, rows, &[cut, rows.len() - cut]).apart;
         assert!(apart(&[row(33, &a), row(40, &b)], 1), "a shared prefix is only read");
@@ -303,8 +303,10 @@ mod tests {
         let width = heads * dim;
         let (a, b) = ([4, 1], [4, 0]);
         let rows = [row(17, &a), row(18, &a), row(31, &b)];
-        let (mut store, mut expected) =
-            (Store::new(layers, heads, dim, 5), Store::new(layers, heads, dim, 5));
+        let (mut store, mut expected) = (
+            Store::new(layers, heads, dim, 5).expect("little memory"),
+            Store::new(layers, heads, dim, 5).expect("little memory"),
+        );
         for (i, row) in rows.iter().enumerate() {
             for layer in 0..layers {
                 let pair = (&*numbers(10, i..i + 1, width), &*numbers(50, i..i + 1, width));
@@ -330,7 +332,7 @@ mod tests {
         for (rows, sizes) in
             [(vec![row(3, &blocks)], vec![1]), (vec![row(3, &blocks), row(4, &blocks)], vec![1, 1])]
         {
-            let mut store = Store::new(2, 1, 2, 1);
+            let mut store = Store::new(2, 1, 2, 1).expect("little memory");
             let mut names = vec![Vec::new(); sizes.len()];
             let threads = Threads::new(2).expect("threads");
             Pass::new(&mut store, &rows, &sizes).run(&threads, &mut names, |names, phase| {
@@ -351,7 +353,7 @@ mod tests {
     fn attended(rows: &[Row<'_>], sizes: &[usize], apart: bool) -> Vec<f32> {
         let (heads, dim) = (2, 20);
         let width = heads * dim;
-        let mut store = Store::new(2, heads, dim, 5);
+        let mut store = Store::new(2, heads, dim, 5).expect("little memory");
         store.fill(|i| (i % 17) as f32 * 0.1);
         let mut first = 0;
         let share = |&size| {
@@ -401,14 +403,18 @@ mod tests {
     #[should_panic(expected = "a slot of its own")]
     fn two_rows_of_one_slot_are_refused() {
         let (a, b) = ([0, 1], [2, 1]);
-        drop(Pass::new(&mut Store::new(1, 1, 2, 3), &[row(17, &a), row(17, &b)], &[1, 1]));
+        drop(Pass::new(
+            &mut Store::new(1, 1, 2, 3).expect("little memory"),
+            &[row(17, &a), row(17, &b)],
+            &[1, 1],
+        ));
     }
 
     #[test]
     #[should_panic(expected = "a worker for each share")]
     fn workers_that_are_no_shares_are_refused() {
         let threads = Threads::new(1).expect("threads");
-        let mut store = Store::new(1, 1, 2, 1);
+        let mut store = Store::new(1, 1, 2, 1).expect("little memory");
         Pass::new(&mut store, &[row(0, &[0])], &[1]).run(&threads, &mut [(), ()], |(), _| {});
     }
 }

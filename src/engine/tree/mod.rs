@@ -34,6 +34,7 @@ mod kernel_kv;
 mod kernel_lanes;
 mod kernel_quant;
 mod kernel_tiles;
+mod kernel_zeros;
 pub mod kv;
 mod linear;
 mod matrix;
@@ -102,6 +103,14 @@ pub enum BuildError {
         /// Bytes of a block.
         block: usize,
     },
+    /// The operating system refused the pool.
+    #[error(
+        "the system refuses {bytes} bytes of memory for KV; give the pools less (--kv-mib, --prm-kv-mib)"
+    )]
+    Memory {
+        /// Bytes of the pool.
+        bytes: usize,
+    },
     /// The operating system refused threads.
     #[error("cannot start threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -158,7 +167,8 @@ impl TreeEngine {
     /// An engine over a loaded model. `eos` ids end a generation.
     ///
     /// # Errors
-    /// When the pool holds no block or threads cannot be started.
+    /// When the pool holds no block or more than can be had, or threads cannot be
+    /// started.
     pub fn new(
         model: impl Into<Arc<Model>>,
         eos: Vec<TokenId>,
@@ -174,7 +184,8 @@ impl<M: Forward> TreeEngine<M> {
     /// An engine over anything that computes rows.
     ///
     /// # Errors
-    /// When the pool holds no block or threads cannot be started.
+    /// When the pool holds no block or more than can be had, or threads cannot be
+    /// started.
     pub fn over(
         model: M,
         eos: Vec<TokenId>,
@@ -190,11 +201,13 @@ impl<M: Forward> TreeEngine<M> {
             return Err(BuildError::Pool { given: config.kv_bytes, block });
         }
         let blocks = blocks.min(u32::MAX as usize);
+        let store = Store::new(shape.layers, shape.kv_heads, shape.head_dim, blocks);
+        let store = store.ok_or(BuildError::Memory { bytes: blocks * block })?;
         let threads = Arc::new(Threads::new(config.threads)?);
         metrics.blocks.set(blocks as i64);
         let start = Instant::now();
         Ok(Self {
-            store: Store::new(shape.layers, shape.kv_heads, shape.head_dim, blocks),
+            store,
             model,
             eos,
             tokenizer,

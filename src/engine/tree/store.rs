@@ -6,6 +6,7 @@
 //! The memory is zeroed lazily by the operating system: a pool costs what was
 //! written, not what was reserved.
 
+use super::kernel_zeros::zeros;
 use super::kv::{BlockCopy, BlockId};
 
 /// Positions in a block.
@@ -29,12 +30,14 @@ pub struct LayerStore {
 }
 
 impl Store {
-    /// Room for `blocks` blocks of a model's KV.
+    /// Room for `blocks` blocks of a model's KV; `None` where the operating system
+    /// refuses it.
     #[must_use]
-    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, blocks: usize) -> Self {
+    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, blocks: usize) -> Option<Self> {
         let floats = blocks * BLOCK * kv_heads * head_dim;
-        let layer = || LayerStore { keys: vec![0.0; floats], values: vec![0.0; floats] };
-        Self { layers: (0..layers).map(|_| layer()).collect(), kv_heads, head_dim }
+        let layer = || Some(LayerStore { keys: zeros(floats)?, values: zeros(floats)? });
+        let layers = (0..layers).map(|_| layer()).collect::<Option<_>>()?;
+        Some(Self { layers, kv_heads, head_dim })
     }
 
     /// Bytes that one block takes over all layers.
@@ -123,7 +126,7 @@ mod tests {
     #[test]
     fn every_number_of_a_position_is_copied_and_no_other() {
         let (layers, heads, dim, blocks) = (2, 3, 4, 3);
-        let mut store = Store::new(layers, heads, dim, blocks);
+        let mut store = Store::new(layers, heads, dim, blocks).expect("little memory");
         let mut next = 0.0;
         for layer in store.layers_mut() {
             for floats in [&mut layer.keys, &mut layer.values] {

@@ -278,6 +278,19 @@ fn a_pool_holds_as_many_whole_blocks_as_its_bytes_have_room_for() {
 }
 
 #[test]
+fn a_pool_that_no_machine_has_is_refused_and_not_the_end_of_the_process() {
+    let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
+    let shape = ModelConfig { head_dim: 1 << 50, ..shape() };
+    let fault: Fault = Box::new(|_| Ok(()));
+    let model = Echo { shape, logits: Vec::new(), fault, passes: Arc::default(), spoilt: false };
+    let (kv_bytes, threads, step_positions, queue) = (usize::MAX, 1, 64, 100);
+    let config = Config { kv_bytes, threads, step_positions, queue, grouped: true, twins: true };
+    let built = TreeEngine::over(model, Vec::new(), bundled(), metrics, &config).map(|_| ());
+    let error = built.expect_err("more than there are addresses").to_string();
+    assert!(error.contains(&format!("{} bytes", 127usize << 57)) && error.contains("--kv-mib"), "{error}");
+}
+
+#[test]
 fn logits_that_are_not_finite_are_a_fault_of_the_model_and_a_failed_step_where_all_are() {
     let mut rig = rig(64);
     rig.settled(1, Open::new(prompt(1, 20), 60, 2));

@@ -162,7 +162,7 @@ fn matrices_stay_in_their_sixteen_bits_and_say_what_their_floats_say() {
         let weights = Weights::open(directory.path()).expect("opens");
         let resident = weights.resident(&config);
         let model = weights.load(config.clone(), &mut |_, _| {}).expect("loads");
-        let mut store = Store::new(1, 4, 16, 1);
+        let mut store = Store::new(1, 4, 16, 1).expect("little memory");
         let mut scratch = Scratch::new(true);
         let row = |position| Row { token: 7 + position as u32, position, blocks: &[0], logits: true };
         let rows: Vec<Row<'_>> = (0..3).map(row).collect();

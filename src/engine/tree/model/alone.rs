@@ -81,7 +81,7 @@ impl Alone {
     /// room for `steps` steps.
     ///
     /// # Errors
-    /// When threads cannot be started.
+    /// When memory or threads cannot be had.
     pub fn new(
         model: Arc<Model>,
         threads: usize,
@@ -98,7 +98,9 @@ impl Alone {
             tables.push(prefix.iter().copied().chain(blocks..next).collect());
             blocks = next;
         }
-        let mut store = Store::new(c.layers, c.kv_heads, c.head_dim, blocks as usize);
+        let bytes = Store::block_bytes(c.layers, c.kv_heads, c.head_dim) * blocks as usize;
+        let store = Store::new(c.layers, c.kv_heads, c.head_dim, blocks as usize);
+        let mut store = store.ok_or(BuildError::Memory { bytes })?;
         store.fill(|i| noise(1, i));
         let widest = model.matrices().map(Matrix::k).max().unwrap_or(0);
         Ok(Self {

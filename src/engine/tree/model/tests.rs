@@ -36,7 +36,8 @@ fn run_grouped(
     let threads = Threads::new(threads).expect("threads");
     let common = prompt / BLOCK;
     let trunk: Vec<BlockId> = (0..=common as u32).rev().collect();
-    let mut store = Store::new(c.layers, c.kv_heads, c.head_dim, common + 1 + branches);
+    let mut store =
+        Store::new(c.layers, c.kv_heads, c.head_dim, common + 1 + branches).expect("little memory");
     let mut scratch = Scratch::new(grouped);
     let mut logits = Vec::new();
     let mut workers = [0; 2];
