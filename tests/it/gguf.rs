@@ -452,6 +452,64 @@ fn what_is_not_supported_is_refused_by_its_key() {
     assert!(error.contains("llama.context_length = (absent)"), "{error}");
 }
 
+/// A fixture with these tensors of ones beside its own.
+fn with_tensors(fixture_name: &str, added: &[(&str, &[usize])]) -> (TempDir, String) {
+    let mut input = File::open(fixture(fixture_name)).expect("is there");
+    let content = gguf_file::Content::read(&mut input).expect("a head");
+    let mut tensors: Vec<(String, QTensor)> = content
+        .tensor_infos
+        .keys()
+        .map(|name| (name.clone(), content.tensor(&mut input, name, &Device::Cpu).expect("a tensor")))
+        .collect();
+    for (name, shape) in added {
+        let ones = Tensor::ones(*shape, candle_core::DType::F32, &Device::Cpu).expect("ones");
+        tensors.push(((*name).to_owned(), QTensor::quantize(&ones, GgmlDType::F32).expect("floats")));
+    }
+    let metadata: Vec<(&str, Value)> =
+        content.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("more.gguf");
+    written(&file, &metadata, &tensors);
+    let file = file.to_str().expect("UTF-8").to_owned();
+    (folder, file)
+}
+
+#[tokio::test]
+async fn tensors_that_the_model_has_no_use_for_are_refused_and_half_of_a_set_is_missed() {
+    type Case = (&'static [(&'static str, &'static [usize])], &'static [&'static str]);
+    const MISSING: &str = "cannot find tensor model.layers.";
+    let cases: [Case; 9] = [
+        (&[("blk.0.attn_norm.bias", &[32])], &["blk.0.attn_norm.bias is not part", "llama"]),
+        (&[("output_norm.bias", &[32])], &["output_norm.bias is not part"]),
+        (&[("blk.7.attn_q.weight", &[64, 32])], &["blk.7.attn_q.weight is not part", "2 blocks"]),
+        (&[("blk.2.ffn_down.bias", &[32])], &["blk.2.ffn_down.bias is not part", "2 blocks"]),
+        (&[("blk.00.attn_q.weight", &[64, 32])], &["attn_q.weight stands twice"]),
+        (&[("blk.0.ffn_gate.bias", &[64]), ("blk.0.ffn_up.bias", &[64])], &[MISSING, "mlp.down_proj.bias"]),
+        (
+            &[("blk.1.attn_q.bias", &[64]), ("blk.1.attn_k.bias", &[32]), ("blk.1.attn_v.bias", &[32])],
+            &[MISSING, "0.self_attn.q_proj.bias"],
+        ),
+        (&[("blk.1.attn_output.bias", &[32])], &[MISSING, "0.self_attn.o_proj.bias"]),
+        (&[("blk.0.attn_k_norm.weight", &[16])], &[MISSING, "0.self_attn.q_norm.weight"]),
+    ];
+    for (added, parts) in cases {
+        let (_folder, file) = with_tensors("llama-plain", added);
+        let error = load(&file).expect_err("must be refused").to_string();
+        for part in parts {
+            assert!(error.contains(part), "{added:?}: {error}");
+        }
+    }
+    // The file itself is good, and stays so with all of a set.
+    let tokens = reference("llama-plain").tokens;
+    let (_folder, same) = with_tensors("llama-plain", &[]);
+    let plain = prefilled(loaded(&same), &tokens).await;
+    assert_eq!(plain, prefilled(loaded(&fixture("llama-plain")), &tokens).await);
+    let biases: [(&str, &[usize]); 2] =
+        [("blk.0.attn_output.bias", &[32]), ("blk.1.attn_output.bias", &[32])];
+    let (_folder, biased) = with_tensors("llama-plain", &biases);
+    assert_ne!(prefilled(loaded(&biased), &tokens).await, plain);
+}
+
 #[test]
 fn damaged_files_are_refused_and_nothing_panics() {
     let bytes = read(&format!("{FIXTURES}/llama-bias.gguf"));

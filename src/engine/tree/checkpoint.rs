@@ -128,7 +128,7 @@ impl Weights {
     /// The tensors of a GGUF file.
     ///
     /// # Errors
-    /// When it holds one that the model has no use for, or is gone.
+    /// When it holds one twice or one that the model has no use for, or is gone.
     pub fn gguf(file: &Gguf, config: &ModelConfig) -> Result<Self, LoadError> {
         let (shard, tensors) = file.tensors(config)?;
         let tensors = tensors.into_iter().map(|(name, entry)| (name, (0, entry))).collect();

@@ -10,9 +10,11 @@
 
 use super::super::checkpoint::{Entry, Shard};
 use super::super::config::{Keys, LoadError, MOST_LAYERS, ModelConfig};
+use super::super::model::Model;
 use super::super::rope::Scaling;
 use super::{Gguf, broken};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Where the factors of the rotation's periods lie, if they do.
 const FACTORS: &str = "rope_freqs.weight";
@@ -42,6 +44,12 @@ impl Gguf {
 
     fn has(&self, name: &str) -> bool {
         self.tensors.iter().any(|tensor| tensor.name == name)
+    }
+
+    /// Whether any layer has one of these tensors.
+    fn any(&self, parts: &[&str]) -> bool {
+        let part = |name: &str| Some(parts.contains(&name.strip_prefix("blk.")?.split_once('.')?.1));
+        self.tensors.iter().any(|tensor| part(&tensor.name) == Some(true))
     }
 
     fn architecture(&self) -> Result<(&str, &'static str), LoadError> {
@@ -130,10 +138,12 @@ impl Gguf {
             "tie_word_embeddings": !self.has("output.weight"),
         });
         let mut config = ModelConfig::from_json(config.to_string().as_bytes())?;
-        config.qkv_bias = self.has("blk.0.attn_q.bias");
-        config.output_bias = self.has("blk.0.attn_output.bias");
-        config.mlp_bias = self.has("blk.0.ffn_down.bias");
-        config.qk_norm = self.has("blk.0.attn_q_norm.weight");
+        // One of them anywhere asks for all of them, so that those are missed which are
+        // not there.
+        config.qkv_bias = self.any(&["attn_q.bias", "attn_k.bias", "attn_v.bias"]);
+        config.output_bias = self.any(&["attn_output.bias"]);
+        config.mlp_bias = self.any(&["ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"]);
+        config.qk_norm |= self.any(&["attn_q_norm.weight", "attn_k_norm.weight"]);
         if let Some(factors) = self.factors(head_dim / 2)? {
             if config.rope.scaling != Scaling::Default {
                 return Err(broken(&format!("has both {FACTORS} and a rope.scaling.type")));
@@ -207,7 +217,7 @@ impl Gguf {
     }
 
     /// The tensors by the names that the model gives them, and the file that
-    /// holds them.
+    /// holds them. One that the model does not use is refused.
     pub(in super::super) fn tensors(
         &self,
         shape: &ModelConfig,
@@ -216,11 +226,20 @@ impl Gguf {
         // llama.cpp turns neighbours in this architecture, and the converter
         // has put the rows of queries and keys into an order that suits that.
         let interleaved = (architecture == "llama").then_some(shape.head_dim);
+        let used: HashSet<String> = Model::tensors(shape).map(|(name, _)| name).collect();
+        let mut seen = HashSet::new();
         let mut entries = Vec::with_capacity(self.tensors.len());
         for tensor in self.tensors.iter().filter(|tensor| tensor.name != FACTORS) {
-            let name = named(&tensor.name).ok_or_else(|| {
-                LoadError::Weights(format!("{} is not part of the architecture {architecture}", tensor.name))
+            let theirs = &tensor.name;
+            let name = named(theirs).filter(|name| used.contains(name)).ok_or_else(|| {
+                let layers = shape.layers;
+                LoadError::Weights(format!(
+                    "{theirs} is not part of the architecture {architecture} with {layers} blocks"
+                ))
             })?;
+            if !seen.insert(name.clone()) {
+                return Err(LoadError::Weights(format!("{theirs} stands twice in the file")));
+            }
             let turned = name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.");
             entries.push((name, tensor.entry(interleaved.filter(|_| turned))));
         }
