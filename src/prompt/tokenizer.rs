@@ -13,6 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use tokenizers::{DecoderWrapper, PostProcessorWrapper};
 
+/// Ids below the largest that may be missing in a vocabulary. Every id takes its place
+/// in memory, so that one stray number in a file would take all of it; models leave a
+/// few thousand ids out.
+const MOST_GAPS: usize = 1 << 20;
+
 /// A Hugging Face tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -77,7 +82,7 @@ impl Tokenizer {
         let (bytes, ends, kinds) = (Vec::new(), Vec::new(), Vec::new());
         let mut tokenizer =
             Self { inner, spelling, byte_fallback, bytes, ends, longest: 1, kinds, beginning };
-        tokenizer.lay_out();
+        tokenizer.lay_out()?;
         Ok(tokenizer)
     }
 
@@ -225,9 +230,21 @@ impl Tokenizer {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Silent)
     }
 
-    fn lay_out(&mut self) {
+    fn lay_out(&mut self) -> Result<(), PromptError> {
         let vocab = self.inner.get_vocab(true);
-        let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let size = match vocab.iter().max_by_key(|(_, id)| **id) {
+            Some((name, &id)) => {
+                let most = vocab.len().saturating_add(MOST_GAPS);
+                if id as usize >= most {
+                    return Err(PromptError::Tokenizer(format!(
+                        "the token {name:?} has the id {id}; of a vocabulary of {} tokens ids below {most} are read",
+                        vocab.len()
+                    )));
+                }
+                id as usize + 1
+            }
+            None => 0,
+        };
         let added = self.inner.get_added_vocabulary();
         for id in (0..).take(size) {
             let name = self.inner.id_to_token(id);
@@ -242,6 +259,7 @@ impl Tokenizer {
             self.longest = self.longest.max(piece.len());
             self.ends.push(self.bytes.len());
         }
+        Ok(())
     }
 
     fn spelled(&self, id: TokenId, name: &str) -> Vec<u8> {
@@ -423,6 +441,29 @@ mod tests {
         same.configure(&serde_json::json!({"bos_token": "<s>", "add_bos_token": true}));
         same.configure(&serde_json::json!({"bos_token": "<s>"}));
         assert_eq!(same.encode_prompt("ab").unwrap(), [1, 13, 14]);
+    }
+
+    #[test]
+    fn ids_may_have_gaps_and_none_may_be_far_beyond_the_vocabulary() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/policy/tokenizer.json");
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let with = |id: u32| {
+            let mut json = json.clone();
+            json["model"]["vocab"]["far"] = id.into();
+            Tokenizer::from_json(&serde_json::to_vec(&json).unwrap())
+        };
+        let size = bundled().vocab_size() + 1;
+        let last = (size + MOST_GAPS - 1) as u32;
+        for id in [u32::MAX, last + 1] {
+            let error = with(id).unwrap_err().to_string();
+            for part in ["\"far\"", &format!("the id {id}"), &format!("{size} tokens"), "are read"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+        let gaps = with(last).unwrap();
+        assert_eq!((gaps.vocab_size(), gaps.token_id("far")), (last as usize + 1, Some(last)));
+        assert_eq!(gaps.token_bytes(last), b"far");
+        assert_eq!(gaps.token_bytes(last - 1), b"");
     }
 
     #[test]

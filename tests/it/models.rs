@@ -125,6 +125,12 @@ fn configurations_that_are_broken_or_of_other_models() {
     let lacks = changed("config.json", |_| br#"{"architectures": ["LlamaForCausalLM"]}"#.to_vec());
     says(lacks.path(), &["config.json", "hidden_size"]);
     says(configured("vocab_size", json!(16)).path(), &["its tokenizer has", "and the model 16"]);
+    let far = changed("tokenizer.json", |bytes| {
+        let mut tokenizer: Value = serde_json::from_slice(&bytes).expect("JSON");
+        tokenizer["model"]["vocab"]["far"] = json!(u32::MAX);
+        tokenizer.to_string().into_bytes()
+    });
+    says(far.path(), &["tokenizer.json", "\"far\"", "the id 4294967295", "of a vocabulary of"]);
     let template = changed("tokenizer_config.json", |_| b"{}".to_vec());
     says(template.path(), &["cannot load", "chat_template"]);
     let own = template.path().join("chat_template.jinja");
