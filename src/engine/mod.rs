@@ -240,4 +240,10 @@ pub trait Engine: Send + 'static {
         let _ = culprit;
         false
     }
+    /// Whether the engine can show, by a pass that no request has a part in, that its
+    /// model works: the steps that have failed are then laid to what was asked of it.
+    /// `false` where it cannot, or has no such pass.
+    fn probe(&mut self) -> bool {
+        false
+    }
 }

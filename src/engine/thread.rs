@@ -11,7 +11,10 @@
 //! between that has given anybody a token or logits, the thread ends, which closes
 //! every channel, so that waiters see [`super::EngineError::Closed`] and health is
 //! `Dead`: who fails whatever it is asked is not well because it idles between, nor
-//! because it reads what it is told.
+//! because it reads what it is told. A failed step that would be the last is proven
+//! first: it may be the same prompt again and again that the model cannot take, and an
+//! engine whose [`Engine::probe`] succeeds goes on. A panic is not proven, for a pass
+//! of the model says nothing of what has panicked around it.
 //! A thread that hangs can say nothing, so it leaves a [`Pulse`] that others read.
 
 use super::handle::Message;
@@ -23,8 +26,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// So many failures with no good step between them end the engine: one may be a
-/// request's, and its retry's another.
+/// So many failures with no good step or probe between them end the engine: one may be
+/// a request's, and its retry's another.
 const FAULTS: u32 = 3;
 
 /// How the engine thread is doing.
@@ -116,6 +119,16 @@ fn recovered(engine: &mut impl Engine, culprit: Option<BranchId>, leases: Option
     whole
 }
 
+/// Whether the engine shows that it works, whatever has failed before.
+fn proven(engine: &mut impl Engine) -> bool {
+    let works = catch_unwind(AssertUnwindSafe(|| engine.probe())).unwrap_or(false);
+    match works {
+        true => tracing::error!("steps have failed and the model works: they could not take what was asked"),
+        false => tracing::error!("the engine has failed {FAULTS} times and cannot go on"),
+    }
+    works
+}
+
 impl EngineThread {
     /// Starts the thread on `engine`.
     ///
@@ -163,7 +176,11 @@ impl EngineThread {
                         tracing::error!(%error, "engine step failed");
                         (busy, faults) = (true, faults + 1);
                         if faults >= FAULTS {
-                            return;
+                            pulse.beat();
+                            if !proven(&mut engine) {
+                                return;
+                            }
+                            faults = 0;
                         }
                         Health::Degraded
                     }

@@ -116,6 +116,11 @@ const STUCK: &str = "The engine has work and has not finished a step of it for t
 /// A header that tells SDKs whether and when to try again.
 type Hint = (HeaderName, HeaderValue);
 
+/// Keeps SDKs from trying again.
+fn never() -> Hint {
+    (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"))
+}
+
 /// An error in OpenAI's terms.
 struct Parts {
     status: StatusCode,
@@ -175,7 +180,7 @@ impl Parts {
     fn deadline(seconds: f64) -> Self {
         let message = format!("The deadline of {seconds} s passed before there was an answer.");
         // SDKs repeat a 504 by themselves, which would spend the same budget again.
-        let hint = (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+        let hint = never();
         let parts = Self::refused(StatusCode::GATEWAY_TIMEOUT, Some("deadline_exceeded"), message);
         Self { kind: "server_error", hint: Some(hint), ..parts }
     }
@@ -299,7 +304,11 @@ impl ApiError {
                     Parts::context(&format!("{needed} tokens"), *context)
                 }
                 RunError::Engine(EngineError::Pool { needed, blocks }) => Parts::pool(*needed, *blocks),
-                RunError::Engine(EngineError::Fault | EngineError::Forward(_) | EngineError::Misuse(_)) => {
+                // What the model cannot take it cannot take the next time either.
+                RunError::Engine(EngineError::Forward(_)) => {
+                    Parts { hint: Some(never()), ..Parts::internal(error.to_string()) }
+                }
+                RunError::Engine(EngineError::Fault | EngineError::Misuse(_)) => {
                     Parts::internal(error.to_string())
                 }
                 RunError::Deadline { seconds } => Parts::deadline(*seconds),

@@ -1,7 +1,11 @@
 //! The real engines, breaking in the middle: a panic at a command or in a step,
 //! of the model's engine and of the verifier's, as a client sees it.
 
-use crate::support::{PATIENCE, Reply, Served, engine, eventually, frames, serve_engines};
+use crate::engine::path;
+use crate::support::{
+    PATIENCE, PROBLEM, Reply, Served, engine, eventually, frames, serve_engines, serve_model,
+};
+use candle_core::{DType, Device, Tensor, safetensors};
 use espalier::app::{self, Hub, Scorer, tree_config};
 use espalier::config::Environment;
 use espalier::engine::tree::TreeEngine;
@@ -12,6 +16,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Whether a command is the one at which an engine breaks.
 type Is = fn(&Command) -> bool;
@@ -236,6 +241,47 @@ async fn an_engine_that_breaks_for_good_turns_health_red() {
         assert_eq!(reply.status, 503, "{}", reply.text);
         assert_eq!(reply.error()["type"], "service_unavailable_error");
     }
+}
+
+/// The bundled model in which the embedding of this text's one token is no number.
+fn spoilt(text: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = path("models/seedling/policy");
+    for file in std::fs::read_dir(&policy).expect("the bundled model").flatten() {
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");
+    }
+    let weights = folder.path().join("model.safetensors");
+    let mut tensors = safetensors::load(&weights, &Device::Cpu).expect("reads");
+    let embedding = tensors.get_mut("model.embed_tokens.weight").expect("is there");
+    let [token] = app::load("seedling").expect("bundled").tokenizer.encode(text).expect("encodes")[..] else {
+        panic!("{text} is one token")
+    };
+    let (shape, dtype) = (embedding.dims2().expect("a matrix"), embedding.dtype());
+    let floats = embedding.to_dtype(DType::F32).and_then(|all| all.flatten_all()?.to_vec1::<f32>());
+    let mut floats = floats.expect("numbers");
+    floats[token as usize * shape.1..][..shape.1].fill(f32::NAN);
+    *embedding =
+        Tensor::from_vec(floats, shape, &Device::Cpu).and_then(|all| all.to_dtype(dtype)).expect("fits");
+    safetensors::save(&tensors, &weights).expect("saved");
+    folder
+}
+
+#[tokio::test]
+async fn a_prompt_that_the_model_cannot_take_fails_however_often_it_comes_and_nobody_else_does() {
+    let folder = spoilt("~");
+    let server = serve_model(folder.path().to_str().expect("UTF-8")).await;
+    let name = server.get("/v1/models").await.json()["data"][0]["id"].clone();
+    let asked = |text: &str| json!({"model": name, "messages": [{"role": "user", "content": text}], "reasoning_effort": "none"});
+    let clean = server.chat(asked(PROBLEM)).await;
+    // More often than clients try by themselves, and no good step between them.
+    for _ in 0..7 {
+        let reply = server.post(asked("~")).await;
+        is_internal(&reply);
+        assert_eq!(reply.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!(content(&server.chat(asked(PROBLEM)).await), content(&clean));
+    is_whole(&server).await;
+    assert_eq!(server.counter("espalier_engine_faults_total").await, 7);
 }
 
 #[tokio::test]

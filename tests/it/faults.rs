@@ -42,6 +42,22 @@ async fn a_fault_before_the_first_token_is_a_500_and_the_next_request_is_served(
 }
 
 #[tokio::test]
+async fn an_engine_that_cannot_prove_itself_ends_at_the_third_failure() {
+    let pace = Pace::default();
+    let before_step = |_| Err(EngineError::Forward("secret cause".to_owned()));
+    let server = serve_scripted(pace.script(|_| words(THOUGHT_AND_ANSWER), before_step)).await;
+    for _ in 0..3 {
+        let reply = server.post(json!({"reasoning_effort": "none"})).await;
+        is_internal(&reply);
+        assert_eq!(reply.header("x-should-retry"), Some("false"), "it would fail again");
+    }
+    while server.get("/health").await.status == 200 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(server.post(json!({"reasoning_effort": "none"})).await.status, 503);
+}
+
+#[tokio::test]
 async fn a_fault_in_the_middle_of_a_stream_is_an_error_frame_and_the_end() {
     for (step, effort) in [(1, "none"), (4, "none"), (3, "low")] {
         let pace = Pace::default();

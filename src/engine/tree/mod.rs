@@ -41,6 +41,7 @@ mod matrix;
 mod memory;
 pub mod model;
 pub mod prefix;
+mod probe;
 pub mod quant;
 mod recover;
 mod request;
@@ -295,6 +296,10 @@ impl<M: Forward> Engine for TreeEngine<M> {
     fn recover(&mut self, culprit: Option<BranchId>) -> bool {
         self.put_in_order(culprit);
         true
+    }
+
+    fn probe(&mut self) -> bool {
+        self.model_works()
     }
 }
 

@@ -254,6 +254,9 @@ fn retries_are_hinted_at_where_they_help_and_forbidden_where_they_hurt() {
     assert_eq!(ApiError::ReadTimeout { seconds: 1.0 }.into_response().headers()["connection"], "close");
     let late = ApiError::Run(RunError::Deadline { seconds: 1.0 }).into_response();
     assert_eq!(late.headers()["x-should-retry"], "false");
+    let engine = |error| ApiError::Run(RunError::Engine(error)).into_response();
+    assert_eq!(engine(EngineError::Forward("cause".to_owned())).headers()["x-should-retry"], "false");
+    assert!(engine(EngineError::Fault).headers().get("x-should-retry").is_none(), "others may be to blame");
     let field = ApiError::BodyRead.into_response();
     assert!(field.headers().get("x-should-retry").is_none());
     assert!(field.headers().get("retry-after").is_none());

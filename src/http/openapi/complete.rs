@@ -198,12 +198,15 @@ fn explain(status: &str, response: &mut Value) {
             "schema": {"type": "integer", "minimum": 1},
         });
     }
-    if status == "504" {
-        response["headers"]["x-should-retry"] = json!({
-            "description": "`false`: clients that retry by themselves would spend the same budget again.",
-            "schema": {"type": "string", "enum": ["false"]},
-        });
-    }
+    let in_vain = match status {
+        "500" => "`false` where the model cannot take the request, and so not the next time either.",
+        "504" => "`false`: clients that retry by themselves would spend the same budget again.",
+        _ => return,
+    };
+    response["headers"]["x-should-retry"] = json!({
+        "description": in_vain,
+        "schema": {"type": "string", "enum": ["false"]},
+    });
 }
 
 /// Puts examples beside the contents that they are of.
