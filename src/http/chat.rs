@@ -7,14 +7,14 @@
 use super::account::{Account, Ending};
 use super::body;
 use super::error::ApiError;
+use super::json;
 use super::openai::{ChatCompletion, ChatRequest, ErrorBody};
 use super::params::{self, Parsed};
 use super::render::{View, collect};
 use super::state::AppState;
 use super::stream;
 use crate::engine::Health;
-use crate::plan::{Params, Plan, PlanError};
-use crate::prompt::PromptError;
+use crate::plan::{Params, Plan};
 use crate::search::run::{Delivery, Running};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
@@ -103,10 +104,9 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     }
     let patience = patience(request.headers());
     let config = &state.config;
-    let body = body::json(request, config.body_limit_bytes, config.header_timeout).await?;
-    let asked = body.get("model").and_then(|name| name.as_str());
-    let name = asked.filter(|name| served.model.answers_to(name)).unwrap_or(&served.model.id);
-    let parsed = params::parse(&body, name)?;
+    let body = body::read(request, config.body_limit_bytes, config.header_timeout).await?;
+    // Whoever waits for a place has no body any more.
+    let parsed = parsed(state, body, account.arrived()).await?;
     let Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored } = parsed;
     // A client that does not stream gives up by itself, and then all was in vain.
     let patience = patience.filter(|_| !stream).unwrap_or(config.request_timeout);
@@ -140,12 +140,29 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     Ok(Started { running, view, stream, ignored })
 }
 
-/// Bytes of a conversation that is cut into tokens at once, which takes some
-/// milliseconds.
+/// Bytes of a body that is read, and of a conversation that is cut into tokens, at
+/// once, which takes some milliseconds.
 const SHORT: usize = 32 << 10;
 
-/// Plans a request. A long conversation may take seconds, and neither other requests
-/// nor probes wait for it: few are planned at a time, on threads of their own.
+/// Reads a body.
+async fn parsed(state: &AppState, body: Vec<u8>, arrived: Instant) -> Result<Parsed, ApiError> {
+    let read = |state: &AppState, body: &[u8]| {
+        let model = &state.served()?.model;
+        let body = json::parse(body)?;
+        let asked = body.get("model").and_then(|name| name.as_str());
+        let name = asked.filter(|name| model.answers_to(name)).unwrap_or(&model.id);
+        params::parse(&body, name)
+    };
+    if body.len() <= SHORT {
+        return read(state, &body);
+    }
+    // What the request itself allows is not known yet.
+    let limit = state.config.request_timeout;
+    let (turns, state) = (Arc::clone(&state.large_bodies), state.clone());
+    aside(turns, (arrived, limit), move || read(&state, &body)).await
+}
+
+/// Plans a request.
 async fn planned(
     state: &AppState,
     params: Params,
@@ -154,28 +171,37 @@ async fn planned(
     // Of 53 bits, so that the report of a drawn seed survives a client to
     // which all numbers are doubles.
     let seed = rand::random::<u64>() >> 11;
-    let served = state.served()?;
     let mut plan = if params.messages.iter().map(|message| message.content.len()).sum::<usize>() <= SHORT {
-        served.planner.plan(&params, seed)?
+        state.served()?.planner.plan(&params, seed)?
     } else {
-        let late = ApiError::Waited { seconds: limit.as_secs_f64() };
-        let turn = timeout_at(arrived + limit, Arc::clone(&state.long_prompts).acquire_owned());
-        let permit = turn.await.map_err(|_| late.clone())?.map_err(|_closed| ApiError::Draining)?;
-        let state = state.clone();
-        let planning = spawn_blocking(move || {
-            let _permit = permit;
-            Ok::<Plan, ApiError>(state.served()?.planner.plan(&params, seed)?)
-        });
-        match timeout_at(arrived + limit, planning).await {
-            Ok(Ok(plan)) => plan?,
-            Ok(Err(panic)) => {
-                return Err(PlanError::from(PromptError::Tokenizer(panic.to_string())).into());
-            }
-            Err(_) => return Err(late),
-        }
+        let (turns, state) = (Arc::clone(&state.long_prompts), state.clone());
+        aside(turns, (arrived, limit), move || Ok(state.served()?.planner.plan(&params, seed)?)).await?
     };
     plan.deadline = Some(limit);
     Ok(plan)
+}
+
+/// Does what may take seconds, for which neither other requests nor probes wait: few
+/// at a time, on threads of their own.
+async fn aside<T: Send + 'static>(
+    turns: Arc<Semaphore>,
+    (arrived, limit): (Instant, Duration),
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let late = ApiError::Waited { seconds: limit.as_secs_f64() };
+    let turn = timeout_at(arrived + limit, turns.acquire_owned());
+    let permit = turn.await.map_err(|_| late.clone())?.map_err(|_closed| ApiError::Draining)?;
+    let working = spawn_blocking(move || {
+        // Also where nobody waits for it any more.
+        let _permit = permit;
+        work()
+    });
+    match timeout_at(arrived + limit, working).await {
+        Ok(Ok(done)) => done,
+        // Its text may quote the conversation, which no log may hold.
+        Ok(Err(_panic)) => Err(ApiError::Internal("reading a request panicked".to_owned())),
+        Err(_) => Err(late),
+    }
 }
 
 /// Node's own client gives up on a response of which nothing came for 300 seconds,

@@ -1,8 +1,8 @@
 //! The OpenAI-compatible surface: JSON in, JSON or server-sent events out.
 //!
-//! [`mod@serve`] holds the connections. A request is read within limits ([`body`]),
-//! turned into parameters by [`params`], let in by [`admission`], planned and
-//! started by [`chat`], and its events are rendered by [`render`] or [`stream`];
+//! [`mod@serve`] holds the connections. A request is taken in within limits ([`body`]),
+//! read ([`json`]), turned into parameters by [`params`], let in by [`admission`], planned
+//! and started by [`chat`], and its events are rendered by [`render`] or [`stream`];
 //! [`account`] says what became of it. Failures meet in [`error`]. No type of this module
 //! is known below it, and nothing of search or engine is decided here.
 
@@ -13,6 +13,7 @@ mod body;
 mod chat;
 mod docs;
 pub mod error;
+mod json;
 mod layers;
 mod models;
 pub mod openai;

@@ -89,7 +89,7 @@ pub(super) const KNOWN: [&str; 43] = [
 const SERVICE_TIERS: [&str; 6] = ["auto", "default", "flex", "scale", "priority", "fast"];
 
 /// Ignored keys that are listed, and the longest of them: a header has limits.
-const IGNORED: usize = 32;
+pub(super) const IGNORED: usize = 32;
 const IGNORED_LENGTH: usize = 64;
 
 /// Reads a chat request for the model of that name.

@@ -20,6 +20,10 @@ use tokio::sync::{Semaphore, watch};
 /// Long conversations that are cut into tokens at once.
 const LONG_PROMPTS: usize = 2;
 
+/// Large bodies that are read at once, each of which takes many times its size for a
+/// moment.
+const LARGE_BODIES: usize = 2;
+
 /// Limits of the HTTP surface. Defaults are the composition root's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -114,6 +118,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Who may run.
     pub(super) gate: Gate,
+    /// Who may read a large body.
+    pub(super) large_bodies: Arc<Semaphore>,
     /// Who may cut a long conversation into tokens.
     pub(super) long_prompts: Arc<Semaphore>,
     /// Whether the server is going down.
@@ -128,6 +134,7 @@ impl AppState {
             served: Arc::default(),
             progress: Arc::default(),
             gate: Gate::new(config.max_concurrency, config.max_queue, Arc::clone(&metrics)),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
             long_prompts: Arc::new(Semaphore::new(LONG_PROMPTS)),
             metrics,
             config: Arc::new(config),

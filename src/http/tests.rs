@@ -174,23 +174,50 @@ fn long_request() -> (Fixture, Request<Body>) {
     (fixture, request("POST", CHAT, JSON, &body.to_string()))
 }
 
+/// A request that has megabytes of values in a field which only its kind matters of.
+fn large_request() -> (Fixture, Request<Body>) {
+    let (fixture, _) = long_request();
+    let values = "[{}],".repeat(80_000);
+    let messages = r#"[{"role": "user", "content": "hi"}]"#;
+    let body = format!(r#"{{"model": "org/m", "messages": {messages}, "prediction": {{"x": [{values}0]}}}}"#);
+    (fixture, request("POST", CHAT, JSON, &body))
+}
+
 #[tokio::test]
-async fn a_long_conversation_keeps_nobody_else_waiting() {
-    let (fixture, chat) = long_request();
-    let permits = || fixture.state.long_prompts.available_permits();
-    let all = permits();
-    let health = async {
-        while permits() == all {
-            tokio::task::yield_now().await;
+async fn a_long_request_keeps_nobody_else_waiting() {
+    type Turns = fn(&AppState) -> usize;
+    let cases: [(_, Turns); 2] = [
+        (large_request(), |state| state.large_bodies.available_permits()),
+        (long_request(), |state| state.long_prompts.available_permits()),
+    ];
+    for ((fixture, chat), permits) in cases {
+        let permits = || permits(&fixture.state);
+        let all = permits();
+        let health = async {
+            while permits() == all {
+                tokio::task::yield_now().await;
+            }
+            let (status, ..) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
+            (status, permits())
+        };
+        let chat = send(router(fixture.state.clone()), chat);
+        tokio::select! {
+            health = health => assert_eq!(health, (StatusCode::OK, all - 1), "it is still being read"),
+            (status, _, body) = chat => panic!("{status} first: {body}"),
         }
-        let (status, ..) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
-        (status, permits())
-    };
-    let chat = send(router(fixture.state.clone()), chat);
-    tokio::select! {
-        health = health => assert_eq!(health, (StatusCode::OK, all - 1), "it is still being cut into tokens"),
-        (status, _, body) = chat => panic!("{status} first: {body}"),
     }
+}
+
+#[tokio::test]
+async fn a_large_body_does_not_wait_for_its_turn_beyond_the_deadline() {
+    let (mut fixture, chat) = large_request();
+    let config = Config { request_timeout: Duration::from_millis(1), ..(*fixture.state.config).clone() };
+    fixture.state.config = Arc::new(config);
+    let turns = Arc::clone(&fixture.state.large_bodies);
+    let _held = turns.acquire_many(2).await.expect("open");
+    let (status, _, body) = send(router(fixture.state.clone()), chat).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{body}");
+    assert_eq!(fixture.state.metrics.requests_running.get(), 0);
 }
 
 #[tokio::test]
