@@ -94,8 +94,8 @@ pub struct ServeArgs {
     pub max_queue: usize,
     /// Longest that a request may run, in seconds.
     pub request_timeout: u64,
-    /// Longest that a request's head, and then its body, may take to arrive, in
-    /// seconds.
+    /// Longest that a request's head, and then its body, may take to arrive, and that
+    /// a client may take nothing of its answer, in seconds.
     pub header_timeout: u64,
     /// Silence on a stream, in seconds, after which a comment keeps it open.
     pub keep_alive: u64,

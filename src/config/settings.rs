@@ -131,7 +131,8 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Number(1, DAY),
         default: Some("30"),
         absent: "",
-        help: "Longest that a request's head, and then its body, may take to arrive, in seconds; then 408",
+        help: "Longest that a request's head, and then its body, may take to arrive, in seconds; then 408. A \
+               client that takes nothing of its answer for as long is cut",
     },
     Setting {
         flag: "keep-alive",

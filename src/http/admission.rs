@@ -8,8 +8,8 @@
 
 use super::error::ApiError;
 use crate::metrics::Metrics;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -37,9 +37,13 @@ struct Inner {
     metrics: Arc<Metrics>,
 }
 
-/// The right to run. Given back when dropped.
+/// The right to run. Given back when the first of its clones is dropped: a run that is
+/// over needs none, though its client may not have read a word of it yet.
+#[derive(Debug, Clone)]
+pub(super) struct Place(Arc<Mutex<Option<Held>>>);
+
 #[derive(Debug)]
-pub(super) struct Place {
+struct Held {
     gate: Gate,
     since: Instant,
     _permit: OwnedSemaphorePermit,
@@ -56,6 +60,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         self.gate.0.metrics.requests_running.dec();
         self.gate.0.learn(self.since.elapsed());
@@ -122,7 +132,8 @@ impl Gate {
 
     fn place(&self, permit: OwnedSemaphorePermit) -> Place {
         self.0.metrics.requests_running.inc();
-        Place { gate: self.clone(), since: Instant::now(), _permit: permit }
+        let held = Held { gate: self.clone(), since: Instant::now(), _permit: permit };
+        Place(Arc::new(Mutex::new(Some(held))))
     }
 
     /// Seconds until a newcomer could have a place: those who wait and itself,
@@ -180,6 +191,20 @@ mod tests {
         drop(second);
         assert_eq!(heard.recv().await.expect("the last").0, 1);
         assert_eq!((metrics.requests_running.get(), metrics.requests_queued.get()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_given_back_once_by_whoever_lets_go_of_it_first() {
+        let (gate, metrics) = gate(1, 0);
+        let place = enter(&gate).await.expect("a place");
+        let shared = place.clone();
+        assert!(enter(&gate).await.is_err());
+        drop(place);
+        let next = enter(&gate).await.expect("a place");
+        drop(shared);
+        assert_eq!(metrics.requests_running.get(), 1, "the other's is its own");
+        drop(next);
+        assert_eq!(metrics.requests_running.get(), 0);
     }
 
     #[tokio::test]

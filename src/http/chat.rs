@@ -2,7 +2,9 @@
 //!
 //! Validation, planning and admission happen before the response head, so that
 //! their failures have real statuses. Nothing is detached: a client that leaves
-//! drops the handler's future or the stream, and the run with it.
+//! drops the handler's future or the stream, and the run with it. A client that stays
+//! and does not read holds nothing once the run is over: neither a place nor memory of
+//! the engine.
 
 use super::account::{Account, Ending};
 use super::body;
@@ -114,7 +116,8 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let own = params.budget.seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let limit = own.map_or(limit, |own| own.min(limit));
     // What a body needs is checked before anyone waits, and nothing else is done before that.
-    account.hold(state.gate.enter(account.arrived() + limit, limit).await?);
+    let place = state.gate.enter(account.arrived() + limit, limit).await?;
+    account.hold(place.clone());
     let n = params.n;
     let plan = planned(state, params, (account.arrived(), limit)).await?;
     account.planned(&plan);
@@ -136,7 +139,7 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
         (true, false) => Delivery::Live,
         (false, _) => Delivery::Whole,
     };
-    let running = served.runner.start_since(plan, delivery, account.arrived()).await?;
+    let running = served.runner.start_since(plan, delivery, account.arrived(), place).await?;
     Ok(Started { running, view, stream, ignored })
 }
 

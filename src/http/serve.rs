@@ -2,7 +2,8 @@
 //!
 //! axum's own `serve` waits without end for a request's head, so the
 //! connections are driven here. A client that does not send its head in time is
-//! cut, with a 408 where it has begun one and can still read.
+//! cut, with a 408 where it has begun one and can still read; one that takes nothing
+//! of its answer for as long is cut as well.
 //!
 //! Going down has two phases. While *draining*, what runs goes on, connections
 //! close after their response, and new ones are still accepted, so that whoever

@@ -34,7 +34,8 @@ pub struct Config {
     /// The longest that a chat request may take from its arrival; then it is
     /// answered with the best that there is.
     pub request_timeout: Duration,
-    /// How long a request's head, and then its body, may take to arrive.
+    /// How long a request's head, and then its body, may take to arrive, and how long
+    /// a client may take nothing of what it is sent.
     pub header_timeout: Duration,
     /// Chat requests in flight, at most; at least 1.
     pub max_concurrency: usize,

@@ -1,5 +1,6 @@
 //! A connection's socket, which has a last word for clients that are cut: hyper
-//! closes in silence when a head does not come in time.
+//! closes in silence when a head does not come in time. And it is the socket that
+//! gives up on a client which does not read: hyper would wait for ever to write.
 
 use super::error::ApiError;
 use super::layers::request_id;
@@ -13,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 /// How long a client that was cut is listened to, so that it gets its answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -36,8 +37,8 @@ pub(super) struct Wire {
     /// Set when the connection is given up because nothing came in time.
     cut: Arc<AtomicBool>,
     heard: Heard,
-    /// Whether the client does not read, so that a part of a response may be missing.
-    blocked: bool,
+    /// Runs while the client takes nothing, so that a part of a response may be missing.
+    blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl AsyncRead for Wire {
@@ -59,20 +60,31 @@ impl AsyncRead for Wire {
 impl Wire {
     /// A socket that is given up once `cut` is set.
     pub(super) fn new(stream: TcpStream, state: AppState, cut: Arc<AtomicBool>) -> Self {
-        Self { stream: Some(stream), state, cut, heard: Heard::Nothing, blocked: false }
+        Self { stream: Some(stream), state, cut, heard: Heard::Nothing, blocked: None }
     }
 
     fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Notes how a write went.
-    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.blocked = outcome.is_pending();
+    /// Notes how a write went. One that finds no room for too long fails; any byte that
+    /// is taken, however slowly, is a new beginning.
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if self.heard == Heard::Something {
             self.heard = Heard::Nothing;
         }
-        outcome
+        if outcome.is_ready() {
+            self.blocked = None;
+            return outcome;
+        }
+        let patience = self.state.config.header_timeout;
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(blocked.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -83,7 +95,7 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = self.socket()?.poll_write(context, bytes);
-        self.wrote(outcome)
+        self.wrote(context, outcome)
     }
 
     fn poll_write_vectored(
@@ -92,7 +104,7 @@ impl AsyncWrite for Wire {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = self.socket()?.poll_write_vectored(context, bytes);
-        self.wrote(outcome)
+        self.wrote(context, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,7 +123,7 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         // One that sent nothing was idle, and idle connections are closed in silence.
-        if !self.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked {
+        if !self.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked.is_some() {
             return;
         }
         let error = ApiError::ReadTimeout { seconds: self.state.config.header_timeout.as_secs_f64() };

@@ -11,6 +11,8 @@
 //! - *Shutdown*: [`Runner::end_all`] ends every run the way a deadline does.
 //! - *Cancellation*: dropping [`Running`] aborts its tasks, which drops their
 //!   leases, which frees their branches before the engine's next step.
+//! - *Holding*: all leases are the tasks', so that a run which is over holds nothing,
+//!   whether or not anybody takes what it has said.
 
 mod choice;
 mod emit;
@@ -24,6 +26,7 @@ use crate::plan::{Asks, Plan};
 use crate::verify::{Lease, Opening, Verifier, VerifyError};
 use choice::Choice;
 use shared::{Limit, Shared, Told};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -79,7 +82,8 @@ pub struct Running {
     /// Ends without text, until it is known whether any choice has some.
     bare: VecDeque<(ChoiceEvent, RunError)>,
     answered: bool,
-    root: Arc<Branch>,
+    /// The request on the engine, where it is kept open for its counters.
+    root: Option<Arc<Branch>>,
     /// Prompt positions that were known already.
     cached: Arc<AtomicU32>,
     _tasks: JoinSet<()>,
@@ -124,16 +128,19 @@ impl Runner {
         self.ending.send_replace(true);
     }
 
-    /// Admits a plan and starts its choices.
+    /// Admits a plan and starts its choices. The request is open on the engine until
+    /// the run is dropped, so that it can be asked for its counters to the end.
     ///
     /// # Errors
     /// As [`Runner::start_since`].
     pub async fn start(&self, plan: Plan, delivery: Delivery) -> Result<Running, RunError> {
-        self.start_since(plan, delivery, Instant::now()).await
+        let (running, root) = self.begin(plan, delivery, Instant::now(), Box::new(())).await?;
+        Ok(Running { root: Some(root), ..running })
     }
 
-    /// The same for a request that came in at `arrived`, from where its
-    /// deadline and its latencies count.
+    /// Admits the plan of a request that came in at `arrived`, from where its deadline
+    /// and its latencies count, and starts its choices. Nothing of it is left on the
+    /// engine once they have ended; `held` is dropped then as well.
     ///
     /// # Errors
     /// When the engine refuses it, or the deadline passes before it is admitted.
@@ -142,7 +149,18 @@ impl Runner {
         plan: Plan,
         delivery: Delivery,
         arrived: Instant,
+        held: impl Any + Send + Sync,
     ) -> Result<Running, RunError> {
+        self.begin(plan, delivery, arrived, Box::new(held)).await.map(|(running, _)| running)
+    }
+
+    async fn begin(
+        &self,
+        plan: Plan,
+        delivery: Delivery,
+        arrived: Instant,
+        held: Box<dyn Any + Send + Sync>,
+    ) -> Result<(Running, Arc<Branch>), RunError> {
         let limit = Limit {
             deadline: plan.deadline.map(|limit| arrived + limit),
             seconds: plan.deadline.unwrap_or_default().as_secs_f64(),
@@ -194,6 +212,7 @@ impl Runner {
             counts: self.metrics.mode(mode),
             metrics: Arc::clone(&self.metrics),
             plan,
+            _held: held,
         });
         let mut tasks = JoinSet::new();
         for index in 0..choices {
@@ -237,7 +256,8 @@ impl Runner {
             });
         }
         let bare = VecDeque::new();
-        Ok(Running { told, left: choices, bare, answered: false, root, cached, _tasks: tasks })
+        let running = Running { told, left: choices, bare, answered: false, root: None, cached, _tasks: tasks };
+        Ok((running, root))
     }
 }
 
@@ -306,12 +326,12 @@ impl Running {
         self.cached.load(Ordering::Relaxed)
     }
 
-    /// The engine's own counters of this request.
+    /// The engine's own counters of this request, which [`Runner::start`] keeps open.
     ///
     /// # Errors
-    /// When the engine has ended.
+    /// When the engine has ended, or the request is not kept open.
     pub async fn counts(&self) -> Result<RequestCounts, EngineError> {
-        self.root.counts().await
+        self.root.as_ref().ok_or(EngineError::Closed)?.counts().await
     }
 }
 

@@ -1,7 +1,10 @@
 //! Clients that leave: within one step of the engine nothing of their requests
-//! is left, and nobody else notices.
+//! is left, and nobody else notices. And clients that stay and do not read.
 
-use crate::support::{PUZZLE, Pace, Served, endless, eventually, serve, serve_scripted, words};
+use crate::support::{
+    PUZZLE, Pace, Served, endless, eventually, serve, serve_scripted, serve_scripted_with, words,
+};
+use espalier::config::ServeArgs;
 use espalier::metrics::Metrics;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,6 +161,79 @@ async fn on_the_real_engine_a_whole_search_is_gone_and_others_are_unaffected() {
         assert_eq!(choices(&server).await, finished + 1, "the search never came to its end");
         server.idle().await;
     }
+}
+
+/// More than lies between a server and a client that does not read: 32 MiB in words of
+/// 16 KiB.
+fn long_words() -> Vec<String> {
+    vec!["a".repeat(1 << 14); 1 << 11]
+}
+
+/// A request for those, streamed, for which nothing is read yet.
+async fn unread(server: &Served, fields: Value) -> TcpStream {
+    let mut fields = fields;
+    fields["stream"] = json!(true);
+    fields["reasoning"]["mode"] = json!("direct");
+    fields["max_completion_tokens"] = json!(1 << 15);
+    let admitted = || server.metrics.queue_seconds.get_sample_count();
+    let before = admitted();
+    let stream = server.raw(&server.raw_chat(fields)).await;
+    eventually("it is admitted", || admitted() > before).await;
+    stream
+}
+
+/// Reads a stream whose end is whole, with a pause before each bit of it.
+async fn read_to_the_end(stream: &TcpStream, pause: Duration) {
+    let mut last = String::new();
+    while !last.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n") {
+        tokio::time::sleep(pause).await;
+        let more = read(stream).await;
+        assert_ne!(more, "", "it was cut behind {last}");
+        last = last.split_off(last.len().saturating_sub(64)) + &more;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_holds_nothing_beyond_the_deadline() {
+    let pace = Pace::default();
+    let args = ServeArgs { max_concurrency: 1, ..ServeArgs::default() };
+    let server = serve_scripted_with(
+        pace.script(
+            |_| long_words(),
+            |_| {
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            },
+        ),
+        args,
+    )
+    .await;
+    let stream = unread(&server, json!({"reasoning": {"budget": {"seconds": 1}}})).await;
+    eventually("its place is free", || server.metrics.requests_running.get() == 0).await;
+    eventually("every branch is gone", || pace.live.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(server.metrics.disconnects.get(), 0, "it is still there");
+    assert_eq!(
+        server.chat(json!({"reasoning_effort": "none", "max_tokens": 1})).await["usage"]["completion_tokens"],
+        1
+    );
+    // And it can still have all of it.
+    read_to_the_end(&stream, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_nothing_for_too_long_is_cut_and_one_that_reads_slowly_is_not() {
+    let pace = Pace::default();
+    let args = ServeArgs { header_timeout: 1, ..ServeArgs::default() };
+    let server = serve_scripted_with(pace.script(|_| long_words(), |_| Ok(())), args).await;
+    let stream = unread(&server, json!({})).await;
+    eventually("it is cut", || server.metrics.disconnects.get() == 1).await;
+    eventually("every branch is gone", || pace.live.load(Ordering::SeqCst) == 0).await;
+    drop(stream);
+
+    // In all it takes longer than one that reads nothing may.
+    let stream = unread(&server, json!({})).await;
+    read_to_the_end(&stream, Duration::from_millis(5)).await;
+    assert_eq!(server.metrics.disconnects.get(), 1);
 }
 
 async fn choices(server: &Served) -> u64 {

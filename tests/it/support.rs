@@ -91,19 +91,36 @@ pub(crate) async fn serve_with(args: ServeArgs) -> Served {
 
 /// The bundled model's prompts and efforts over an engine that follows a script.
 pub(crate) async fn serve_scripted(script: Script) -> Served {
+    serve_scripted_with(script, ServeArgs::default()).await
+}
+
+/// The same with limits of its own.
+pub(crate) async fn serve_scripted_with(script: Script, args: ServeArgs) -> Served {
     let metrics = Arc::new(Metrics::new().expect("unique names"));
     let loaded = app::load("seedling").expect("bundled");
     let (thread, handle) = EngineThread::spawn(ScriptedEngine::new(script)).expect("a thread");
     let parts = (loaded.config, loaded.template, Arc::new(loaded.tokenizer));
-    serve_engines((handle, None), parts, metrics, vec![thread]).await
+    serve_limited((handle, None), parts, metrics, (vec![thread], args)).await
 }
+
+type Engines = (Handle, Option<Verifier>);
+type Parts = (ModelConfig, ChatTemplate, Arc<Tokenizer>);
 
 /// Engines behind the HTTP surface, with a model's settings, template and tokenizer.
 pub(crate) async fn serve_engines(
-    (handle, verifier): (Handle, Option<Verifier>),
-    (config, template, tokenizer): (ModelConfig, ChatTemplate, Arc<Tokenizer>),
+    engines: Engines,
+    parts: Parts,
     metrics: Arc<Metrics>,
     threads: Vec<EngineThread>,
+) -> Served {
+    serve_limited(engines, parts, metrics, (threads, ServeArgs::default())).await
+}
+
+async fn serve_limited(
+    (handle, verifier): Engines,
+    (config, template, tokenizer): Parts,
+    metrics: Arc<Metrics>,
+    (threads, args): (Vec<EngineThread>, ServeArgs),
 ) -> Served {
     let planner = Planner::new(PlannerParts {
         config: config.plan,
@@ -123,7 +140,7 @@ pub(crate) async fn serve_engines(
         owned_by: "tests".to_owned(),
         context,
     };
-    let args = ServeArgs { body_limit: BODY_LIMIT, ..ServeArgs::default() };
+    let args = ServeArgs { body_limit: BODY_LIMIT, ..args };
     let state = AppState::new(app::http_config(&args), Arc::clone(&metrics));
     let runner = Runner::new(handle, verifier, Arc::clone(&metrics));
     state.install(http::Served { planner, runner, tokenizer, model: card });

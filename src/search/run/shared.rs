@@ -5,6 +5,7 @@ use super::{Delivery, RunError};
 use crate::metrics::{Metrics, ModeMetrics};
 use crate::plan::Plan;
 use crate::search::event::{ChoiceEvent, StopReason};
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) verifier: Option<String>,
     pub(super) counts: ModeMetrics,
     pub(super) metrics: Arc<Metrics>,
+    /// Dropped with the last of them.
+    pub(super) _held: Box<dyn Any + Send + Sync>,
 }
 
 /// What a choice's task reports.

@@ -572,7 +572,7 @@ async fn latencies_count_from_the_arrival_and_branches_by_their_fate() {
     let mode = Mode::BestOfN(Best { branches: 3, by: Rank::Likelihood, weighted: false, likelihood: 0.0 });
     let arrived = Instant::now() - Duration::from_secs(5);
     let mut running =
-        fixture.runner.start_since(plan(mode, 90, 2), Delivery::Whole, arrived).await.expect("admitted");
+        fixture.runner.start_since(plan(mode, 90, 2), Delivery::Whole, arrived, ()).await.expect("admitted");
     collect(&mut running).await.expect("answers");
     let counts = fixture.metrics.mode(mode.name());
     assert_eq!(counts.first_token.get_sample_count(), 1, "one per request");

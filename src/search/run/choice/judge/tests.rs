@@ -60,6 +60,7 @@ pub(in super::super) async fn choice() -> Choice {
         verifier: None,
         counts: metrics.mode("self_consistency"),
         metrics,
+        _held: Box::new(()),
     };
     let config = RemoteConfig {
         url: "http://127.0.0.1:9/".to_owned(),
