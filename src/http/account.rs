@@ -10,6 +10,7 @@ use super::admission::Place;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Span;
@@ -47,6 +48,8 @@ pub(super) struct Account {
     arrived: Instant,
     planned: Option<Planned>,
     place: Option<Place>,
+    /// Tokens generated so far, once it runs.
+    generated: Arc<AtomicU64>,
     closed: bool,
 }
 
@@ -54,7 +57,7 @@ impl Account {
     /// Opens the account of a request that has just come in.
     pub(super) fn open(metrics: Arc<Metrics>) -> Self {
         let (span, arrived) = (Span::current(), Instant::now());
-        Self { metrics, span, arrived, planned: None, place: None, closed: false }
+        Self { metrics, span, arrived, planned: None, place: None, generated: Arc::default(), closed: false }
     }
 
     /// When the request came in.
@@ -62,7 +65,7 @@ impl Account {
         self.arrived
     }
 
-    /// Keeps a place until the account is closed.
+    /// Keeps a place until the account is closed, unless it is given back before.
     pub(super) fn hold(&mut self, place: Place) {
         self.place = Some(place);
     }
@@ -74,6 +77,12 @@ impl Account {
             effort: plan.effort.name(),
             prompt_tokens: plan.prompt.len(),
         });
+    }
+
+    /// Notes where the run counts its tokens, for a request that does not come to its
+    /// end.
+    pub(super) fn follow(&mut self, generated: Arc<AtomicU64>) {
+        self.generated = generated;
     }
 
     /// The request was refused, or failed before its head was out.
@@ -102,6 +111,8 @@ impl Account {
 
     fn log(&self, ending: Ending, took: Duration) {
         let Ending { status, tokens, stop_reason, .. } = ending;
+        // Of a request that came to no end, what was generated for it all the same.
+        let tokens = tokens.max(self.generated.load(Ordering::Relaxed));
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let planned = self.planned;
         tracing::info!(

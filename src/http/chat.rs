@@ -140,6 +140,7 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
         (false, _) => Delivery::Whole,
     };
     let running = served.runner.start_since(plan, delivery, account.arrived(), place).await?;
+    account.follow(running.generated());
     Ok(Started { running, view, stream, ignored })
 }
 

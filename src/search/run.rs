@@ -29,7 +29,7 @@ use shared::{Limit, Shared, Told};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -86,6 +86,8 @@ pub struct Running {
     root: Option<Arc<Branch>>,
     /// Prompt positions that were known already.
     cached: Arc<AtomicU32>,
+    /// Tokens so far.
+    generated: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
@@ -194,7 +196,7 @@ impl Runner {
         let turns = Arc::new(Semaphore::new((plan.live / room).max(1)));
         let prefill = Arc::new(OnceCell::new());
         let judgement = Arc::new(OnceCell::new());
-        let cached = Arc::new(AtomicU32::new(0));
+        let (cached, generated) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
         let choices = plan.choices.len();
         let verifier = match plan.mode.asks() {
             Some(Asks::Verifier) => self.verifier.clone(),
@@ -207,6 +209,7 @@ impl Runner {
             room,
             tell,
             arrived,
+            generated: Arc::clone(&generated),
             spoke: AtomicBool::new(false),
             limit,
             counts: self.metrics.mode(mode),
@@ -256,7 +259,16 @@ impl Runner {
             });
         }
         let bare = VecDeque::new();
-        let running = Running { told, left: choices, bare, answered: false, root: None, cached, _tasks: tasks };
+        let running = Running {
+            told,
+            left: choices,
+            bare,
+            answered: false,
+            root: None,
+            cached,
+            generated,
+            _tasks: tasks,
+        };
         Ok((running, root))
     }
 }
@@ -324,6 +336,12 @@ impl Running {
     #[must_use]
     pub fn cached_tokens(&self) -> u32 {
         self.cached.load(Ordering::Relaxed)
+    }
+
+    /// Tokens generated so far, over all choices: a counter that outlives the run.
+    #[must_use]
+    pub fn generated(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generated)
     }
 
     /// The engine's own counters of this request, which [`Runner::start`] keeps open.

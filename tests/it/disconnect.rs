@@ -2,7 +2,7 @@
 //! is left, and nobody else notices. And clients that stay and do not read.
 
 use crate::support::{
-    PUZZLE, Pace, Served, endless, eventually, serve, serve_scripted, serve_scripted_with, words,
+    PUZZLE, Pace, Served, counter, endless, eventually, serve, serve_scripted, serve_scripted_with, words,
 };
 use espalier::config::ServeArgs;
 use espalier::metrics::Metrics;
@@ -62,6 +62,11 @@ impl Watched {
         eventually("the server notices", || self.server.metrics.disconnects.get() == 1).await;
         eventually("every branch is gone", || self.live() == 0).await;
         // The step that was being taken when the client left may have begun late.
+        let branches = ["", "_kept", "_pruned"].map(|fate| format!("espalier_branches{fate}_total"));
+        let text = self.server.get("/metrics").await.text;
+        let [made, kept, pruned] = branches.map(|name| counter(&text, &name));
+        assert_eq!((made, kept), (pruned, 0), "all of them are given up");
+        assert!(made > 0);
         let late = self.late.load(Ordering::SeqCst);
         assert!(late <= 1, "{fields}: {late} steps were taken for a client that had left");
         let steps = self.steps();

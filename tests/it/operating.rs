@@ -312,6 +312,11 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
         get(&address, "/v1/QUERYSECRET?key=QUERYSECRET");
         let leaving = sent(&address, &chat(headers, long(true)));
         read_until(&leaving, "assistant");
+        let tokens = || counter(&get(&address, "/metrics"), "espalier_completion_tokens_total");
+        let (before, started) = (tokens(), Instant::now());
+        while tokens() < before + 100 {
+            assert!(started.elapsed() < PATIENCE, "it makes no progress");
+        }
         drop(leaving);
         until(&address, "espalier_client_disconnects_total", 1);
         binary.signal("TERM");
@@ -336,6 +341,9 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
             assert_eq!(line["span"]["route"], "/v1/chat/completions");
             assert_eq!(line["span"]["method"], "POST");
             assert!(line["tokens"].as_u64() > Some(0) && line["duration_ms"].is_u64(), "{line}");
+            let left = finished.iter().find(|line| line.contains("client_left")).expect("it left");
+            let left: Value = serde_json::from_str(left).expect("JSON");
+            assert!(left["status"] == 499 && left["tokens"].as_u64() >= Some(100), "{left}");
             for line in log.lines() {
                 assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
             }

@@ -57,6 +57,8 @@ pub(super) struct Choice {
     clock: u64,
     spent: u32,
     made: u32,
+    /// Whether the branches made are counted by their fate.
+    counted: bool,
     /// What cut each branch that is not complete, or was only within the reserve.
     cuts: BTreeMap<NodeId, StopReason>,
     fault: Option<EngineError>,
@@ -68,6 +70,15 @@ pub(super) struct Choice {
     live: Option<Emitter>,
     /// Which branches have changed, where somebody watches them.
     watch: Option<Watch>,
+}
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        // Of a choice that is dropped before its end, or fails, nothing is kept.
+        if !self.counted {
+            self.shared.counts.pruned.inc_by(self.made.into());
+        }
+    }
 }
 
 impl Choice {
@@ -90,6 +101,7 @@ impl Choice {
             clock: 0,
             spent: 0,
             made: 0,
+            counted: false,
             cuts: BTreeMap::new(),
             fault: None,
             ended: None,
@@ -212,6 +224,7 @@ impl Choice {
                 token.top.truncate(self.shared.plan.logprobs.unwrap_or(0).into());
                 token.top.shrink_to_fit();
                 self.spent += 1;
+                self.shared.generated.fetch_add(1, Ordering::Relaxed);
                 self.shared.counts.tokens.inc();
                 self.tree.node_mut(node).push(token, sampled);
                 if let Some(watch) = &mut self.watch {

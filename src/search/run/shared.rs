@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::search::event::{ChoiceEvent, StopReason};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) tell: mpsc::UnboundedSender<Told>,
     /// When the request came in.
     pub(super) arrived: Instant,
+    /// Tokens generated so far, over all choices.
+    pub(super) generated: Arc<AtomicU64>,
     /// Whether any choice has got a token yet.
     pub(super) spoke: AtomicBool,
     pub(super) limit: Limit,

@@ -103,6 +103,7 @@ impl Choice {
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         let pruned = self.made.saturating_sub(kept);
         self.shared.metrics.choices.with_label_values(&[plan.mode.name(), stop.name()]).inc();
+        self.counted = true;
         self.shared.counts.kept.inc_by(kept.into());
         self.shared.counts.pruned.inc_by(pruned.into());
         let mut notes = plan.notes.clone();

@@ -55,6 +55,7 @@ pub(in super::super) async fn choice() -> Choice {
         room: 9,
         tell,
         arrived: Instant::now(),
+        generated: Arc::default(),
         spoke: AtomicBool::new(false),
         limit: Limit { deadline: None, seconds: 0.0, ending },
         verifier: None,
