@@ -192,20 +192,25 @@ impl Parts {
     }
 
     fn context(resulted: &str, context: usize) -> Self {
-        // LiteLLM and LangChain recognise an overflow by these very words.
-        let message = format!(
+        // LiteLLM recognises an overflow by these very words.
+        Self::overflow(&format!(
             "This model's maximum context length is {context} tokens. However, your messages resulted in \
              {resulted}. Please reduce the length of the messages."
-        );
-        Self::invalid("messages", "context_length_exceeded", message)
+        ))
     }
 
     fn pool(needed: usize, blocks: usize) -> Self {
-        let message = format!(
+        Self::overflow(&format!(
             "Your messages and one answer need {needed} blocks of KV memory, but this server has {blocks}. \
              Please reduce the length of the messages or max_completion_tokens."
-        );
-        Self::invalid("messages", "context_length_exceeded", message)
+        ))
+    }
+
+    fn overflow(message: &str) -> Self {
+        // LangChain looks for the code in the text of openai-python's exception, in which
+        // newer versions of that put the message alone.
+        let code = "context_length_exceeded";
+        Self::invalid("messages", code, format!("{message} ({code})"))
     }
 }
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from langchain_core.exceptions import ContextOverflowError
+from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 ROOT = os.environ["ESPALIER_URL"].rstrip("/").removesuffix("/v1")
@@ -373,6 +375,13 @@ def test_fields_that_contradict_each_other_are_refused(fields):
 def test_an_overlong_conversation_is_refused_in_the_words_that_clients_look_for():
     with pytest.raises(BadRequestError, match="This model's maximum context length is"):
         create(messages=[{"role": "user", "content": PROBLEM * 400}])
+
+
+@pytest.mark.parametrize("ask", [ChatOpenAI.invoke, lambda model, text: list(model.stream(text))])
+def test_langchain_knows_an_overlong_conversation_when_it_sees_one(ask):
+    model = ChatOpenAI(model=MODEL, base_url=BASE, api_key="unused", max_retries=0)
+    with pytest.raises(ContextOverflowError):
+        ask(model, PROBLEM * 400)
 
 
 # ---- the bytes, against the schema ----

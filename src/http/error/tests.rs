@@ -15,7 +15,7 @@ fn rows() -> Vec<Row> {
     let server = "server_error";
     let (unavailable, overloaded) = ("service_unavailable_error", Some("server_is_overloaded"));
     let overflow = "This model's maximum context length is 256 tokens. However, your messages resulted in 300 \
-                    tokens. Please reduce the length of the messages.";
+                    tokens. Please reduce the length of the messages. (context_length_exceeded)";
     let exceeded = Some("context_length_exceeded");
     let field = FieldError {
         param: "messages[2].content[0].type".to_owned(),
@@ -162,7 +162,8 @@ fn rows() -> Vec<Row> {
             invalid,
             Some("messages"),
             exceeded,
-            "need 9 blocks of KV memory, but this server has 4",
+            "need 9 blocks of KV memory, but this server has 4. Please reduce the length of the messages or \
+             max_completion_tokens. (context_length_exceeded)",
         ),
         (
             prompt(PromptError::Refused("no two users".to_owned())),
