@@ -14,6 +14,10 @@ use std::collections::HashMap;
 /// No intermediate value of a puzzle exceeds this.
 const LARGEST: u64 = 999;
 
+/// Numbers of a puzzle, at most: whether a target is within reach of them is searched
+/// for in a second at worst, and of one more in a hundred.
+const MOST_NUMBERS: usize = 6;
+
 /// How a problem's responses are checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -38,14 +42,34 @@ pub enum Check {
 }
 
 impl Check {
-    /// What an answer has to be for this check, where this one is not: no response
+    /// What is wrong with a problem of this check and this answer, to which no response
     /// could ever be right.
-    pub(super) fn wants(&self, answer: &str) -> Option<&'static str> {
+    pub(super) fn fault(&self, answer: &str) -> Option<String> {
         let letter = || answer.parse().is_ok_and(|letter: char| ('A'..='J').contains(&letter));
+        let needs = |what: &str, met: bool| {
+            (!met).then(|| format!("its check needs {what} for an answer, not '{answer}'"))
+        };
         match self {
-            Self::Number => (answer::last_number(answer) != Some(answer)).then_some("a number"),
-            Self::Choice => (!letter()).then_some("a letter from A to J"),
-            Self::Answer | Self::Equiv | Self::Countdown { .. } => None,
+            Self::Answer => needs("an integer in digits alone, such as -4,", is_integer(answer)),
+            Self::Equiv => needs("a text", !answer.trim().is_empty()),
+            Self::Number => needs("a number", answer::last_number(answer) == Some(answer)),
+            Self::Choice => needs("a letter from A to J", letter()),
+            Self::Countdown { numbers, target } => {
+                let count = numbers.len();
+                if !(1..=MOST_NUMBERS).contains(&count) {
+                    return Some(format!("its check has {count} numbers, and may have 1 to {MOST_NUMBERS}"));
+                }
+                let other = needs(&format!("its target, {target},"), answer == target.to_string());
+                other.or_else(|| {
+                    let why = || {
+                        format!(
+                            "its target, {target}, cannot be made of {numbers:?}, each used once and no \
+                             intermediate value over {LARGEST}"
+                        )
+                    };
+                    (!is_attainable(numbers, *target)).then(why)
+                })
+            }
         }
     }
 
@@ -122,11 +146,12 @@ fn derives(numbers: &[u64], target: u64, answer: &str, text: &str) -> bool {
 fn boxed(text: &str) -> Vec<&str> {
     let pieces = text.split("\\boxed{").skip(1);
     let spelled = pieces.filter_map(|piece| piece.split_once('}').map(|(inside, _)| inside));
-    spelled.filter(|inside| is_digits(inside.strip_prefix('-').unwrap_or(inside))).collect()
+    spelled.filter(|inside| is_integer(inside)).collect()
 }
 
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The numbers left after a step `a op b = v, left: ...`; `None` unless it is
@@ -173,6 +198,14 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
+/// Whether some derivation is right. Its first step may make a larger value than those
+/// that are searched for after each step.
+fn is_attainable(numbers: &[u64], target: u64) -> bool {
+    let mut known = HashMap::new();
+    within_reach(numbers, target, &mut known)
+        || steps(numbers).any(|(_, next)| within_reach(&next, target, &mut known))
+}
+
 /// Whether the target can be made of all the numbers; `known` remembers.
 fn within_reach(numbers: &[u64], target: u64, known: &mut HashMap<Vec<u64>, bool>) -> bool {
     if let [only] = numbers {
@@ -183,17 +216,22 @@ fn within_reach(numbers: &[u64], target: u64, known: &mut HashMap<Vec<u64>, bool
     if let Some(&answer) = known.get(&key) {
         return answer;
     }
-    let pairs = (0..key.len()).flat_map(|i| (0..key.len()).map(move |j| (i, j))).filter(|(i, j)| i != j);
-    let answer = pairs.into_iter().any(|(i, j)| {
-        let rest: Vec<u64> = (0..key.len()).filter(|&k| k != i && k != j).map(|k| key[k]).collect();
-        results(key[i], key[j]).into_iter().flatten().filter(|&v| v <= LARGEST).any(|v| {
-            let mut next = rest.clone();
-            next.push(v);
-            within_reach(&next, target, known)
-        })
-    });
+    let small = |step: &(u64, Vec<u64>)| step.0 <= LARGEST;
+    let answer = steps(&key).filter(small).any(|(_, next)| within_reach(&next, target, known));
     known.insert(key, answer);
     answer
+}
+
+/// Every step from these numbers: the value that it makes, and what is left then.
+fn steps(numbers: &[u64]) -> impl Iterator<Item = (u64, Vec<u64>)> + '_ {
+    let places = 0..numbers.len();
+    let pairs = places.clone().flat_map(move |i| places.clone().map(move |j| (i, j))).filter(|(i, j)| i != j);
+    pairs.flat_map(move |(i, j)| {
+        results(numbers[i], numbers[j]).into_iter().flatten().map(move |value| {
+            let rest = (0..numbers.len()).filter(|&k| k != i && k != j).map(|k| numbers[k]);
+            (value, rest.chain([value]).collect())
+        })
+    })
 }
 
 /// What the four operations make of an ordered pair, where they may be used.

@@ -37,8 +37,8 @@ pub(super) type Placed = (usize, Problem);
 /// or of all where none is named.
 ///
 /// # Errors
-/// When the file cannot be read, a line is no problem, an answer is none for its
-/// check, two have the same id, a family is not there, or nothing is left.
+/// When the file cannot be read, a line is no problem or one that no response could
+/// solve, two have the same id, a family is not there, or nothing is left.
 pub(super) fn read(path: &Path, limit: Option<usize>, families: &[String]) -> Result<Vec<Placed>, EvalError> {
     let wrong = |problem: String| EvalError::Suite { file: path.display().to_string(), problem };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
@@ -48,11 +48,8 @@ pub(super) fn read(path: &Path, limit: Option<usize>, families: &[String]) -> Re
     for (place, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
         let line = place + 1;
         let problem: Problem = serde_json::from_str(json).map_err(|e| wrong(format!("line {line}: {e}")))?;
-        if let Some(wanted) = problem.check.wants(&problem.answer) {
-            let answer = &problem.answer;
-            return Err(wrong(format!(
-                "line {line}: its check needs {wanted} for an answer, not '{answer}'"
-            )));
+        if let Some(fault) = problem.check.fault(&problem.answer) {
+            return Err(wrong(format!("line {line}: {fault}")));
         }
         if problem.family == ALL {
             return Err(wrong(format!("line {line}: no family may be called '{ALL}'; rename it")));
@@ -114,15 +111,52 @@ mod tests {
             ("number", "5 cm", "a number"),
             ("choice", "Paris", "a letter from A to J"),
             ("choice", "b", "a letter from A to J"),
+            ("answer", "4.0", "an integer in digits alone, such as -4,"),
+            ("answer", "+4", "an integer in digits alone, such as -4,"),
+            ("answer", " 4", "an integer in digits alone, such as -4,"),
+            ("answer", "-", "an integer in digits alone, such as -4,"),
+            ("answer", "four", "an integer in digits alone, such as -4,"),
+            ("answer", "", "an integer in digits alone, such as -4,"),
+            ("equiv", "", "a text"),
+            ("equiv", " ", "a text"),
         ] {
             let error = refused(&line(kind, answer));
             let expected = format!("line 1: its check needs {wanted} for an answer, not '{answer}'");
             assert!(error.ends_with(&expected), "{error}");
         }
-        for (kind, answer) in [("number", "-1,234.5"), ("choice", "J"), ("equiv", "Paris")] {
+        for (kind, answer) in
+            [("number", "-1,234.5"), ("choice", "J"), ("equiv", "Paris"), ("answer", "-4"), ("answer", "007")]
+        {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             std::io::Write::write_all(&mut file, line(kind, answer).as_bytes()).unwrap();
             assert_eq!(read(file.path(), None, &[]).unwrap().len(), 1, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_puzzle_that_nobody_can_solve_is_refused() {
+        let line = |numbers: &str, target: u64, answer: &str| {
+            let check = format!(r#"{{"kind":"countdown","numbers":[{numbers}],"target":{target}}}"#);
+            format!(r#"{{"id":"a","problem":"?","answer":"{answer}","check":{check}}}"#)
+        };
+        for (numbers, target, answer, why) in [
+            ("3,3", 9, "7", "its check needs its target, 9, for an answer, not '7'"),
+            ("3,3", 9, "09", "its check needs its target, 9, for an answer, not '09'"),
+            ("", 9, "9", "its check has 0 numbers, and may have 1 to 6"),
+            ("1,2,3,4,5,6,7,8,9", 1234, "1234", "its check has 9 numbers, and may have 1 to 6"),
+            ("3,4", 9, "9", "its target, 9, cannot be made of [3, 4]"),
+            ("1,3,4", 1_234, "1234", "each used once and no intermediate value over 999"),
+            ("7", 9, "9", "its target, 9, cannot be made of [7]"),
+        ] {
+            let error = refused(&line(numbers, target, answer));
+            assert!(error.contains("line 1: its ") && error.contains(why), "{error}");
+        }
+        for (numbers, target) in [("3,3", 9), ("9", 9), ("600,634", 1_234), ("40,50,1001", 999)] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let text = line(numbers, target, &target.to_string());
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+            let read = read(file.path(), None, &[]).map(|problems| problems.len());
+            assert!(read.is_ok(), "{numbers} {target}: {read:?}");
         }
     }
 
