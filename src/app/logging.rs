@@ -7,10 +7,9 @@
 //! a formatted one may quote a text (slicing a string does).
 
 use super::AppError;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, log_filter};
 use std::io::IsTerminal as _;
 use std::panic::PanicHookInfo;
-use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
@@ -53,13 +52,7 @@ where
 }
 
 fn filter(level: &str) -> Result<EnvFilter, AppError> {
-    let refuse = |cause: String| AppError::LogLevel { given: level.to_owned(), cause };
-    // A word alone would be taken for a module's name, and silence everything.
-    let word = !level.contains(['=', ',']);
-    if level.trim().is_empty() || word && level.parse::<LevelFilter>().is_err() {
-        return Err(refuse("no such level".to_owned()));
-    }
-    EnvFilter::try_new(level).map_err(|cause| refuse(cause.to_string()))
+    log_filter(level).map_err(|cause| AppError::LogLevel { given: level.to_owned(), cause })
 }
 
 fn is_vouched_for(metadata: &Metadata<'_>) -> bool {

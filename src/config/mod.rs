@@ -36,7 +36,7 @@ pub use layers::{Origin, Settings, is_address};
 pub use model::{Mistake, ModelConfig, general};
 pub use nearest::nearest;
 pub use print::{ModelLayers, print};
-pub use settings::{Kind, SETTINGS, Setting};
+pub use settings::{Kind, SETTINGS, Setting, log_filter};
 
 /// The name of the bundled policy.
 pub const BUNDLED: &str = "seedling";

@@ -12,6 +12,7 @@ use crate::engine::tree::quant::Quantize;
 use crate::verify::Kind as Format;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -421,13 +422,24 @@ impl Kind {
                 origins.iter().all(|origin| origin.as_str().is_some_and(is_origin))
             }
             (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
-            (Kind::Filter, Value::String(text)) => {
-                !text.trim().is_empty() && EnvFilter::try_new(text).is_ok()
-            }
+            (Kind::Filter, Value::String(text)) => log_filter(text).is_ok(),
             _ => false,
         };
         good.then_some(value)
     }
+}
+
+/// The filter of log lines that a text says.
+///
+/// # Errors
+/// With what is wrong, when it says none.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    // A word alone would be taken for a module's name, and silence everything.
+    let word = !text.contains(['=', ',']);
+    if text.trim().is_empty() || word && text.parse::<LevelFilter>().is_err() {
+        return Err("no such level".to_owned());
+    }
+    EnvFilter::try_new(text).map_err(|cause| cause.to_string())
 }
 
 /// Whether a text is `*` or an origin as browsers spell it (scheme, host, and a port

@@ -293,6 +293,7 @@ fn values_out_of_bounds_are_refused_with_the_bound_wherever_they_stand() {
         ("host", "localhost", "an IP address"),
         ("log-format", "xml", "human or json"),
         ("log-level", "a=b=c", "a log level"),
+        ("log-level", "verbose", "a log level"),
         ("model", " ", "a text that is not empty"),
         ("served-model-name", "a,,b", "one or more names"),
         ("allow-origin", "https://a.example,", "origins as browsers send them"),

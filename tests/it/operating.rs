@@ -352,10 +352,12 @@ fn logs_have_one_line_per_chat_request_and_no_secret_at_any_level() {
 }
 
 #[test]
-fn a_filter_that_is_none_is_one_clear_line() {
-    let Ended { code, err, .. } = Binary::small(&["--log-level", "loud"]).end();
-    assert_eq!(code, Some(1));
-    assert!(err.contains("log-level = 'loud'") && err.lines().count() == 1, "{err}");
+fn a_filter_that_is_none_is_one_clear_line_of_every_command() {
+    for command in ["serve", "config"] {
+        let Ended { code, out, err } = Binary::run(&[command, "--log-level", "loud"], &[]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{command}: {err}");
+        assert!(err.contains("--log-level is `loud`") && err.lines().count() == 1, "{command}: {err}");
+    }
 }
 
 /// Every series that operators are told of, by its type.
