@@ -6,6 +6,7 @@
 //! deliberately absent: who asks must see every failure, and a refusal says when
 //! to ask again.
 
+use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
@@ -64,6 +65,14 @@ pub enum ClientError {
         /// What `Retry-After` asks for, where it is a number of seconds.
         retry_after: Option<Duration>,
     },
+    /// The endpoint is no base URL of a server.
+    #[error("the endpoint `{given}` is no URL of a server: {cause}; it must look like http://127.0.0.1:8080")]
+    Endpoint {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The key does not fit into a header.
     #[error("the API key has characters that no HTTP header can carry")]
     Key,
@@ -94,10 +103,19 @@ pub struct Completion {
     pub ignored: Option<String>,
 }
 
+/// The URL of an endpoint.
+fn url(endpoint: &str) -> Result<Url, ClientError> {
+    let refuse = |cause: String| ClientError::Endpoint { given: endpoint.to_owned(), cause };
+    let url = Url::parse(endpoint).map_err(|error| refuse(error.to_string()))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        scheme => Err(refuse(format!("its scheme is '{scheme}'"))),
+    }
+}
+
 /// Whether an endpoint is on this machine.
-fn is_here(base: &str) -> bool {
-    let host = reqwest::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned));
-    host.is_some_and(|host| {
+fn is_here(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
         host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     })
@@ -108,7 +126,7 @@ impl Client {
     /// `http://127.0.0.1:8000`; a trailing `/v1` is understood.
     ///
     /// # Errors
-    /// When the HTTP client cannot be set up.
+    /// When the endpoint is no URL, or the HTTP client cannot be set up.
     pub fn new(endpoint: &str) -> Result<Self, ClientError> {
         Self::with_key(endpoint, None)
     }
@@ -116,7 +134,8 @@ impl Client {
     /// The same with an API key, which every request carries as a bearer token.
     ///
     /// # Errors
-    /// When the key fits into no header, or the HTTP client cannot be set up.
+    /// When the endpoint is no URL, the key fits into no header, or the HTTP client
+    /// cannot be set up.
     pub fn with_key(endpoint: &str, key: Option<&str>) -> Result<Self, ClientError> {
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
@@ -127,8 +146,9 @@ impl Client {
             headers.insert(AUTHORIZATION, token);
         }
         let base = endpoint.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let url = url(&base)?;
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).default_headers(headers);
-        if is_here(&base) {
+        if is_here(&url) {
             // A proxy that the environment names would look for it elsewhere.
             builder = builder.no_proxy();
         }
@@ -364,12 +384,28 @@ mod tests {
 
     #[test]
     fn no_proxy_stands_between_a_client_and_its_own_machine() {
+        let is_here = |endpoint| is_here(&url(endpoint).unwrap());
         for here in ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:8080/v1", "https://127.9.9.9"]
         {
             assert!(is_here(here), "{here}");
         }
-        for away in ["http://10.0.0.1", "http://localhost.example", "https://api.example/v1", "nonsense"] {
+        for away in ["http://10.0.0.1", "http://localhost.example", "https://api.example/v1"] {
             assert!(!is_here(away), "{away}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_url_is_refused_before_anything_is_waited_for() {
+        for (endpoint, why) in [
+            ("foo", "relative URL"),
+            ("", "relative URL"),
+            ("localhost:8080", "its scheme is 'localhost'"),
+            ("ftp://host/", "its scheme is 'ftp'"),
+            ("http://", "empty host"),
+            ("http://host:99999", "port"),
+        ] {
+            let error = Client::new(endpoint).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("http://127.0.0.1:8080"), "{endpoint}: {error}");
         }
     }
 
