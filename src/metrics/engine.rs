@@ -31,7 +31,7 @@ pub struct EngineMetrics {
     pub faults: IntCounter,
     /// Steps run.
     pub steps: IntCounter,
-    /// Duration of a step, seconds.
+    /// Duration of a step with a forward pass, its scheduling included, seconds.
     pub step_seconds: Histogram,
     /// Positions in a step.
     pub step_positions: Histogram,
@@ -102,7 +102,7 @@ impl EngineMetrics {
             steps: counter("steps_total", "Forward passes.")?,
             step_seconds: histogram(
                 "step_seconds",
-                "Duration of a step.",
+                "Duration of a step with a forward pass, from letting requests in to handing out its tokens.",
                 prometheus::exponential_buckets(0.0001, 2.0, 16)?,
             )?,
             step_positions: histogram(

@@ -5,8 +5,8 @@
 
 use super::branch::{BranchState, Decode, Job};
 use super::forward::Forward;
-use super::memory::Standing;
 use super::request::{Request, Waiting};
+use super::standing::Standing;
 use super::store::BLOCK;
 use super::{Forest, TreeEngine};
 use crate::engine::{End, Engine, EngineError, Open, Reply, RequestId};
@@ -80,6 +80,9 @@ impl<M: Forward> TreeEngine<M> {
             state.child(key, forest.pool.fork(&state.table))
         };
         request.members.insert(child);
+        if !child_state.table.is_empty() {
+            request.later.insert(child);
+        }
         request.counts.branches += 1;
         forest.branches.insert(child, child_state);
     }
@@ -114,6 +117,7 @@ impl<M: Forward> TreeEngine<M> {
                 None => EngineError::Misuse("the request is not admitted"),
                 Some(request) => {
                     state.job = Some(job);
+                    request.later.remove(&id);
                     if state.parked {
                         request.parked.insert(id);
                     } else {
@@ -218,10 +222,8 @@ impl Forest {
     pub(super) fn finish(&mut self, id: u64, end: End) {
         let Some(state) = self.branches.get_mut(&id) else { return };
         state.end(end);
-        if state.job.is_none()
-            && let Some(request) = self.requests.get_mut(&state.request)
-        {
-            request.retire(id);
+        if state.job.is_none() {
+            self.retire(id);
         }
     }
 

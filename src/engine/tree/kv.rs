@@ -120,6 +120,12 @@ impl Pool {
         self.listed[block as usize] && self.references[block as usize] == 1
     }
 
+    /// How many tables list a block.
+    #[must_use]
+    pub fn tables(&self, block: BlockId) -> u32 {
+        self.references[block as usize] - u32::from(self.listed[block as usize])
+    }
+
     /// The prefix index lists a block that a table lists.
     pub fn list(&mut self, block: BlockId) {
         self.listed[block as usize] = true;

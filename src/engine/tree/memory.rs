@@ -4,67 +4,58 @@
 //! Nothing is reserved ahead. A request is admitted when its prompt and a block
 //! for each branch of its smallest set fit beside what those ahead of it are about
 //! to take; when blocks run out, idle prefixes are given up first and then
-//! branches lose their KV, to be computed again later. Branches are totally
-//! ordered by [`Standing`], and one takes blocks only from those behind it. So
+//! branches lose their KV, to be computed again later: those that are kept for
+//! later, and then those behind in the order of [`Standing`], the last first. So
 //! the first branch that has work can take the whole pool, which holds at least
 //! one branch of any admitted request: something always advances, and since
 //! ranks of waiting work only improve, everything ends.
+//!
+//! Who is parked costs nothing until there is room: what those ahead are about to
+//! take is summed up once as one goes down the line, and ever more of it leaves ever
+//! less, so that one can stop where nothing is left.
 
 use super::Forest;
-use super::branch::{BranchState, Job};
+use super::branch::Job;
 use super::kv::BlockId;
 use super::prefix::{Name, NodeId, PrefixIndex};
+use super::standing::Standing;
 use super::store::BLOCK;
 use crate::engine::RequestId;
 use crate::token::TokenId;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
+use std::ops::Bound;
 
-/// How well a branch is protected; the greater gives way to the smaller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Standing {
-    need: Need,
-    rank: u64,
-    /// Ranks may be equal; of such requests the older comes first, with all its
-    /// branches.
-    request: RequestId,
-    branch: u64,
-}
-
-/// Why a branch needs its KV.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Need {
-    /// It has work, or was just admitted, and belongs to the smallest set of
-    /// its request: it gives way to the cores of requests that come first, one by
-    /// one, and to nobody's surplus.
-    Core,
-    /// It has work.
-    Surplus,
-    /// It is kept for later.
-    Later,
-}
-
-impl Standing {
-    /// Where a request stands that has no branch yet: where its root will.
-    pub(super) fn newcomer(rank: u64, root: RequestId) -> Self {
-        Self { need: Need::Core, rank, request: root, branch: root }
-    }
-
-    /// Whose it is.
-    pub(super) fn branch(self) -> u64 {
-        self.branch
-    }
-
-    /// Whether the branch belongs to its request's smallest set.
-    pub(super) fn is_core(self) -> bool {
-        self.need == Need::Core
-    }
-}
-
-/// What branches are about to take.
-struct Soon {
-    /// Blocks that will be written.
+/// What those that come first hold and are about to take.
+struct Claims {
+    /// Blocks that they will write: for what they have pending, and one more where
+    /// they decode.
     fresh: usize,
+    /// Whether a block is theirs: they hold it, or will find it.
+    theirs: Vec<bool>,
+    /// Blocks that are not.
+    others: usize,
     /// Resident blocks that they will find, which are idle perhaps.
-    known: Vec<BlockId>,
+    found: Vec<BlockId>,
+}
+
+impl Claims {
+    /// None, on a pool of so many blocks.
+    fn new(blocks: usize) -> Self {
+        Self { fresh: 0, theirs: vec![false; blocks], others: blocks, found: Vec::new() }
+    }
+
+    /// A block is theirs; says whether it was not before.
+    fn take(&mut self, block: BlockId) -> bool {
+        let before = std::mem::replace(&mut self.theirs[block as usize], true);
+        self.others -= usize::from(!before);
+        !before
+    }
+
+    /// A block that was taken is not theirs after all.
+    fn give_back(&mut self, block: BlockId) {
+        self.theirs[block as usize] = false;
+        self.others += 1;
+    }
 }
 
 /// The blocks that are resident of a sequence that begins at `root`; they are used
@@ -82,56 +73,25 @@ fn resident(index: &mut PrefixIndex, root: NodeId, tokens: &[TokenId]) -> Vec<Bl
 }
 
 impl Forest {
-    /// How well a branch is protected; `None` when there is none.
-    pub(super) fn standing(&self, id: u64) -> Option<Standing> {
-        let request = self.branches.get(&id)?.request;
-        self.standings(request).find(|standing| standing.branch == id)
-    }
-
-    /// How well each branch of a request is protected.
-    pub(super) fn standings(&self, request: u64) -> impl Iterator<Item = Standing> {
-        let state = self.requests.get(&request);
-        let mut core = state.map_or(0, |state| state.minimum);
-        state.into_iter().flat_map(move |of| {
-            of.members.iter().map(move |&branch| {
-                let state = self.branches.get(&branch);
-                // A root that has computed nothing yet is about to: its request
-                // was promised the blocks. One that was misused never will.
-                let fresh = |state: &BranchState| state.computed_before == 0 && state.fault.is_none();
-                let busy = state.is_some_and(|state| state.job.is_some() || fresh(state));
-                let need = match (busy, core) {
-                    (false, _) => Need::Later,
-                    (true, 0) => Need::Surplus,
-                    (true, _) => Need::Core,
-                };
-                core -= usize::from(need == Need::Core);
-                Standing { need, rank: of.rank, request, branch }
-            })
-        })
-    }
-
-    /// Blocks that branches ahead of `standing` will take soon: for what they
-    /// have pending, and one more where they decode.
-    fn soon(&self, standing: Standing) -> Soon {
-        let mut soon = Soon { fresh: 0, known: Vec::new() };
-        let all = self.order.iter().flat_map(|&(_, request)| self.standings(request));
-        for other in all.filter(|other| *other < standing) {
-            let Some(state) = self.branches.get(&other.branch).filter(|state| !state.parked) else {
-                continue;
-            };
-            let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
-            let mut fresh = self.pool.needed(&state.table, state.pending() + next);
-            let (mut node, mut at) = (state.node, state.table.len());
-            while at.is_multiple_of(BLOCK)
-                && let Some((child, block)) = self.index.find(node, &state.tokens[at..])
-            {
-                soon.known.push(block);
-                fresh = fresh.saturating_sub(1);
-                (node, at) = (child, at + BLOCK);
-            }
-            soon.fresh += fresh;
+    /// Adds what a branch holds and is about to take, unless it is parked.
+    fn claim(&self, id: u64, claims: &mut Claims) {
+        let Some(state) = self.branches.get(&id).filter(|state| !state.parked) else { return };
+        for &block in state.table.blocks() {
+            claims.take(block);
         }
-        soon
+        let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
+        let mut fresh = self.pool.needed(&state.table, state.pending() + next);
+        let (mut node, mut at) = (state.node, state.table.len());
+        while at.is_multiple_of(BLOCK)
+            && let Some((child, block)) = self.index.find(node, &state.tokens[at..])
+        {
+            if claims.take(block) {
+                claims.found.push(block);
+            }
+            fresh = fresh.saturating_sub(1);
+            (node, at) = (child, at + BLOCK);
+        }
+        claims.fresh += fresh;
     }
 
     /// Makes room for `need` blocks that are to hold a sequence from its beginning,
@@ -143,67 +103,89 @@ impl Forest {
         need: usize,
         standing: Standing,
     ) -> bool {
-        let mut known = resident(&mut self.index, root, tokens);
-        let need = need.saturating_sub(known.len());
-        let soon = self.soon(standing);
-        known.extend(soon.known);
-        self.free_up(need + soon.fresh, known, standing)
+        let known = resident(&mut self.index, root, tokens);
+        let line = self.line(&self.busy());
+        let (ahead, behind) = line.split_at(line.partition_point(|other| *other < standing));
+        let mut claims = Claims::new(self.blocks);
+        ahead.iter().for_each(|other| self.claim(other.branch(), &mut claims));
+        let need = need.saturating_sub(known.len()) + claims.fresh;
+        self.make_way(need, known, &mut claims, behind) && self.evict_for(need)
     }
 
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
-    /// the KV of branches that stand behind that of `id`, the last first. Takes
-    /// nobody's KV where that would not be enough.
-    pub(super) fn make_room(&mut self, need: usize, id: u64) -> bool {
+    /// the KV of branches that stand behind that of `id` in the `line`, the last
+    /// first. Takes nobody's KV where that would not be enough.
+    pub(super) fn make_room(&mut self, need: usize, id: u64, line: &mut Vec<Standing>) -> bool {
+        let spare = self.pool.free() + self.pool.idle();
         // Who asks matters only where prefixes that nobody uses are not enough.
-        if self.spare(&[]) >= need {
-            return self.evict_for(need);
+        if spare < need {
+            self.shorten(line);
+            let Some(at) = line.iter().position(|other| other.branch() == id) else { return false };
+            if !self.displace(need, (spare, &[]), &line[at + 1..]) {
+                return false;
+            }
         }
-        self.standing(id).is_some_and(|standing| self.free_up(need, Vec::new(), standing))
+        self.evict_for(need)
     }
 
-    /// The same where the blocks of `known`, of which some may be named twice, are
-    /// not to be given up. Those of them that a branch holds may be idle once it is
-    /// parked, and even then they are none of those that are needed.
-    fn free_up(&mut self, need: usize, mut known: Vec<BlockId>, standing: Standing) -> bool {
-        known.sort_unstable();
-        known.dedup();
-        self.displace(need, &known, |other| other > standing) && self.evict_for(need)
+    /// Takes those off the end of a line that have lost their KV by now.
+    fn shorten(&self, line: &mut Vec<Standing>) {
+        while line.pop_if(|last| self.is_parked(last.branch())).is_some() {}
     }
 
-    /// Whether `need` blocks can be had beside those of `known`, as above, with nobody
-    /// losing its KV but branches that are kept for later. Those come back once they
-    /// have work, so that this cannot go to and fro by itself.
-    fn leave_over(&mut self, need: usize, mut known: Vec<BlockId>) -> bool {
-        known.sort_unstable();
-        known.dedup();
-        self.displace(need, &known, |other| other.need == Need::Later)
-    }
-
-    /// Takes the KV of branches that give way, the last first, until `need` blocks
-    /// can be had beside those of `known`; nobody's where that would not be enough.
-    fn displace(&mut self, need: usize, known: &[BlockId], gives_way: impl Fn(Standing) -> bool) -> bool {
-        if self.spare(known) >= need {
+    /// Makes `need` blocks to be had beside what is claimed and what is `known` to
+    /// who asks, who claims that as well if they are. Nobody loses its KV but branches
+    /// that are kept for later and those `behind`.
+    fn make_way(
+        &mut self,
+        need: usize,
+        mut known: Vec<BlockId>,
+        claims: &mut Claims,
+        behind: &[Standing],
+    ) -> bool {
+        known.retain(|block| claims.take(*block));
+        // Blocks of parked branches may be idle, and even then they are none of
+        // those that are needed.
+        let idle = |block: &&BlockId| self.pool.is_idle(**block);
+        let promised = claims.found.iter().chain(&known).filter(idle).count();
+        let spare = self.pool.free() + self.pool.idle() - promised;
+        if claims.others >= need && self.displace(need, (spare, &claims.theirs), behind) {
+            claims.found.extend(known);
             return true;
         }
-        let (mut behind, ahead): (Vec<Standing>, Vec<Standing>) = self
-            .order
-            .iter()
-            .flat_map(|&(_, request)| self.standings(request))
-            .filter(|other| !self.branches[&other.branch].table.is_empty())
-            .partition(|other| gives_way(*other));
-        let held = ahead.iter().flat_map(|s| self.branches[&s.branch].table.blocks());
-        let mut kept = vec![false; self.blocks];
-        held.chain(known).for_each(|block| kept[*block as usize] = true);
-        if kept.iter().filter(|kept| !**kept).count() < need {
-            return false;
+        known.into_iter().for_each(|block| claims.give_back(block));
+        false
+    }
+
+    /// Takes the KV of branches that are kept for later and then of those `behind`,
+    /// the last first, until `need` blocks can be had that are not `theirs`, where
+    /// `spare` can be had already; nobody's where that would not be enough.
+    fn displace(&mut self, need: usize, (spare, theirs): (usize, &[bool]), behind: &[Standing]) -> bool {
+        let mut had = spare;
+        let mut losers = Vec::new();
+        // How many of a block's tables are the losers'.
+        let mut lost: HashMap<BlockId, u32> = HashMap::new();
+        let requests = self.order.iter().rev().filter_map(|(_, request)| self.requests.get(request));
+        let later = requests.flat_map(|request| request.later.iter().rev().copied());
+        for id in later.chain(behind.iter().rev().map(|other| other.branch())) {
+            if had >= need {
+                break;
+            }
+            let Some(state) = self.branches.get(&id).filter(|state| !state.table.is_empty()) else {
+                continue;
+            };
+            for &block in state.table.blocks() {
+                let tables = lost.entry(block).or_default();
+                *tables += 1;
+                let last = *tables == self.pool.tables(block);
+                had += usize::from(last && !theirs.get(block as usize).is_some_and(|theirs| *theirs));
+            }
+            losers.push(id);
         }
-        behind.sort_unstable();
-        while self.spare(known) < need
-            && let Some(last) = behind.pop()
-        {
-            self.park(last.branch);
+        if had >= need {
+            losers.into_iter().for_each(|id| self.park(id));
         }
-        true
+        had >= need
     }
 
     /// Gives up idle prefixes until `need` blocks are free.
@@ -215,13 +197,6 @@ impl Forest {
             self.metrics.evicted.inc();
         }
         true
-    }
-
-    /// Blocks that can be had without taking anybody's KV, beside those of `known`,
-    /// which names none twice.
-    fn spare(&self, known: &[BlockId]) -> usize {
-        let idle = known.iter().filter(|block| self.pool.is_idle(**block)).count();
-        self.pool.free() + self.pool.idle() - idle
     }
 
     /// Takes a branch's KV, if it has any. Its tokens stay, and its job waits
@@ -308,50 +283,100 @@ impl Forest {
         }
     }
 
-    /// Gives preempted branches their turn again where blocks allow it.
+    /// Gives preempted branches their turn again where blocks allow it: first those
+    /// of smallest sets, and then the surplus. Of a request in which one has found no
+    /// room, those behind it wait as well.
     pub(super) fn unpark(&mut self) {
         if self.requests.values().all(|request| request.parked.is_empty()) {
             return;
         }
-        let order: Vec<u64> = self.order.iter().map(|&(_, id)| id).collect();
-        for request in order {
-            let parked = self.requests.get(&request).map(|request| request.parked.clone());
-            for id in parked.into_iter().flatten() {
-                let (Some(state), Some(standing)) = (self.branches.get(&id), self.standing(id)) else {
-                    continue;
-                };
-                let Some(root) = self.requests.get(&request).map(|request| request.root) else { continue };
-                let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
-                let need = (state.tokens.len() + next).div_ceil(BLOCK);
-                let mut known = resident(&mut self.index, root, &state.tokens);
-                let fresh = need.saturating_sub(known.len());
-                // What those ahead are about to take is not there for this one, or
-                // all would come back to the same blocks.
-                let soon = self.soon(standing);
-                known.extend(soon.known);
-                // Surplus comes back only into what those that have work leave over, and
-                // where they can go on for a while as well. What is resident of it,
-                // which for a young branch is most, it need not find again.
-                let fits = if standing.is_core() {
-                    self.free_up(fresh + soon.fresh, known, standing)
-                } else {
-                    self.leave_over(fresh + 2 * soon.fresh, known)
-                };
-                if !fits {
-                    break;
+        let busy = self.busy();
+        let mut line = self.line(&busy);
+        let mut claims = Claims::new(self.blocks);
+        let mut shut = HashSet::new();
+        for of in &busy {
+            for &id in &of.core {
+                // Those ahead only get more, and so nobody behind can have what they
+                // want themselves.
+                if claims.fresh > claims.others {
+                    return;
                 }
-                if let Some(state) = self.branches.get_mut(&id) {
-                    state.parked = false;
+                if !self.is_parked(id) {
+                    self.claim(id, &mut claims);
+                } else if !shut.contains(&of.request) {
+                    self.shorten(&mut line);
+                    let behind = line.partition_point(|other| *other <= of.core(id));
+                    if !self.come_back(id, &mut claims, Some(&line[behind..])) {
+                        shut.insert(of.request);
+                    }
                 }
-                if let Some(request) = self.requests.get_mut(&request) {
-                    request.parked.remove(&id);
-                    request.ready.push_back(id);
-                }
-                // At once, or else the next one to come back would have to leave
-                // room for all of it.
-                self.reuse(id);
             }
         }
+        // Surplus comes back only into what those that have work leave over, and
+        // where they can go on for a while as well.
+        for state in busy.iter().flat_map(|of| &of.surplus).filter_map(|id| self.branches.get(id)) {
+            for &block in state.table.blocks() {
+                claims.take(block);
+            }
+        }
+        for of in &busy {
+            let first = self.parked_after(of.request, of.core.last());
+            let mut parked = first.filter(|_| !shut.contains(&of.request));
+            for id in of.surplus.iter().copied().chain([u64::MAX]) {
+                while let Some(older) = parked.filter(|parked| *parked < id) {
+                    if 2 * claims.fresh > claims.others {
+                        return;
+                    }
+                    let back = self.come_back(older, &mut claims, None);
+                    parked = self.parked_after(of.request, Some(&older)).filter(|_| back);
+                }
+                self.claim(id, &mut claims);
+            }
+        }
+    }
+
+    /// The oldest parked branch of a request that is younger than another one.
+    fn parked_after(&self, request: RequestId, other: Option<&u64>) -> Option<u64> {
+        let younger = (other.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.requests.get(&request)?.parked.range(younger).next().copied()
+    }
+
+    /// Gives a preempted branch its turn again if blocks allow it, beside what is
+    /// claimed by those ahead; it claims its own then. One of a smallest set takes
+    /// blocks of those `behind` it, and surplus has none.
+    fn come_back(&mut self, id: u64, claims: &mut Claims, behind: Option<&[Standing]>) -> bool {
+        let Some(state) = self.branches.get(&id) else { return false };
+        let Some(request) = self.requests.get(&state.request) else { return false };
+        let next = usize::from(matches!(state.job, Some(Job::Decode(_))));
+        // What is resident of it, which for a young branch is most, it need not find
+        // again.
+        let known = resident(&mut self.index, request.root, &state.tokens);
+        let fresh = (state.tokens.len() + next).div_ceil(BLOCK).saturating_sub(known.len());
+        let fits = match behind {
+            Some(behind) => {
+                let need = fresh + claims.fresh;
+                self.make_way(need, known, claims, behind) && self.evict_for(need)
+            }
+            // With nobody losing its KV but branches that are kept for later: those
+            // come back once they have work, so that this cannot go to and fro by
+            // itself.
+            None => self.make_way(fresh + 2 * claims.fresh, known, claims, &[]),
+        };
+        if !fits {
+            return false;
+        }
+        if let Some(state) = self.branches.get_mut(&id) {
+            state.parked = false;
+            if let Some(request) = self.requests.get_mut(&state.request) {
+                request.parked.remove(&id);
+                request.ready.push_back(id);
+            }
+        }
+        // At once, or else the next one to come back would have to leave room for all
+        // of it.
+        self.reuse(id);
+        self.claim(id, claims);
+        true
     }
 
     /// The block that a branch with a prefill has to fill next, where its tokens

@@ -49,6 +49,7 @@ pub mod rope;
 mod sample;
 mod schedule;
 mod score;
+mod standing;
 mod store;
 pub mod threads;
 mod twins;
@@ -57,7 +58,7 @@ use super::{BranchId, Caps, Command, End, Engine, EngineError, Progress, Request
 use crate::metrics::EngineMetrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
-use branch::{BranchState, Decode, Job, Look};
+use branch::{Decode, Job, Look};
 use costs::Costs;
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use forward::{Cpu, Forward};
@@ -136,12 +137,18 @@ pub struct TreeEngine<M = Cpu> {
     forest: Forest,
 }
 
+/// The branches that there are. Tests count how often they are looked at.
+#[cfg(not(test))]
+type Branches = HashMap<u64, branch::BranchState>;
+#[cfg(test)]
+use tests::Branches;
+
 /// The trees of all requests, and the pool that they grow in.
 struct Forest {
     pool: Pool,
     blocks: usize,
     index: PrefixIndex,
-    branches: HashMap<u64, BranchState>,
+    branches: Branches,
     requests: HashMap<RequestId, Request>,
     /// Requests by rank.
     order: BTreeSet<(u64, RequestId)>,
@@ -224,7 +231,7 @@ impl<M: Forward> TreeEngine<M> {
                 pool: Pool::new(blocks as u32, BLOCK),
                 blocks,
                 index: PrefixIndex::default(),
-                branches: HashMap::new(),
+                branches: Branches::default(),
                 requests: HashMap::new(),
                 order: BTreeSet::new(),
                 level: 0,
@@ -282,6 +289,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
     }
 
     fn step(&mut self) -> Result<Progress, EngineError> {
+        let (begun, passes) = ((self.clock)(), self.forest.metrics.steps.get());
         self.admit();
         self.forest.unpark();
         let outcome = self.run_step();
@@ -289,6 +297,9 @@ impl<M: Forward> Engine for TreeEngine<M> {
         // come to ask for another step.
         self.admit();
         self.forest.publish_sizes();
+        if self.forest.metrics.steps.get() > passes {
+            self.forest.metrics.step_seconds.observe((self.clock)() - begun);
+        }
         let busy = |request: &Request| !request.ready.is_empty() || !request.parked.is_empty();
         outcome.map(|ran| Progress { ran, more: self.forest.requests.values().any(busy) })
     }

@@ -77,8 +77,9 @@ impl Forest {
             request.root = self.index.enter(&request.salt);
             request.ready.clear();
             request.parked.clear();
+            request.later.clear();
         }
-        for (id, state) in &mut self.branches {
+        for (id, state) in self.branches.iter_mut() {
             let Some(request) = self.requests.get_mut(&state.request) else { continue };
             if !state.table.is_empty() {
                 request.counts.preempted += 1;

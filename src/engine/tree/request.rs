@@ -34,6 +34,8 @@ pub(super) struct Request {
     pub ready: VecDeque<u64>,
     /// Branches with a job that were preempted, oldest first.
     pub parked: BTreeSet<u64>,
+    /// Branches without a job that hold KV, oldest first: they are kept for later.
+    pub later: BTreeSet<u64>,
     /// What it has used so far.
     pub counts: RequestCounts,
 }
@@ -52,14 +54,16 @@ impl Request {
             members: BTreeSet::from([id]),
             ready: VecDeque::new(),
             parked: BTreeSet::new(),
+            later: BTreeSet::new(),
             counts: RequestCounts::default(),
         }
     }
 
-    /// A branch has a job no longer.
+    /// Takes a branch out of the sets that its job and its KV have put it in.
     pub(super) fn retire(&mut self, branch: u64) {
         self.ready.retain(|id| *id != branch);
         self.parked.remove(&branch);
+        self.later.remove(&branch);
     }
 }
 

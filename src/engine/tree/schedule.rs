@@ -7,10 +7,10 @@ use super::costs::Cost;
 use super::draws::{Dice, not_finite};
 use super::fair::{self, Claim};
 use super::forward::Forward;
-use super::memory::Standing;
 use super::model::Row;
 use super::prefix::Name;
 use super::sample::Drawn;
+use super::standing::Standing;
 use super::store::Store;
 use super::twins::Twins;
 use super::{Forest, TreeEngine};
@@ -107,7 +107,6 @@ impl<M: Forward> TreeEngine<M> {
         let rows: usize = shares.iter().map(Share::computed).sum();
         let metrics = &self.forest.metrics;
         metrics.steps.inc();
-        metrics.step_seconds.observe(seconds);
         metrics.step_positions.observe(rows as f64);
         metrics.step_branches.observe(shares.len() as f64);
         let verdict = match outcome {
@@ -231,7 +230,10 @@ impl Forest {
         let order: Vec<RequestId> = self.order.iter().map(|&(_, id)| id).collect();
         let mut claims = Vec::new();
         let mut claimants = Vec::new();
-        let waiting = self.prepare(&order);
+        // Where everybody stands is the same throughout: nobody gets a job here, nor
+        // loses one.
+        let mut line = self.line(&self.busy());
+        let waiting = self.prepare(&order, &line);
         let twins = if limits.twins { self.twins() } else { Twins::default() };
         for &id in &order {
             let Some(request) = self.requests.get_mut(&id) else { continue };
@@ -257,7 +259,7 @@ impl Forest {
         let granted = fair::allot(&claims, room);
         let mut shares = Vec::new();
         for (&id, &rows) in claimants.iter().zip(&granted) {
-            self.share_out(id, rows, (&waiting, &twins), (store, &mut shares));
+            self.share_out(id, rows, (&waiting, &twins), (store, &mut line, &mut shares));
         }
         // A branch that was scheduled may have been preempted for a later one; its
         // rows are not run, and so they are not charged.
@@ -287,7 +289,7 @@ impl Forest {
     /// again. Returns the branches that wait for a block which another one is
     /// about to compute. One waits only for a branch that stands ahead of it:
     /// the first of all, which can have every block, waits for nobody.
-    fn prepare(&mut self, order: &[RequestId]) -> HashSet<u64> {
+    fn prepare(&mut self, order: &[RequestId], line: &[Standing]) -> HashSet<u64> {
         let ready: Vec<u64> = order
             .iter()
             .filter_map(|id| self.requests.get(id))
@@ -312,9 +314,8 @@ impl Forest {
         if prefills.len() < 2 {
             return HashSet::new();
         }
-        let standings = order.iter().flat_map(|&id| self.standings(id));
-        let standings: HashMap<u64, Standing> =
-            standings.map(|standing| (standing.branch(), standing)).collect();
+        let standings: HashMap<u64, usize> =
+            line.iter().enumerate().map(|(place, standing)| (standing.branch(), place)).collect();
         let mut first = HashMap::new();
         for (id, name, _) in &prefills {
             let standing = standings.get(id);
@@ -340,7 +341,7 @@ impl Forest {
         id: RequestId,
         rows: usize,
         (waiting, twins): (&HashSet<u64>, &Twins),
-        (store, shares): (&mut Store, &mut Vec<Share>),
+        (store, line, shares): (&mut Store, &mut Vec<Standing>, &mut Vec<Share>),
     ) {
         let Some(queue) = self.requests.get(&id).map(|request| request.ready.clone()) else { return };
         let pending = |forest: &Self, branch: u64| {
@@ -370,7 +371,7 @@ impl Forest {
                 // One that finds no block has had its turn as well, or the others
                 // that have more to compute would wait behind it.
                 asked.insert(branch);
-                if let Some((start, rows)) = self.extend(branch, pending.min(most), store) {
+                if let Some((start, rows)) = self.extend(branch, pending.min(most), (store, line)) {
                     if !along {
                         room -= rows;
                     }
@@ -390,10 +391,15 @@ impl Forest {
     /// be had for; says from where and how many. One for which there is not even a
     /// block is preempted: as it stands it would claim rows in every step that it
     /// cannot use.
-    fn extend(&mut self, id: u64, mut rows: usize, store: &mut Store) -> Option<(usize, usize)> {
+    fn extend(
+        &mut self,
+        id: u64,
+        mut rows: usize,
+        (store, line): (&mut Store, &mut Vec<Standing>),
+    ) -> Option<(usize, usize)> {
         loop {
             let needed = self.pool.needed(&self.branches.get(&id)?.table, rows);
-            if needed <= self.pool.free() || self.make_room(needed, id) {
+            if needed <= self.pool.free() || self.make_room(needed, id, line) {
                 break;
             }
             if rows == 1 {
@@ -493,11 +499,13 @@ impl Forest {
         }
     }
 
-    /// A branch has no job any more.
+    /// A branch has no job any more, and the KV that it holds is kept for later.
     pub(super) fn retire(&mut self, id: u64) {
-        let request = self.branches.get(&id).map(|state| state.request);
-        if let Some(request) = request.and_then(|request| self.requests.get_mut(&request)) {
-            request.retire(id);
+        let Some(state) = self.branches.get(&id) else { return };
+        let Some(request) = self.requests.get_mut(&state.request) else { return };
+        request.retire(id);
+        if !state.table.is_empty() {
+            request.later.insert(id);
         }
     }
 

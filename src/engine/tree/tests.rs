@@ -6,6 +6,7 @@
 //! shared wrongly, or reused for another prefix changes what branches say, and
 //! [`said`] knows what they must say.
 
+use super::branch::BranchState;
 use super::config::ModelConfig;
 use super::forward::Forward;
 use super::kernel::Kernels;
@@ -24,7 +25,9 @@ use crate::prompt::StopRule;
 use crate::prompt::fixtures::bundled;
 use crate::token::TokenId;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
@@ -115,6 +118,29 @@ pub(super) fn said(prefix: &[TokenId], key: u64, n: usize) -> Vec<TokenId> {
         tokens.push(drawn.expect("finite").id);
     }
     tokens.split_off(prefix.len())
+}
+
+/// The branches of a forest, which knows nothing of one without a look at it.
+#[derive(Debug, Default)]
+pub(super) struct Branches {
+    all: foldhash::HashMap<u64, BranchState>,
+    pub(super) looks: Cell<usize>,
+}
+
+impl Deref for Branches {
+    type Target = foldhash::HashMap<u64, BranchState>;
+
+    fn deref(&self) -> &Self::Target {
+        self.looks.set(self.looks.get() + 1);
+        &self.all
+    }
+}
+
+impl DerefMut for Branches {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.looks.set(self.looks.get() + 1);
+        &mut self.all
+    }
 }
 
 /// What a piece of work has said, and how it ended.
@@ -257,8 +283,19 @@ impl Forest {
         self.assert_counts();
     }
 
-    /// Checks the pool's counts against the tables and the index.
+    /// Checks the pool's counts against the tables and the index, and the sets of
+    /// every request against its branches.
     fn assert_counts(&self) {
+        for request in self.requests.values() {
+            let those = |which: &dyn Fn(&BranchState) -> bool| -> BTreeSet<u64> {
+                request.members.iter().copied().filter(|id| which(&self.branches[id])).collect()
+            };
+            let ready: BTreeSet<u64> = request.ready.iter().copied().collect();
+            assert_eq!(ready.len(), request.ready.len(), "nobody has two turns");
+            assert_eq!(ready, those(&|state| state.job.is_some() && !state.parked));
+            assert_eq!(request.parked, those(&|state| state.job.is_some() && state.parked));
+            assert_eq!(request.later, those(&|state| state.job.is_none() && !state.table.is_empty()));
+        }
         self.pool.assert_counts(self.branches.values().map(|state| &state.table), self.index.blocks());
     }
 }

@@ -250,3 +250,64 @@ fn branches_that_are_kept_for_later_make_way_for_all_that_come_back() {
     // Alone each takes 30, and there is room for all beside those that have work.
     assert!(passes <= 40, "{passes} passes, {:?}", rig.counts(100));
 }
+
+#[test]
+fn a_step_looks_at_no_more_branches_the_more_of_them_are_parked() {
+    let (requests, steps) = (30, 60);
+    let looks = |width: u64| {
+        let mut rig = rig(150);
+        for root in (1..=requests).map(|i| i * 1000) {
+            rig.settled(root, Open::new(prompt(root as u32 % 13, 2 * BLOCK), 130, width as usize));
+        }
+        for root in (1..=requests).map(|i| i * 1000) {
+            for child in root + 1..=root + width {
+                rig.fork(root, child);
+                rig.decode(child, 90);
+            }
+        }
+        // Until those that have found no block are parked.
+        for _ in 0..20 {
+            rig.step().expect("runs");
+        }
+        let parked: usize = rig.engine.forest.requests.values().map(|of| of.parked.len()).sum();
+        assert!(parked as u64 > requests * (width - 5), "{parked} are parked");
+        let before = rig.engine.forest.branches.looks.get();
+        for _ in 0..steps {
+            rig.step().expect("runs");
+        }
+        (rig.engine.forest.branches.looks.get() - before) / steps
+    };
+    let (few, many) = (looks(10), looks(200));
+    // There are 300 and 6,000, and 30 times as many looks if each request looks at all.
+    assert!(many < 2 * few && many < 6000, "{few} and {many} looks a step");
+}
+
+#[test]
+fn the_core_of_a_request_comes_back_before_the_surplus_of_one_that_came_first() {
+    let mut rig = rig(8);
+    rig.settled(100, Open::new(prompt(1, BLOCK), 110, 2));
+    rig.settled(200, Open::new(prompt(2, BLOCK), 110, 1));
+    for (root, child) in [(100, 101), (100, 102), (200, 201)] {
+        rig.fork(root, child);
+    }
+    for child in [101, 102] {
+        rig.decode(child, 60);
+    }
+    while rig.engine.forest.branches[&102].tokens.len() < 52 {
+        rig.step().expect("runs");
+    }
+    // One block is free, and two are idle that the surplus would find again: with
+    // one more it could go on, and the core needs all three.
+    rig.engine.forest.park(102);
+    rig.engine.forest.park(201);
+    rig.engine.apply(Command::Append { branch: 201, tokens: prompt(3, 40).to_vec() });
+    rig.decode(201, 9);
+    rig.step().expect("runs");
+    let parked = |branch: u64| rig.engine.forest.branches[&branch].parked;
+    assert_eq!((parked(101), parked(102), parked(201)), (false, true, false));
+    assert_eq!(rig.counts(100).preempted, 1, "it has not come back only to make way");
+    rig.run();
+    let start = [&prompt(2, BLOCK)[..], &prompt(3, 40)].concat();
+    assert_eq!(rig.heard[&201], (said(&start, 201, 9), Some(Ok(End::Length))));
+    assert_eq!(rig.heard[&102], (said(&prompt(1, BLOCK), 102, 60), Some(Ok(End::Length))));
+}

@@ -229,3 +229,20 @@ fn branches_that_say_the_same_take_one_turn_together() {
         assert_eq!(rig.heard[&child].0, said(&start, keys(child), 90), "branch {child}");
     }
 }
+
+#[test]
+fn what_scheduling_takes_is_part_of_a_step_s_duration() {
+    let mut rig = rig(7);
+    // Nothing takes time but to take somebody's KV.
+    let metrics = Arc::clone(&rig.metrics);
+    rig.engine.clock = Box::new(move || metrics.preempted.get() as f64);
+    rig.settled(1, Open::new(prompt(1, 16), 96, 2));
+    for child in [2, 3] {
+        rig.fork(1, child);
+        rig.decode(child, 70);
+    }
+    rig.run();
+    assert!(rig.metrics.preempted.get() > 0, "there is not room for both");
+    assert_eq!(rig.metrics.step_seconds.get_sample_sum(), rig.metrics.preempted.get() as f64);
+    assert_eq!(rig.metrics.step_seconds.get_sample_count(), rig.metrics.steps.get());
+}
