@@ -2,8 +2,10 @@
 # A server on 0.0.0.0:8080 as user 65532, with no shell and nothing to install:
 #   docker build -t espalier --build-arg REVISION=$(git rev-parse HEAD) .
 #   docker run -p 8080:8080 -v models:/models espalier
-# Settings are flags behind `serve`, or variables ESPALIER_*. Models of the
-# Hugging Face hub are kept in /models; the root file system may be read-only.
+# Settings are flags behind `serve`, or variables ESPALIER_*; the port and the host
+# must be variables (ESPALIER_PORT, ESPALIER_HOST), or HEALTHCHECK asks elsewhere.
+# Models of the Hugging Face hub are kept in /models; the root file system may be
+# read-only.
 
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
@@ -48,7 +50,8 @@ VOLUME /models
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # A large model takes a while to load; `healthcheck` asks /health on the port
-# that the settings name.
+# that the variables and the file of settings name: the flags of `serve` are
+# another process's.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["/usr/local/bin/espalier", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/espalier"]

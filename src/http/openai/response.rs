@@ -69,7 +69,8 @@ pub struct Logprobs {
     pub refusal: Option<Vec<LogprobToken>>,
 }
 
-/// One token with its log-probability.
+/// One token with its log-probability. A token that the server puts in by itself (the answer marker, where a
+/// text ran out of tokens without it) was not drawn: its log-probability is 0.0, and it has no alternatives.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LogprobToken {
     /// Its text; incomplete characters are replaced.
