@@ -307,7 +307,8 @@ impl Planner {
         let bounds = [
             (most.map(Bound::Samples), "reasoning.budget.branches".to_owned()),
             (
-                Some(Bound::Samples(affordable)),
+                // A tree search has one simulation at least, and stops after any.
+                Some(Bound::Samples(affordable)).filter(|_| !matches!(wanted, Mode::Mcts(_))),
                 if kept > 0 {
                     format!(
                         "{tokens} tokens, which beside {kept} kept for the answer are enough for \
