@@ -474,17 +474,20 @@ impl Grove {
     /// best, as many as find room, to vote.
     fn carried_on(&self, ranked: &[Index]) -> Vec<Index> {
         let spendable = self.spendable();
-        let able = |index: &&Index| !self.twigs[**index].stuck && self.headroom(self.twigs[**index].path) > 0;
         if spendable < self.longest.max(FIRST_GUESS) {
             return Vec::new();
         }
-        let whole = spendable / self.sample().saturating_mul(2);
-        let most = if self.mute { whole.clamp(1, VOTERS) } else { 1 };
-        // Forks would take room of their own.
+        let able = |index: &&Index| !self.twigs[**index].stuck && self.headroom(self.twigs[**index].path) > 0;
         let mut on: Vec<Index> = ranked.iter().filter(able).copied().collect();
-        let first = on.first().copied();
-        on.retain(|index| Some(*index) == first || !self.twigs[*index].forked);
-        on.truncate(most as usize);
+        // What others were forked from takes room of its own, which there is once all
+        // others have made way.
+        let is_tip = |index: &Index| !self.twigs[*index].forked;
+        let voting = self.mute && on.iter().any(is_tip);
+        if voting {
+            on.retain(is_tip);
+        }
+        let whole = spendable / self.sample().saturating_mul(2);
+        on.truncate(if voting { whole.clamp(1, VOTERS) as usize } else { 1 });
         on
     }
 }
