@@ -91,8 +91,7 @@ impl Planner {
         if tokens.iter().any(|tokens| *tokens > room) && prompt.len() + (room as usize) < context {
             notes.push(format!("a branch has at most {room} tokens, as the KV pool holds no more"));
         }
-        // As many as fit when they get as long as branches usually do. Where
-        // some get longer, or others need room, the engine preempts.
+        // As many as fit at the usual length; where some get longer, the engine preempts.
         let usual = positions.min(prompt.len() + 2 * self.parts.config.branch_tokens as usize);
         let pool = self.pool(prompt.len(), usual);
         let asked = params.budget.answer_reserve;
@@ -132,7 +131,7 @@ impl Planner {
         let fits = mode.alive_in(pool, params.n);
         let live = (fits as usize).min(made);
         // Votes take turns; what a search makes of its tree depends on what it can keep.
-        if matches!(mode, Mode::Mcts(_)) && live < made.min(mode.least_alive() as usize) {
+        if matches!(mode, Mode::Mcts(_)) && live < made.min(mode.least_alive().min(mode.alive()) as usize) {
             notes.push(format!("at most {live} branches are alive at once, as the KV pool holds no more"));
         }
         Ok(Plan {

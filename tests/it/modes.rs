@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// A small search of every kind: (name, `reasoning`).
 fn variants() -> Vec<(&'static str, Value)> {
     let small = |mut reasoning: Value| {
-        reasoning["budget"] = json!({"tokens": 1_500});
+        reasoning["budget"] = json!({"tokens": 2_000});
         reasoning
     };
     [

@@ -497,6 +497,19 @@ fn a_branch_is_no_longer_than_the_pool_and_only_a_prompt_that_fills_it_is_refuse
     }
 }
 
+/// What a search makes of its tree depends on how much of it can be kept.
+#[test]
+fn a_pool_that_cannot_keep_a_tree_is_noted() {
+    let notes = |blocks, simulations| {
+        let settings = set(&[(Parameter::Simulations, Setting::Count(simulations))]);
+        let params = Params { settings, ..effort(Effort::Xhigh) };
+        let plan = planner_of(self::settings(), caps(2_048, blocks)).plan(&params, 0).expect("a plan");
+        let note = format!("at most {} branches are alive at once, as the KV pool holds no more", plan.live);
+        plan.notes.contains(&note)
+    };
+    assert_eq!([notes(1 << 16, 512), notes(1 << 16, 2), notes(400, 512)], [false, false, true]);
+}
+
 #[test]
 fn a_small_pool_narrows_beams_and_the_plan_says_so() {
     let whole = plan(&effort(Effort::High));
