@@ -433,11 +433,7 @@ impl Grove {
         for (place, &index) in on.iter().enumerate() {
             let waiting = u32::try_from(on.len() - place).unwrap_or(u32::MAX);
             let share = self.spendable() / waiting;
-            works.extend(if self.twigs[index].forked {
-                self.grow(Some(index), alone, share).map(|(_, work)| work)
-            } else {
-                self.resume(index, alone, share)
-            });
+            works.extend(self.resume(index, alone, share));
         }
         if let (true, Some(&index)) = (on.is_empty(), ranked.first()) {
             let twig = &self.twigs[index];
@@ -471,24 +467,21 @@ impl Grove {
 
     /// Which of them go on to their ends by themselves: none where the tokens for
     /// thoughts are not enough for a step; one, or where no scores tell which is the
-    /// best, as many as find room, to vote.
+    /// best, as many as have tokens to end, to vote.
     fn carried_on(&self, ranked: &[Index]) -> Vec<Index> {
         let spendable = self.spendable();
         if spendable < self.longest.max(FIRST_GUESS) {
             return Vec::new();
         }
-        let able = |index: &&Index| !self.twigs[**index].stuck && self.headroom(self.twigs[**index].path) > 0;
-        let mut on: Vec<Index> = ranked.iter().filter(able).copied().collect();
-        // What others were forked from takes room of its own, which there is once all
-        // others have made way.
-        let is_tip = |index: &Index| !self.twigs[*index].forked;
-        let voting = self.mute && on.iter().any(is_tip);
-        if voting {
-            on.retain(is_tip);
-        }
+        // What others were forked from would go on in another fork, and where that comes
+        // to nothing in yet another.
+        let able = |index: &&Index| {
+            let twig = &self.twigs[**index];
+            !twig.forked && !twig.stuck && self.headroom(twig.path) > 0
+        };
         let whole = spendable / self.sample().saturating_mul(2);
-        on.truncate(if voting { whole.clamp(1, VOTERS) as usize } else { 1 });
-        on
+        let most = if self.mute { whole.clamp(1, VOTERS) } else { 1 };
+        ranked.iter().filter(able).copied().take(most as usize).collect()
     }
 }
 
