@@ -428,6 +428,30 @@ mod tests {
     }
 
     #[test]
+    fn it_is_told_which_token_ends_at_a_byte_and_where_none_does() {
+        let framed = framed();
+        assert_eq!(
+            framed.encode_prompt_to("ab", &[1, 2]).unwrap(),
+            (vec![1, 13, 14], vec![Some(1), Some(2)])
+        );
+        assert_eq!(framed.encode_prompt_to("<s>ab", &[3, 5]).unwrap().1, [Some(0), Some(2)]);
+        // Llama 3's post-processor takes the white space out of what a token stands for.
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/policy/tokenizer.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        json["post_processor"] = serde_json::json!(
+            {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}
+        );
+        let trims = Tokenizer::from_json(&serde_json::to_vec(&json).unwrap()).unwrap();
+        for tokenizer in [Arc::new(trims), bundled()] {
+            let (ids, ends) = tokenizer.encode_prompt_to("1\n\n2", &[1, 2, 3, 4]).unwrap();
+            assert_eq!(
+                (ids, ends),
+                (tokenizer.encode("1\n\n2").unwrap(), vec![Some(0), None, Some(1), Some(2)])
+            );
+        }
+    }
+
+    #[test]
     fn the_configuration_rules_over_the_post_processor() {
         let mut without = framed();
         without.configure(&serde_json::json!({"bos_token": "<s>", "add_bos_token": false}));

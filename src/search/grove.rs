@@ -14,6 +14,7 @@
 mod vote;
 
 pub(super) use vote::best_of;
+use vote::low;
 
 use super::{Extend, NodeId, Outcome, Scarce, Until, Work, WorkId};
 use crate::answer;
@@ -110,8 +111,6 @@ struct Flight {
     twig: Index,
     granted: u32,
     until: Until,
-    /// Whether scores were asked for.
-    score: bool,
 }
 
 /// A tree of twigs with its account.
@@ -288,7 +287,6 @@ impl Grove {
     fn sprout(&mut self, parent: Option<Index>, node: NodeId) -> Index {
         let (path, depth) = parent.map_or((0, 0), |index| (self.twigs[index].path, self.twigs[index].depth));
         let index = self.twigs.len();
-        let scores = parent.and_then(|index| self.twigs[index].scores.clone());
         if let Some(parent) = parent {
             self.twigs[parent].forked |= self.twigs[parent].node != node;
         }
@@ -300,7 +298,7 @@ impl Grove {
             path,
             text: String::new(),
             ids: Vec::new(),
-            scores,
+            scores: None,
             mean_logprob: f64::NAN,
             step_logprob: f64::NAN,
             value: None,
@@ -332,12 +330,7 @@ impl Grove {
         let id = self.works;
         self.works += 1;
         self.granted += max_tokens;
-        if growth.until == Until::End && !growth.score {
-            // Those of its beginning are none of the whole.
-            self.twigs[index].scores = None;
-        }
-        let (until, score) = (growth.until, growth.score);
-        self.flights.insert(id, Flight { twig: index, granted: max_tokens, until, score });
+        self.flights.insert(id, Flight { twig: index, granted: max_tokens, until: growth.until });
         self.turn(index, State::Growing);
         Work::Extend(Extend {
             id,
@@ -353,7 +346,7 @@ impl Grove {
 
     /// Takes an outcome; says whose it is, if it is known and new.
     pub(super) fn land(&mut self, id: WorkId, outcome: Outcome) -> Option<Index> {
-        let Flight { twig: index, granted, until, score } = self.flights.remove(&id)?;
+        let Flight { twig: index, granted, until } = self.flights.remove(&id)?;
         self.granted -= granted;
         let twig = &mut self.twigs[index];
         match outcome {
@@ -375,9 +368,7 @@ impl Grove {
                 self.mute |= grown.unscored && grown.scores.is_none();
                 // The scores of what it grew from are none of the whole: its steps
                 // that were not scored would count as perfect ones.
-                if score || grown.scores.is_some() {
-                    twig.scores = grown.scores;
-                }
+                twig.scores = grown.scores;
                 if grown.complete {
                     twig.value = answer::extract(&twig.text).map(answer::canonical);
                 }
@@ -457,7 +448,6 @@ impl Grove {
             self.twigs[*index].path < self.budget.branch_tokens
                 && (self.forks_left() > 0 || !self.twigs[*index].forked)
         };
-        let low = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
         let key = |index: &Index| (low(rank(&self.twigs[*index])), self.twigs[*index].likelihood());
         let mut held: Vec<(Index, (f64, f64))> =
             self.all(State::Held).filter(fits).map(|index| (index, key(&index))).collect();

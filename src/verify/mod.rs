@@ -296,8 +296,8 @@ const SHORT: usize = 32 << 10;
 /// Reads a text of so many bytes. Nobody else on the runtime waits while that is a
 /// long one, where there are other threads to go on with them.
 fn aside<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
-    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    if bytes > SHORT && flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread) {
+    let runtime = || tokio::runtime::Handle::try_current();
+    if bytes > SHORT && runtime().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::MultiThread) {
         tokio::task::block_in_place(read)
     } else {
         read()

@@ -304,6 +304,19 @@ fn many_steps_are_read_at_once_as_one_by_one() {
     assert!(positions.is_sorted_by(|a, b| a < b) && positions.len() == 20_000);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn others_go_on_while_a_long_text_is_read() {
+    let reading = tokio::spawn(async {
+        aside(SHORT + 1, || {
+            let (done, heard) = std::sync::mpsc::channel();
+            // There is one thread, and this one has it.
+            tokio::spawn(async move { done.send(()) });
+            heard.recv_timeout(std::time::Duration::from_secs(60))
+        })
+    });
+    assert_eq!(reading.await.expect("it does not panic"), Ok(()));
+}
+
 #[test]
 fn markers_must_be_single_tokens_of_the_model() {
     let directory = root().join("models/seedling/prm");

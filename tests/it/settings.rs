@@ -272,6 +272,25 @@ fn a_pool_of_two_sizes_is_refused() {
     assert!(both.err.contains("--kv-mib and --kv-fraction") && both.err.lines().count() == 1, "{}", both.err);
 }
 
+/// A budget is of all branches together, and need not fit in the pool: of an ordinary
+/// model's, which holds a few thousand positions, no default budget does.
+#[tokio::test]
+async fn a_pool_smaller_than_a_budget_serves_every_effort_and_says_what_fits() {
+    let engine = EngineArgs { kv_mib: NonZeroUsize::MIN, ..engine("seedling") };
+    let server = serve_with(ServeArgs { engine, ..ServeArgs::default() }).await;
+    let listed = server.get("/v1/models").await.json();
+    let longest = listed["data"][0]["max_model_len"].as_u64().expect("a number");
+    assert!((64..2_048).contains(&longest), "{longest}");
+    for effort in ["low", "medium", "high", "max"] {
+        let asked = json!([{"role": "user", "content": "Compute (3 + 4) * 5."}]);
+        let body = server.chat(json!({"reasoning_effort": effort, "seed": 1, "messages": asked})).await;
+        let notes = body["search"]["notes"].to_string();
+        assert!(notes.contains("a branch has at most"), "{effort}: {notes}");
+        assert!(!body["choices"][0]["message"]["content"].as_str().expect("text").is_empty());
+    }
+    server.idle().await;
+}
+
 #[tokio::test]
 async fn a_model_answers_to_the_names_that_it_is_served_under() {
     let names = ["org/first", "second"].map(str::to_owned).to_vec();

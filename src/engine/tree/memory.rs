@@ -114,14 +114,18 @@ impl Forest {
 
     /// Frees blocks until `need` are free, by giving up idle prefixes and then
     /// the KV of branches that stand behind that of `id` in the `line`, the last
-    /// first. Takes nobody's KV where that would not be enough.
-    pub(super) fn make_room(&mut self, need: usize, id: u64, line: &mut Vec<Standing>) -> bool {
+    /// first; the line is drawn up where it is needed. Takes nobody's KV where that
+    /// would not be enough.
+    pub(super) fn make_room(&mut self, need: usize, id: u64, line: &mut Option<Vec<Standing>>) -> bool {
         let spare = self.pool.free() + self.pool.idle();
         // Who asks matters only where prefixes that nobody uses are not enough.
         if spare < need {
-            self.shorten(line);
-            let Some(at) = line.iter().position(|other| other.branch() == id) else { return false };
-            if !self.displace(need, (spare, &[]), &line[at + 1..]) {
+            let mut drawn = line.take().unwrap_or_else(|| self.line(&self.busy()));
+            self.shorten(&mut drawn);
+            let at = drawn.iter().position(|other| other.branch() == id);
+            let room = at.is_some_and(|at| self.displace(need, (spare, &[]), &drawn[at + 1..]));
+            *line = Some(drawn);
+            if !room {
                 return false;
             }
         }

@@ -231,9 +231,9 @@ impl Forest {
         let mut claims = Vec::new();
         let mut claimants = Vec::new();
         // Where everybody stands is the same throughout: nobody gets a job here, nor
-        // loses one.
-        let mut line = self.line(&self.busy());
-        let waiting = self.prepare(&order, &line);
+        // loses one. While there is room, hardly anybody asks.
+        let mut line = None;
+        let waiting = self.prepare(&order, &mut line);
         let twins = if limits.twins { self.twins() } else { Twins::default() };
         for &id in &order {
             let Some(request) = self.requests.get_mut(&id) else { continue };
@@ -289,7 +289,7 @@ impl Forest {
     /// again. Returns the branches that wait for a block which another one is
     /// about to compute. One waits only for a branch that stands ahead of it:
     /// the first of all, which can have every block, waits for nobody.
-    fn prepare(&mut self, order: &[RequestId], line: &[Standing]) -> HashSet<u64> {
+    fn prepare(&mut self, order: &[RequestId], line: &mut Option<Vec<Standing>>) -> HashSet<u64> {
         let ready: Vec<u64> = order
             .iter()
             .filter_map(|id| self.requests.get(id))
@@ -314,6 +314,7 @@ impl Forest {
         if prefills.len() < 2 {
             return HashSet::new();
         }
+        let line = line.get_or_insert_with(|| self.line(&self.busy()));
         let standings: HashMap<u64, usize> =
             line.iter().enumerate().map(|(place, standing)| (standing.branch(), place)).collect();
         let mut first = HashMap::new();
@@ -341,7 +342,7 @@ impl Forest {
         id: RequestId,
         rows: usize,
         (waiting, twins): (&HashSet<u64>, &Twins),
-        (store, line, shares): (&mut Store, &mut Vec<Standing>, &mut Vec<Share>),
+        (store, line, shares): (&mut Store, &mut Option<Vec<Standing>>, &mut Vec<Share>),
     ) {
         let Some(queue) = self.requests.get(&id).map(|request| request.ready.clone()) else { return };
         let pending = |forest: &Self, branch: u64| {
@@ -395,7 +396,7 @@ impl Forest {
         &mut self,
         id: u64,
         mut rows: usize,
-        (store, line): (&mut Store, &mut Vec<Standing>),
+        (store, line): (&mut Store, &mut Option<Vec<Standing>>),
     ) -> Option<(usize, usize)> {
         loop {
             let needed = self.pool.needed(&self.branches.get(&id)?.table, rows);

@@ -172,12 +172,16 @@ fn sane(weight: f64) -> f64 {
     if weight.is_nan() { 0.0 } else { weight }
 }
 
+/// NaN is below every number.
+pub(super) fn low(key: f64) -> f64 {
+    if key.is_nan() { f64::NEG_INFINITY } else { key }
+}
+
 /// The first of those with the greatest key; NaN is below every number.
 pub(in crate::search) fn best_of(
     indices: impl Iterator<Item = Index>,
     key: impl Fn(Index) -> (f64, f64),
 ) -> Option<Index> {
-    let low = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
     let mut best: Option<(Index, (f64, f64))> = None;
     for index in indices {
         let (first, second) = key(index);

@@ -227,6 +227,21 @@ fn progressive_widening_lets_a_node_have_children_as_it_is_visited() {
     assert_eq!(tree.breadth(0.0), 4);
 }
 
+/// It has no more visits to come, which would widen it.
+#[test]
+fn a_node_widens_below_children_that_are_all_closed() {
+    let mcts = Mcts { width: 2, widening: Some((0.1, 1.0)), whole: false, ..settings() };
+    let steps = Steps { most: 1, ..mcts.steps };
+    let mut tree = search(Mcts { steps, ..mcts });
+    assert_eq!(asked(&mut tree), [(1, Some(0))]);
+    // Cut at the last step: nothing can follow, and it is no answer either.
+    tree.tell(0, step(1, 0.5));
+    assert_eq!(tree.breadth(f64::from(tree.nodes.get(ROOT).visits)), 1);
+    assert_eq!(asked(&mut tree), [(2, Some(0))], "though one child is all that its visits allow");
+    tree.tell(1, end(2, 0.5, "4"));
+    assert_eq!(tree.answer(), Some(Answer { node: NodeId(2), complete: true }));
+}
+
 #[test]
 fn without_a_verifier_a_step_is_worth_its_rollouts() {
     let mut tree = search(Mcts { scoring: Scoring::Rollouts(2), ..settings() });
