@@ -463,20 +463,20 @@ fn a_row_that_gets_another_mode_keeps_what_every_mode_has() {
         let over: Table = toml::from_str(text).expect("TOML");
         ModelConfig::layered(&[&general(""), &own, &over]).expect("valid").plan.row(Effort::High).clone()
     };
-    let beam = over("");
-    assert_eq!(beam.terms.settings.get(Parameter::VoteLikelihood), Some(plan::Setting::Number(0.5)));
-    assert_eq!(beam.terms.settings.get(Parameter::Wave), None, "the general row's is a vote's");
+    let tree = over("");
+    assert_eq!(tree.terms.settings.get(Parameter::VoteLikelihood), Some(plan::Setting::Number(0.5)));
+    assert_eq!(tree.terms.settings.get(Parameter::Wave), None, "the general row's is a vote's");
     let vote = over("[plan.efforts]\nhigh = { mode = \"self_consistency\", branches = 9 }");
     assert_eq!(
         (vote.mode.name(), vote.terms.budget, vote.terms.temperature),
         ("self_consistency", 65536, Some(0.8))
     );
     let set: Vec<_> = vote.terms.settings.iter().collect();
-    assert_eq!(set, [(Parameter::Branches, plan::Setting::Count(9))], "nothing of the beam's");
-    let wide = over("[plan.efforts]\nhigh = { mode = \"beam\", width = 9 }");
+    assert_eq!(set, [(Parameter::Branches, plan::Setting::Count(9))], "nothing of the tree's");
+    let wide = over("[plan.efforts]\nhigh = { mode = \"mcts\", width = 9 }");
     let (width, rest) = (wide.terms.settings.count(Parameter::Width), wide.terms.settings.iter().count());
-    assert_eq!((width, rest), (9, beam.terms.settings.iter().count()), "the same mode, named again");
-    assert_eq!(over("[plan.efforts.high]\nbudget = 9").terms.settings, beam.terms.settings);
+    assert_eq!((width, rest), (9, tree.terms.settings.iter().count()), "the same mode, named again");
+    assert_eq!(over("[plan.efforts.high]\nbudget = 9").terms.settings, tree.terms.settings);
 }
 
 #[test]

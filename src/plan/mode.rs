@@ -189,6 +189,8 @@ pub struct Steps {
 pub struct Mcts {
     /// Simulations.
     pub simulations: u32,
+    /// Tokens of which no more simulations are begun; 0 without a bound but the budget's.
+    pub tokens: u32,
     /// Children of a node, at most.
     pub width: u32,
     /// The rule of selection.
@@ -237,15 +239,15 @@ pub enum Select {
     },
 }
 
-/// A probe, and a beam search where it is not enough.
+/// A tree search that begins with a probe, and is over where that is enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Auto {
-    /// Chains of the probe.
+    /// Simulations of the probe.
     pub probe: u32,
-    /// The weight and score that its leading answer needs.
+    /// The share of the vote's weight and the score that the leading answer needs.
     pub confidence: f64,
-    /// The search for the rest; its scoring is that of the probe as well.
-    pub beam: Beam,
+    /// The search, which has no [`Mcts::enough`] beside these.
+    pub tree: Mcts,
 }
 
 /// Which verifier a mode asks.
@@ -284,7 +286,7 @@ impl Mode {
             ModeName::Auto => Mode::Auto(Auto {
                 probe: settings.count(Parameter::Probe),
                 confidence: settings.number(Parameter::ProbeConfidence),
-                beam: made.beam(0, notes),
+                tree: Mcts { enough: None, ..made.mcts(notes) },
             }),
         }
     }
@@ -340,6 +342,16 @@ impl Mode {
         }
     }
 
+    /// The tree search that it is, where it is one; it can stop after any simulation.
+    #[must_use]
+    pub fn tree(&self) -> Option<&Mcts> {
+        match self {
+            Mode::Mcts(tree) | Mode::Auto(Auto { tree, .. }) => Some(tree),
+            Mode::Direct | Mode::ChainOfThought | Mode::SelfConsistency(_) => None,
+            Mode::BestOfN(_) | Mode::Beam(_) => None,
+        }
+    }
+
     /// Which verifier it asks.
     #[must_use]
     pub fn asks(&self) -> Option<Asks> {
@@ -353,8 +365,7 @@ impl Mode {
                 Rank::Likelihood => None,
             },
             Mode::Beam(beam) => of(beam.scoring),
-            Mode::Mcts(mcts) => of(mcts.scoring),
-            Mode::Auto(auto) => of(auto.beam.scoring),
+            Mode::Mcts(tree) | Mode::Auto(Auto { tree, .. }) => of(tree.scoring),
         }
     }
 
@@ -519,6 +530,7 @@ impl Maker<'_> {
         };
         Mcts {
             simulations: settings.count(Parameter::Simulations),
+            tokens: settings.count(Parameter::SearchTokens),
             width: settings.count(Parameter::Width),
             select: match settings.choice(Parameter::Select) {
                 "puct" => {

@@ -56,6 +56,8 @@ pub enum Parameter {
     Final,
     /// Simulations of a tree search.
     Simulations,
+    /// Tokens after which it begins no more of them.
+    SearchTokens,
     /// The rule of selection.
     Select,
     /// Weight of exploration.
@@ -141,11 +143,12 @@ pub struct Spec {
 use Kind::{Choice, Count, Flag, Number};
 
 const TREES: &[ModeName] = &[Beam, Lookahead, Mcts, Auto];
-const BEAMS: &[ModeName] = &[Beam, Lookahead, Auto];
+const BEAMS: &[ModeName] = &[Beam, Lookahead];
+const SEARCHES: &[ModeName] = &[Mcts, Auto];
 const SCORED: &[ModeName] = &[SelfConsistency, BestOfN, Beam, Lookahead, Mcts, Auto];
 
 /// Every parameter.
-pub const PARAMETERS: [Spec; 35] = [
+pub const PARAMETERS: [Spec; 36] = [
     Spec {
         parameter: Parameter::Branches,
         name: "branches",
@@ -256,7 +259,7 @@ pub const PARAMETERS: [Spec; 35] = [
         kind: Count(1, 64),
         modes: TREES,
         default: Some(Setting::Count(4)),
-        doc: "Beams that are kept, or the most children of a node in `mcts`.",
+        doc: "Beams that are kept, or the most children of a node in `mcts` and `auto`.",
     },
     Spec {
         parameter: Parameter::Expansion,
@@ -325,21 +328,30 @@ pub const PARAMETERS: [Spec; 35] = [
         modes: TREES,
         default: Some(Setting::Choice("vote")),
         doc: "How the answer is chosen among the complete trajectories: by a vote weighted with their aggregated \
-              scores, the best of these, or, in `mcts`, by following the most visited or the most valuable children.",
+              scores, the best of these, or, in `mcts` and `auto`, by following the most visited or the most valuable children.",
     },
     Spec {
         parameter: Parameter::Simulations,
         name: "simulations",
         kind: Count(1, 4096),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Count(64)),
         doc: "Simulations, at most (Kocsis and Szepesvari 2006; Browne et al. 2012).",
+    },
+    Spec {
+        parameter: Parameter::SearchTokens,
+        name: "search_tokens",
+        kind: Count(0, 1 << 24),
+        modes: SEARCHES,
+        default: Some(Setting::Count(0)),
+        doc: "Tokens after which no more simulations are begun, however large the budget is; those under way go on \
+              to their ends. 0 leaves it to the budget.",
     },
     Spec {
         parameter: Parameter::Select,
         name: "select",
         kind: Choice(&["uct", "puct"]),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Choice("uct")),
         doc: "The rule of selection: UCT, or PUCT with the likelihood of steps as prior (Silver et al. 2017).",
     },
@@ -347,7 +359,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::Exploration,
         name: "exploration",
         kind: Number(0.0, 100.0),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Number(1.0)),
         doc: "Weight of exploration: c of UCT, c_init of PUCT.",
     },
@@ -355,7 +367,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::ExplorationBase,
         name: "exploration_base",
         kind: Number(1.0, 1e9),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Number(19_652.0)),
         doc: "c_base of PUCT, after which exploration grows.",
     },
@@ -363,7 +375,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::Widening,
         name: "widening",
         kind: Number(0.0, 1.0),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Number(0.0)),
         doc: "Exponent a of progressive widening: a node visited N times has at most max(1, factor * N^a) children \
               (Couetoux et al. 2011); 0 turns it off.",
@@ -372,7 +384,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::WideningFactor,
         name: "widening_factor",
         kind: Number(0.1, 64.0),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Number(1.0)),
         doc: "Factor of progressive widening.",
     },
@@ -380,7 +392,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::Value,
         name: "value",
         kind: Choice(&["trajectory", "step", "rollouts"]),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Choice("trajectory")),
         doc: "What a simulation is worth: the aggregated score of the whole trajectory to which it goes on, or of \
               the new step alone, or the share of its rollouts that reach the request's leading answer (the only \
@@ -398,7 +410,7 @@ pub const PARAMETERS: [Spec; 35] = [
         parameter: Parameter::InFlight,
         name: "in_flight",
         kind: Count(1, 256),
-        modes: &[Mcts],
+        modes: SEARCHES,
         default: Some(Setting::Count(8)),
         doc: "Simulations under way at once; an unfinished visit counts as value 0.",
     },
@@ -433,7 +445,7 @@ pub const PARAMETERS: [Spec; 35] = [
         kind: Count(1, 64),
         modes: &[Auto],
         default: Some(Setting::Count(4)),
-        doc: "Chains that are scored to see how hard the problem is.",
+        doc: "Simulations that come home before the search can be over, by which is seen how hard the problem is.",
     },
     Spec {
         parameter: Parameter::ProbeConfidence,
@@ -441,7 +453,8 @@ pub const PARAMETERS: [Spec; 35] = [
         kind: Number(0.0, 1.0),
         modes: &[Auto],
         default: Some(Setting::Number(0.9)),
-        doc: "The share of the probe's weight and the score that its leading answer needs to be given at once.",
+        doc: "The share of the vote's weight that the leading answer needs, and the score of the best trajectory that \
+              gives it, for the search to be over after the probe or any simulation behind it.",
     },
 ];
 

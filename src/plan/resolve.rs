@@ -3,8 +3,8 @@
 
 use super::mode::Pool;
 use super::{
-    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms, Verifiers,
-    split,
+    Auto, Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms,
+    Verifiers, split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer};
@@ -131,7 +131,7 @@ impl Planner {
         let fits = mode.alive_in(pool, params.n);
         let live = (fits as usize).min(made);
         // Votes take turns; what a search makes of its tree depends on what it can keep.
-        if matches!(mode, Mode::Mcts(_)) && live < made.min(mode.least_alive().min(mode.alive()) as usize) {
+        if mode.tree().is_some() && live < made.min(mode.least_alive().min(mode.alive()) as usize) {
             notes.push(format!("at most {live} branches are alive at once, as the KV pool holds no more"));
         }
         Ok(Plan {
@@ -307,7 +307,7 @@ impl Planner {
             (most.map(Bound::Samples), "reasoning.budget.branches".to_owned()),
             (
                 // A tree search has one simulation at least, and stops after any.
-                Some(Bound::Samples(affordable)).filter(|_| !matches!(wanted, Mode::Mcts(_))),
+                Some(Bound::Samples(affordable)).filter(|_| wanted.tree().is_none()),
                 if kept > 0 {
                     format!(
                         "{tokens} tokens, which beside {kept} kept for the answer are enough for \
@@ -357,8 +357,7 @@ fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {
         Mode::SelfConsistency(vote) => vote.branches.to_string(),
         Mode::BestOfN(best) => best.branches.to_string(),
         Mode::Beam(beam) => format!("{}x{}", beam.width, beam.expansion),
-        Mode::Mcts(mcts) => mcts.width.to_string(),
-        Mode::Auto(auto) => format!("{}+{}x{}", auto.probe, auto.beam.width, auto.beam.expansion),
+        Mode::Mcts(tree) | Mode::Auto(Auto { tree, .. }) => tree.width.to_string(),
     };
     let (from, to) = (size(from), size(to));
     (from != to).then_some((from, to))

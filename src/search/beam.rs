@@ -86,19 +86,13 @@ struct Slot {
 
 impl BeamSearch {
     pub(super) fn new(beam: Beam, budget: Budget, marker: Option<Marker>) -> Self {
-        Self::over(Grove::new(budget, marker), beam)
-    }
-
-    /// A search that goes on with what is known already: complete trajectories
-    /// of the grove have a vote.
-    pub(super) fn over(grove: Grove, beam: Beam) -> Self {
         Self {
             left: match beam.variant {
                 Variant::Plain | Variant::Diverse => beam.width,
                 Variant::Balanced(_) => beam.width * beam.expansion,
             },
             beam,
-            grove,
+            grove: Grove::new(budget, marker),
             phase: Phase::Fresh,
             orders: VecDeque::new(),
             later: Vec::new(),

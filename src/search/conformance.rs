@@ -110,17 +110,19 @@ pub(super) fn mcts() -> impl proptest::strategy::Strategy<Value = Mcts> {
         (0.0..3.0).prop_map(Select::Uct),
         (0.0..3.0, 1.0..30_000.0).prop_map(|(init, base)| Select::Puct { init, base }),
     ];
-    let widening = prop::option::of((0.01..1.0, 0.1..4.0));
+    let tokens = prop_oneof![Just(0u32), 1u32..400];
+    let widening = (prop::option::of((0.01..1.0, 0.1..4.0)), tokens);
     let sizes = (prop_oneof![1u32..6, 1u32..80], 1u32..6, prop_oneof![1 => Just(1u32), 3 => 2u32..20]);
     let enough = (1u32..20, 0.1..=1.0, 0.0..=1.0);
     let enough = enough.prop_map(|(after, share, score)| Enough { after, share, score });
     let ends = (prop::option::of(enough), last_word(), likelihood());
     (sizes, select, widening, scoring(), any::<bool>(), ends, steps()).prop_map(
-        |((simulations, width, in_flight), select, widening, scoring, whole, ends, steps)| {
+        |((simulations, width, in_flight), select, (widening, tokens), scoring, whole, ends, steps)| {
             let (enough, choice, likelihood) = ends;
             Mcts {
                 likelihood,
                 simulations,
+                tokens,
                 width,
                 select,
                 widening,
@@ -136,8 +138,9 @@ pub(super) fn mcts() -> impl proptest::strategy::Strategy<Value = Mcts> {
 }
 
 fn auto() -> impl proptest::strategy::Strategy<Value = Mode> {
-    (1u32..9, 0.0..=1.0, beam(0..1))
-        .prop_map(|(probe, confidence, beam)| Mode::Auto(Auto { probe, confidence, beam }))
+    (1u32..9, 0.0..=1.0, mcts()).prop_map(|(probe, confidence, tree)| {
+        Mode::Auto(Auto { probe, confidence, tree: Mcts { enough: None, ..tree } })
+    })
 }
 
 fn marker() -> Marker {

@@ -165,10 +165,6 @@ impl Grove {
         &self.twigs[index]
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.twigs.len()
-    }
-
     pub(super) fn in_flight(&self) -> usize {
         self.flights.len()
     }
@@ -179,9 +175,14 @@ impl Grove {
         self.mute
     }
 
+    /// Tokens that are spent, or may be by what is in flight.
+    pub(super) fn committed(&self) -> u32 {
+        self.spent + self.granted
+    }
+
     /// Tokens that may still be granted to thoughts.
     pub(super) fn spendable(&self) -> u32 {
-        (self.budget.tokens - self.budget.reserve).saturating_sub(self.spent + self.granted)
+        (self.budget.tokens - self.budget.reserve).saturating_sub(self.committed())
     }
 
     /// Tokens that a trajectory of this length may still grow by.
@@ -413,7 +414,7 @@ impl Grove {
     /// then with all that is left. Called again once that has landed, it gives up what
     /// is held still.
     pub(super) fn finish(&mut self, rank: impl Fn(&Twig) -> f64) -> Vec<Work> {
-        let left = self.budget.tokens.saturating_sub(self.spent + self.granted);
+        let left = self.budget.tokens.saturating_sub(self.committed());
         let over = self.any_complete() || self.completing.is_some() || left == 0;
         let ranked = if over { Vec::new() } else { self.unfinished(rank) };
         let on = self.carried_on(&ranked);

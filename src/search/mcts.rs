@@ -186,8 +186,12 @@ impl TreeSearch {
     /// which may need as many: of several that share too few none would come to its
     /// end. One alone has what there is, while nothing has.
     fn affords(&mut self) -> bool {
-        let spendable = self.grove.spendable();
+        let most = if self.mcts.tokens == 0 { u32::MAX } else { self.mcts.tokens };
+        let left = most.saturating_sub(self.grove.committed());
         let pending = self.nodes.get(ROOT).pending;
+        if pending == 0 && left == 0 && self.grove.any_complete() {
+            return false;
+        }
         if pending == 0 {
             let enough = self.grove.affords_a_step() || !self.grove.any_complete();
             if !enough {
@@ -195,12 +199,9 @@ impl TreeSearch {
             }
             return enough;
         }
-        let rollouts = match self.mcts.scoring {
-            Scoring::Verifier(_) => 0,
-            Scoring::Rollouts(count) => count,
-        };
+        let rollouts = if let Scoring::Rollouts(count) = self.mcts.scoring { count } else { 0 };
         let each = self.grove.sample().saturating_mul(1 + rollouts);
-        spendable / each.max(1) > pending
+        self.grove.spendable().min(left) / each.max(1) > pending
     }
 
     /// Begins a simulation: `None` where nothing can be begun now, no work where

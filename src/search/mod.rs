@@ -164,6 +164,6 @@ pub fn build(mode: Mode, budget: Budget, marker: Option<&Marker>) -> Box<dyn Str
         Mode::BestOfN(best) => Box::new(best_of_n::BestOfN::new(best, budget, marker)),
         Mode::Beam(beam) => Box::new(beam::BeamSearch::new(beam, budget, marker)),
         Mode::Mcts(mcts) => Box::new(mcts::TreeSearch::new(mcts, budget, marker)),
-        Mode::Auto(auto) => Box::new(auto::AutoSearch::new(auto, budget, marker)),
+        Mode::Auto(auto) => Box::new(auto::search(auto, budget, marker)),
     }
 }

@@ -85,8 +85,8 @@ fn request(key: u64) -> Value {
         body["reasoning"]["budget"]["branches"] = json!(([1, 2, 3, 6, 9, 12][pick(11, 6) as usize]));
     }
     if pick(12, 4) == 0 {
-        const MODES: [&str; 5] = ["self_consistency", "best_of_n", "lookahead", "auto", "mcts"];
-        let mode = pick(14, 5) as usize;
+        const MODES: [&str; 6] = ["self_consistency", "best_of_n", "beam", "lookahead", "auto", "mcts"];
+        let mode = pick(14, 6) as usize;
         body["reasoning"]["mode"] = json!(MODES[mode]);
         if mode < 2 {
             body["reasoning"]["branches"] = json!(1 + pick(13, 12));

@@ -11,7 +11,7 @@ const EFFORTS: [(&str, &str, bool); 7] = [
     ("minimal", "direct", false),
     ("low", "cot", false),
     ("medium", "self_consistency", true),
-    ("high", "beam", true),
+    ("high", "mcts", true),
     ("xhigh", "mcts", true),
     ("max", "mcts", true),
 ];

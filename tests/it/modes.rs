@@ -53,7 +53,7 @@ fn variants() -> Vec<(&'static str, Value)> {
                    "in_flight": 1, "simulations": 20}),
         ),
         ("rollouts", json!({"mode": "mcts", "value": "rollouts", "width": 2, "simulations": 8})),
-        ("auto", json!({"mode": "auto", "probe": 3, "width": 2, "expansion": 2})),
+        ("auto", json!({"mode": "auto", "probe": 3, "width": 3, "simulations": 20})),
     ]
     .into_iter()
     .map(|(name, reasoning)| (name, small(reasoning)))

@@ -31,7 +31,7 @@ fn searches() -> Vec<(&'static str, Value)> {
         ("rebase", json!({"mode": "beam", "width": 2, "expansion": 2, "variant": "rebase"})),
         // To its end: one that has enough does not wait for what it has asked.
         ("mcts", json!({"mode": "mcts", "width": 2, "simulations": 8, "enough": 0.0})),
-        ("auto", json!({"mode": "auto", "probe": 2, "width": 2, "expansion": 2})),
+        ("auto", json!({"mode": "auto", "probe": 2, "width": 3, "simulations": 8})),
     ]
     .into_iter()
     .map(|(name, reasoning)| (name, small(reasoning)))

@@ -20,11 +20,14 @@ impl Mode {
             Mode::SelfConsistency(vote) => vote.show(&mut shown),
             Mode::BestOfN(best) => best.show(&mut shown),
             Mode::Beam(beam) => beam.show(&mut shown),
-            Mode::Mcts(mcts) => mcts.show(&mut shown),
-            Mode::Auto(Auto { probe, confidence, beam }) => {
+            Mode::Mcts(mcts) => {
+                mcts.show(&mut shown);
+                mcts.show_end(&mut shown);
+            }
+            Mode::Auto(Auto { probe, confidence, tree }) => {
+                tree.show(&mut shown);
                 shown.set(Parameter::Probe, Count(probe));
                 shown.set(Parameter::ProbeConfidence, Number(confidence));
-                beam.show(&mut shown);
             }
         }
         shown
@@ -160,6 +163,7 @@ impl Mcts {
     fn show(self, shown: &mut Settings) {
         let Self {
             simulations,
+            tokens,
             width,
             select,
             widening,
@@ -168,10 +172,11 @@ impl Mcts {
             choice,
             likelihood,
             in_flight,
-            enough,
+            enough: _,
             steps,
         } = self;
         shown.set(Parameter::Simulations, Count(simulations));
+        shown.set(Parameter::SearchTokens, Count(tokens));
         shown.set(Parameter::Width, Count(width));
         let (word, exploration) = match select {
             Select::Uct(weight) => ("uct", weight),
@@ -197,12 +202,16 @@ impl Mcts {
         choice.show(shown);
         shown.set(Parameter::VoteLikelihood, Number(likelihood));
         shown.set(Parameter::InFlight, Count(in_flight));
-        let share = enough.map(|Enough { after, share, score }| {
+        steps.show(shown);
+    }
+
+    /// What ends it before its time.
+    fn show_end(self, shown: &mut Settings) {
+        let share = self.enough.map(|Enough { after, share, score }| {
             shown.set(Parameter::EnoughAfter, Count(after));
             shown.set(Parameter::EnoughScore, Number(score));
             share
         });
         shown.set(Parameter::Enough, Number(share.unwrap_or(0.0)));
-        steps.show(shown);
     }
 }

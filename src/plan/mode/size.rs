@@ -47,8 +47,9 @@ impl Mode {
                 *branches
             }
             Mode::Beam(own) => beam(own),
-            Mode::Mcts(own) => own.simulations.saturating_mul(own.steps.most.min(16)).min(4_096),
-            Mode::Auto(own) => own.probe + beam(&own.beam),
+            Mode::Mcts(own) | Mode::Auto(Auto { tree: own, .. }) => {
+                own.simulations.saturating_mul(own.steps.most.min(16)).min(4_096)
+            }
         }
     }
 
@@ -60,8 +61,9 @@ impl Mode {
         match self {
             Mode::Direct | Mode::ChainOfThought | Mode::SelfConsistency(_) | Mode::BestOfN(_) => 1,
             Mode::Beam(own) => beam(own),
-            Mode::Mcts(own) => own.width.saturating_mul(own.steps.most.min(16)),
-            Mode::Auto(own) => own.probe.max(beam(&own.beam)),
+            Mode::Mcts(own) | Mode::Auto(Auto { tree: own, .. }) => {
+                own.width.saturating_mul(own.steps.most.min(16))
+            }
         }
     }
 
@@ -74,18 +76,13 @@ impl Mode {
         }
         Some(match self {
             // A tree search can stop after any simulation.
-            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => self,
+            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) | Mode::Auto(_) => self,
             Mode::SelfConsistency(vote) => {
                 let branches = vote.branches.min(samples);
                 Mode::SelfConsistency(Voting { branches, wave: vote.wave.min(branches), ..vote })
             }
             Mode::BestOfN(best) => Mode::BestOfN(Best { branches: best.branches.min(samples), ..best }),
             Mode::Beam(beam) => Mode::Beam(beam.within(samples)?),
-            Mode::Auto(auto) => {
-                // The probe gets half at most, as in the search.
-                let probe = auto.probe.min(samples / 2);
-                Mode::Auto(Auto { probe, beam: auto.beam.within(samples - probe)?, ..auto })
-            }
         })
     }
 
@@ -94,14 +91,10 @@ impl Mode {
     pub(in crate::plan) fn alive_within(self, pool: Pool) -> Option<Self> {
         Some(match self {
             // Chains and simulations make way for others.
-            Mode::Mcts(_) if pool.branches() < 2 => return None,
-            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) => self,
+            Mode::Mcts(_) | Mode::Auto(_) if pool.branches() < 2 => return None,
+            Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) | Mode::Auto(_) => self,
             Mode::SelfConsistency(_) | Mode::BestOfN(_) => self,
             Mode::Beam(beam) => Mode::Beam(beam.alive_within(pool)?),
-            Mode::Auto(auto) => {
-                let probe = auto.probe.min(pool.branches());
-                Mode::Auto(Auto { probe, beam: auto.beam.alive_within(pool)?, ..auto })
-            }
         })
     }
 
@@ -110,8 +103,8 @@ impl Mode {
     pub(in crate::plan) fn alive_in(&self, pool: Pool, choices: u32) -> u32 {
         let beam = match self {
             Mode::Direct | Mode::ChainOfThought | Mode::SelfConsistency(_) => None,
-            Mode::BestOfN(_) | Mode::Mcts(_) => None,
-            Mode::Beam(beam) | Mode::Auto(Auto { beam, .. }) => Some(beam),
+            Mode::BestOfN(_) | Mode::Mcts(_) | Mode::Auto(_) => None,
+            Mode::Beam(beam) => Some(beam),
         };
         let most = choices.saturating_mul(self.alive());
         let fits = match beam {

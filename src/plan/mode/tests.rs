@@ -16,7 +16,7 @@ fn made(name: ModeName, settings: &[(Parameter, Setting)], verifiers: Verifiers)
 /// The sizes that a small budget lowers.
 fn sizes_of(mode: Mode) -> Vec<u32> {
     let settings = mode.settings();
-    let sizes = [Parameter::Branches, Parameter::Width, Parameter::Expansion, Parameter::Probe];
+    let sizes = [Parameter::Branches, Parameter::Width, Parameter::Expansion];
     sizes.into_iter().filter(|size| settings.get(*size).is_some()).map(|size| settings.count(size)).collect()
 }
 
@@ -105,11 +105,9 @@ fn every_setting_reaches_its_mode() {
     assert_eq!(of(ModeName::Lookahead, &beam), Mode::Beam(expected));
     let plain = Beam { lookahead: 0, ..expected };
     assert_eq!(of(ModeName::Beam, &beam), Mode::Beam(plain));
-    let probe = [(Parameter::Probe, Count(2)), (Parameter::ProbeConfidence, Number(0.7))];
-    let expected = Auto { probe: 2, confidence: 0.7, beam: plain };
-    assert_eq!(of(ModeName::Auto, &[&beam[..], &probe].concat()), Mode::Auto(expected));
     let tree = [
         (Parameter::Simulations, Count(5)),
+        (Parameter::SearchTokens, Count(700)),
         (Parameter::Select, Choice("puct")),
         (Parameter::Exploration, Number(2.0)),
         (Parameter::ExplorationBase, Number(100.0)),
@@ -125,6 +123,7 @@ fn every_setting_reaches_its_mode() {
     let expected = Mcts {
         likelihood: 0.0,
         simulations: 5,
+        tokens: 700,
         width: 4,
         select: Select::Puct { init: 2.0, base: 100.0 },
         widening: Some((0.5, 3.0)),
@@ -136,6 +135,10 @@ fn every_setting_reaches_its_mode() {
         steps: Steps { most: 40, tokens: 256, repeats: 0 },
     };
     assert_eq!(of(ModeName::Mcts, &tree), Mode::Mcts(expected));
+    let probe = [(Parameter::Probe, Count(2)), (Parameter::ProbeConfidence, Number(0.7))];
+    // It is over where its own two say so.
+    let auto = Auto { probe: 2, confidence: 0.7, tree: Mcts { enough: None, ..expected } };
+    assert_eq!(of(ModeName::Auto, &[&tree[..], &probe].concat()), Mode::Auto(auto));
     let rollouts = [(Parameter::Value, Choice("rollouts")), (Parameter::Rollouts, Count(3))];
     let rollouts = of(ModeName::Mcts, &rollouts);
     assert!(matches!(rollouts, Mode::Mcts(Mcts { scoring: Scoring::Rollouts(3), .. })));
@@ -308,9 +311,6 @@ fn what_values_a_candidate_is_part_of_its_cost() {
     // Two rollouts for each candidate.
     let of = |samples| sizes(ModeName::Beam, &[], Verifiers::default(), samples);
     assert_eq!([of(48), of(24), of(5)], [Some(vec![4, 4]), Some(vec![4, 2]), None]);
-    // Four chains of the probe before sixteen candidates.
-    let of = |samples| sizes(ModeName::Auto, &[], VERIFIERS, samples);
-    assert_eq!([of(20), of(19), of(2)], [Some(vec![4, 4, 4]), Some(vec![4, 3, 4]), None]);
 }
 
 /// Room for so many branches of ten blocks; a step is as long as a branch.
@@ -375,14 +375,13 @@ fn choices_whose_beams_do_not_all_fit_at_once_take_turns() {
 proptest! {
     #[test]
     fn more_budget_never_makes_a_mode_smaller(
-        (width, expansion, branches, probe) in (1u32..65, 1u32..33, 2u32..257, 1u32..65),
+        (width, expansion, branches) in (1u32..65, 1u32..33, 2u32..257),
         (less, more) in (0u32..3_000, 0u32..3_000),
     ) {
         let settings = [
             (Parameter::Branches, Setting::Count(branches)),
             (Parameter::Width, Setting::Count(width)),
             (Parameter::Expansion, Setting::Count(expansion)),
-            (Parameter::Probe, Setting::Count(probe)),
         ];
         let (less, more) = (less.min(less + more), less + more);
         for name in ModeName::ALL {
@@ -396,16 +395,16 @@ proptest! {
                 let settings = mode.settings();
                 let of = |parameter| settings.get(parameter).map_or(1, |_| settings.count(parameter));
                 // A tree search has no size that a budget lowers.
-                if matches!(mode, Mode::Mcts(_)) {
-                    return (1, 1, (1, 1));
+                if mode.tree().is_some() {
+                    return (1, (1, 1));
                 }
                 let beams = (of(Parameter::Width), of(Parameter::Width) * of(Parameter::Expansion));
-                (of(Parameter::Branches), of(Parameter::Probe), beams)
+                (of(Parameter::Branches), beams)
             };
             let (small, large) = (size(small), size(large));
-            prop_assert!(small.0 <= large.0 && small.1 <= large.1, "{small:?} {large:?}");
-            prop_assert!(small.2.0 <= large.2.0 && small.2.1 <= large.2.1, "{small:?} {large:?}");
-            prop_assert!(!whole.selects() || small.2.1 <= less && (small.0 == 1 || small.0 <= less));
+            prop_assert!(small.0 <= large.0, "{small:?} {large:?}");
+            prop_assert!(small.1.0 <= large.1.0 && small.1.1 <= large.1.1, "{small:?} {large:?}");
+            prop_assert!(!whole.selects() || small.1.1 <= less && (small.0 == 1 || small.0 <= less));
         }
     }
 }

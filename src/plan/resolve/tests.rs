@@ -142,6 +142,7 @@ fn trees(simulations: u32) -> Mode {
     Mode::Mcts(Mcts {
         likelihood: 0.0,
         simulations,
+        tokens: 0,
         width: 4,
         select: Select::Uct(1.0),
         widening: None,
@@ -211,7 +212,7 @@ fn a_mode_by_name_takes_its_weakest_row_and_keeps_the_larger_budget() {
 #[test]
 fn a_mode_by_name_runs_with_its_own_terms_where_the_effort_has_another_mode() {
     let own = "\n[modes]\nmcts = { width = 9, simulations = 33, temperature = 0.6, budget = 100000 }\n\
-               auto = { probe = 3, variant = \"dvts\", budget = 7 }";
+               auto = { probe = 3, select = \"puct\", budget = 7 }";
     let plan_config = toml::from_str(&format!("{TABLE}{own}")).expect("a valid table");
     let planner = planner_of(Settings { plan: plan_config, ..settings() }, caps(2_048, 1 << 16));
     let named = |effort, mode| {
@@ -222,8 +223,8 @@ fn a_mode_by_name_runs_with_its_own_terms_where_the_effort_has_another_mode() {
     assert_eq!((tree.settings.count(Parameter::Simulations), tree.sampling.temperature), (33, 0.6));
     assert_eq!(named(Some(Effort::Xhigh), ModeName::Mcts).mode, trees(512), "the effort's own row");
     let auto = named(None, ModeName::Auto);
-    let Mode::Auto(Auto { probe: 3, beam, .. }) = auto.mode else { panic!("{:?}", auto.mode) };
-    assert_eq!(beam.variant, Variant::Diverse);
+    let Mode::Auto(Auto { probe: 3, tree, .. }) = auto.mode else { panic!("{:?}", auto.mode) };
+    assert!(matches!(tree.select, Select::Puct { .. }));
     assert_eq!(
         (tokens(&auto), auto.sampling.temperature),
         (vec![8_192], 1.0),
@@ -359,7 +360,7 @@ fn without_a_verifier_other_things_take_its_place_and_the_plan_says_so() {
         let scoring = match plan.mode {
             Mode::Beam(beam) => beam.scoring,
             Mode::Mcts(mcts) => mcts.scoring,
-            Mode::Auto(auto) => auto.beam.scoring,
+            Mode::Auto(auto) => auto.tree.scoring,
             other => panic!("{other:?}"),
         };
         assert_eq!((scoring, plan.mode.asks()), (Scoring::Rollouts(2), None));
@@ -847,7 +848,7 @@ proptest! {
         let needs = |width| caps.blocks_for(plan.prompt.len(), usual, width);
         // Of beams only the wide ones are charged in full, and their candidates' steps.
         let shared = match plan.mode {
-            Mode::Beam(beam) | Mode::Auto(Auto { beam, .. }) => {
+            Mode::Beam(beam) => {
                 let steps = (1 + beam.lookahead as usize) * (settings().plan.branch_tokens as usize).div_ceil(2);
                 let own = (steps.div_ceil(16) + 1).min(needs(1) - needs(0));
                 let width = beam.width as usize;

@@ -12,6 +12,7 @@ fn settings() -> Mcts {
     Mcts {
         likelihood: 0.0,
         simulations: 64,
+        tokens: 0,
         width: 2,
         select: Select::Uct(1.0),
         widening: None,
@@ -57,6 +58,41 @@ fn no_more_simulations_are_under_way_than_have_tokens_to_end() {
     assert_eq!([begun(5, scored), begun(69, scored), begun(70, scored)], [1, 1, 2]);
     assert_eq!([begun(110, scored), begun(1_000, scored)], [3, 8]);
     assert_eq!([begun(129, Scoring::Rollouts(1)), begun(130, Scoring::Rollouts(1))], [1, 2]);
+}
+
+#[test]
+fn whole_chains_say_nothing_about_how_long_a_step_is() {
+    let mut grove = search(settings()).grove;
+    let growth = Growth { until: Until::End, greedy: false, score: false, most: 100 };
+    grove.grow(None, growth, u32::MAX);
+    grove.land(0, Outcome::Grown(Grown { tokens: 100, complete: true, ..Grown::default() }));
+    assert_eq!(grove.affordable(), 56, "900 at 16 each");
+    grove.grow(None, Growth { until: Until::Step, ..growth }, u32::MAX);
+    grove.land(1, Outcome::Grown(Grown { tokens: 50, extensible: true, ..Grown::default() }));
+    assert_eq!(grove.affordable(), 17, "850 at 50 each");
+}
+
+/// A large budget is no reason to spend it.
+#[test]
+fn no_simulation_is_begun_after_so_many_tokens_and_nothing_lacks() {
+    let spent = |tokens| {
+        let mut tree = search(Mcts { tokens, width: 64, whole: true, ..settings() });
+        let mut told = 0;
+        loop {
+            let begun = asked(&mut tree);
+            if begun.is_empty() {
+                break;
+            }
+            for _ in begun {
+                tree.tell(told, end(1 + told as u32, 0.5, "4"));
+                told += 1;
+            }
+        }
+        assert!(tree.is_done() && tree.starved().is_none());
+        2 * told
+    };
+    // Two tokens each; one trajectory comes to its end whatever it takes.
+    assert_eq!([1, 2, 3, 10, 0].map(spent), [2, 2, 4, 10, 128]);
 }
 
 /// A step of two tokens that ends with `word`, and its score.

@@ -283,6 +283,7 @@ async fn the_context_is_named_where_it_was_what_bound() {
     assert_eq!(said.done().report.stop_reason, StopReason::Context);
     let tree = Mcts {
         simulations: 2,
+        tokens: 0,
         width: 1,
         select: Select::Uct(1.0),
         widening: None,

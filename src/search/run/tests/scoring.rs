@@ -180,6 +180,7 @@ async fn once_a_vote_is_decided_the_verifier_is_asked_about_no_chain_that_ends_m
 fn searches() -> [Mode; 4] {
     let mcts = Mcts {
         simulations: 60,
+        tokens: 0,
         width: 4,
         select: Select::Uct(1.0),
         widening: None,
@@ -191,7 +192,7 @@ fn searches() -> [Mode; 4] {
         enough: None,
         steps: STEPS,
     };
-    let auto = Auto { probe: 3, confidence: 2.0, beam: beam(2, 2, 0) };
+    let auto = Auto { probe: 3, confidence: 2.0, tree: mcts };
     [Mode::Beam(beam(2, 2, 0)), Mode::Beam(beam(2, 2, 2)), Mode::Mcts(mcts), Mode::Auto(auto)]
 }
 
@@ -239,9 +240,7 @@ async fn a_deadline_ends_a_search_that_waits_for_scores_with_the_best_so_far() {
         let late = Plan { deadline: Some(Duration::from_millis(1_500)), ..asked(mode) };
         let said = one(&fixture, late, Delivery::Whole).await;
         is_best(&said, (mode, answers), StopReason::Deadline);
-        // The probe's chains come to their ends by themselves.
-        let complete = answers || matches!(mode, Mode::Auto(_));
-        assert_eq!(said.done().finish == Finish::Stop, complete, "{mode:?}");
+        assert_eq!(said.done().finish == Finish::Stop, answers, "{mode:?}");
         assert!(grades.kept() > 0 && said.done().report.verifier_tokens > 0, "{mode:?}");
         until("the verifier has nothing left", || grades.live.load(Ordering::SeqCst) == 0).await;
     });
@@ -310,7 +309,7 @@ async fn a_search_whose_engine_fails_in_the_middle_has_only_complete_answers() {
             let before_step = move |step| if step >= 9 { Err(fault()) } else { Ok(()) };
             let (fixture, grades) = scored(speech(answers), before_step, |_| Fate::Answered);
             let said = run(&fixture, asked(mode), Delivery::Whole).await;
-            if answers || matches!(mode, Mode::Auto(_)) {
+            if answers {
                 let said = said.expect("a complete answer").remove(&0).expect("choice 0");
                 is_best(&said, (mode, answers), StopReason::EngineFault);
                 assert_eq!(said.done().finish, Finish::Stop, "{mode:?}");
