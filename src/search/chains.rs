@@ -153,7 +153,10 @@ impl Chains {
             if spendable < self.whole && self.grove.in_flight() > 0 {
                 break;
             }
-            if spendable < self.whole / 2 && self.asked > 0 {
+            // What is too little for a chain is best spent on one that was cut, and what
+            // may be too little as well while no other has come to its end.
+            let waits = || !self.grove.any_complete() && self.grove.all(State::Held).next().is_some();
+            if self.asked > 0 && (spendable < self.whole / 2 || (spendable < self.whole && waits())) {
                 self.grove.starved.get_or_insert(Scarce::Tokens);
                 self.asked = self.branches;
                 break;

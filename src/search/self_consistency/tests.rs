@@ -90,6 +90,20 @@ fn a_chain_without_an_answer_has_no_vote() {
     assert_eq!(vote(&[("", -2.0), ("", -1.0), ("", f64::NAN)]), 2);
 }
 
+/// Else two would be cut where one has room to end.
+#[test]
+fn where_tokens_are_short_a_first_chain_that_is_cut_goes_on_before_another_begins() {
+    let budget = Budget { sample: 20, ..budget(80, 20, 3) };
+    let mut strategy = SelfConsistency::new(plain(3), budget, Some(marker()));
+    assert_eq!(grants(&strategy.ask(9)), [(1, 40)]);
+    strategy.tell(0, cut(40, "long", -1.0));
+    // 20 of 60 are left, which a chain that ends would leave for another.
+    assert_eq!(grants(&strategy.ask(9)), [(1, 20)]);
+    strategy.tell(1, complete(12, &boxed("1"), -1.0));
+    assert!(strategy.ask(9).is_empty() && strategy.is_done());
+    assert_eq!((strategy.candidates().len(), strategy.starved()), (1, Some(Scarce::Tokens)));
+}
+
 #[test]
 fn a_cut_chain_has_no_vote_and_no_say_beside_a_complete_one() {
     let mut strategy = voters(3, 60, 12);
