@@ -333,9 +333,7 @@ impl Planner {
                 notes.push(format!("{name} was given up for one chain of thought by {why}"));
                 return Mode::ChainOfThought;
             };
-            if let Some((from, to)) = narrowed(&mode, &fitting) {
-                notes.push(format!("width lowered from {from} to {to} by {why}"));
-            }
+            notes.extend(lowered(&mode, &fitting).map(|what| format!("{what} by {why}")));
             mode = fitting;
         }
         mode
@@ -350,8 +348,8 @@ enum Bound {
     Alive(Pool),
 }
 
-/// The sizes of a mode before and after it was made to fit, where they differ.
-fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {
+/// What was done to a mode to make it fit, if anything.
+fn lowered(from: &Mode, to: &Mode) -> Option<String> {
     let size = |mode: &Mode| match mode {
         Mode::Direct | Mode::ChainOfThought => "1".to_owned(),
         Mode::SelfConsistency(vote) => vote.branches.to_string(),
@@ -359,8 +357,11 @@ fn narrowed(from: &Mode, to: &Mode) -> Option<(String, String)> {
         Mode::Beam(beam) => format!("{}x{}", beam.width, beam.expansion),
         Mode::Mcts(tree) | Mode::Auto(Auto { tree, .. }) => tree.width.to_string(),
     };
-    let (from, to) = (size(from), size(to));
-    (from != to).then_some((from, to))
+    let (before, after) = (size(from), size(to));
+    if from.kind() != to.kind() {
+        return Some(format!("{} was given up for a vote over {after} chains", from.name()));
+    }
+    (before != after).then(|| format!("width lowered from {before} to {after}"))
 }
 
 /// The row's parameters with the request's over them. A parameter that the mode

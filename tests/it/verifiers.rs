@@ -21,7 +21,7 @@ async fn serve(prm: &str) -> Served {
 /// Small searches of the modes that ask a verifier where there is one.
 fn searches() -> Vec<(&'static str, Value)> {
     let small = |mut reasoning: Value| {
-        reasoning["budget"] = json!({"tokens": 1_500});
+        reasoning["budget"] = json!({"tokens": 2_500});
         reasoning
     };
     [

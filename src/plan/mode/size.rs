@@ -1,6 +1,6 @@
 //! How large modes are, in branches, and the same modes made smaller.
 
-use super::{Auto, Beam, Best, Mode, Scoring, Voting};
+use super::{Auto, Beam, Best, Mode, Scoring, VoteStop, Voting, Weight};
 
 /// What a request has of the KV pool beside its prompt, in blocks, and what
 /// branches take of it.
@@ -67,8 +67,9 @@ impl Mode {
         }
     }
 
-    /// The same mode, no larger than what `samples` whole samples cost. More
-    /// samples never make it smaller. `None` where not even two fit.
+    /// The same mode, no larger than what `samples` whole samples cost, or a vote over
+    /// them where beams are too few to search. More samples never make it smaller.
+    /// `None` where not even two fit.
     #[must_use]
     pub fn within(self, samples: u32) -> Option<Self> {
         if samples < 2 && self.selects() {
@@ -82,7 +83,10 @@ impl Mode {
                 Mode::SelfConsistency(Voting { branches, wave: vote.wave.min(branches), ..vote })
             }
             Mode::BestOfN(best) => Mode::BestOfN(Best { branches: best.branches.min(samples), ..best }),
-            Mode::Beam(beam) => Mode::Beam(beam.within(samples)?),
+            Mode::Beam(beam) => match beam.within(samples) {
+                Some(fitting) => Mode::Beam(fitting),
+                None => Mode::SelfConsistency(beam.vote(samples)),
+            },
         })
     }
 
@@ -135,14 +139,26 @@ impl Beam {
         }
     }
 
+    /// `None` where there are not two candidates for each of two beams, if it has as
+    /// many: fewer choose among too little, and end too few of what they begin.
     fn within(self, samples: u32) -> Option<Self> {
         let candidates = samples / self.cost();
-        if candidates < 2.min(self.width * self.expansion) {
+        if candidates < 4.min(self.width * self.expansion) {
             return None;
         }
         let width = self.width.min((candidates / self.expansion.clamp(1, 2)).max(1));
         let expansion = self.expansion.min((candidates / width).max(1));
         Some(Self { width, expansion, ..self })
+    }
+
+    /// A vote over whole chains, with the weights that its own has.
+    fn vote(self, samples: u32) -> Voting {
+        let branches = samples.min(self.width * self.expansion).max(2);
+        let (weight, likelihood) = match self.scoring {
+            Scoring::Verifier(aggregate) => (Weight::Score(aggregate), self.likelihood.0),
+            Scoring::Rollouts(_) => (Weight::Count, 0.0),
+        };
+        Voting { branches, wave: branches, stop: VoteStop::Fixed, weight, likelihood }
     }
 
     /// What a candidate takes of a pool: the steps by which it differs from what it

@@ -298,6 +298,15 @@ fn a_beam_gets_narrower_and_a_tree_search_stops_earlier() {
     assert_eq!(with(Effort::High, 5_632).mode, beams(8, 4));
     assert_eq!(with(Effort::Xhigh, 1_000).mode, trees(512));
     assert_eq!(with(Effort::Xhigh, 20).mode, trees(512), "after its first simulation, if need be");
+    let vote = with(Effort::High, 700);
+    assert!(
+        vote.notes[0].starts_with("beam was given up for a vote over 3 chains by 700 tokens"),
+        "{:?}",
+        vote.notes
+    );
+    let own = Weight::Score(Aggregate::Prod);
+    assert!(matches!(vote.mode, Mode::SelfConsistency(Voting { branches: 3, weight, .. }) if weight == own));
+    assert_eq!(vote.choices[0].branches, 3);
     let given_up = with(Effort::High, 200).notes;
     assert!(
         given_up[0].starts_with("beam was given up for one chain of thought by 200 tokens"),
