@@ -189,7 +189,7 @@ pub struct Steps {
 pub struct Mcts {
     /// Simulations.
     pub simulations: u32,
-    /// Tokens of which no more simulations are begun; 0 without a bound but the budget's.
+    /// Tokens after which no more simulations are begun; 0 leaves that to the budget.
     pub tokens: u32,
     /// Children of a node, at most.
     pub width: u32,

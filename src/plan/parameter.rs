@@ -328,7 +328,8 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: TREES,
         default: Some(Setting::Choice("vote")),
         doc: "How the answer is chosen among the complete trajectories: by a vote weighted with their aggregated \
-              scores, the best of these, or, in `mcts` and `auto`, by following the most visited or the most valuable children.",
+              scores, the best of these, or, in `mcts` and `auto`, by following the most visited or the most \
+              valuable children.",
     },
     Spec {
         parameter: Parameter::Simulations,

@@ -184,7 +184,8 @@ impl TreeSearch {
 
     /// Whether there are tokens for another simulation beside those under way, each of
     /// which may need as many: of several that share too few none would come to its
-    /// end. One alone has what there is, while nothing has.
+    /// end. One alone has what there is, while nothing has. Both bounds count alike, the
+    /// budget's and the mode's own.
     fn affords(&mut self) -> bool {
         let most = if self.mcts.tokens == 0 { u32::MAX } else { self.mcts.tokens };
         let left = most.saturating_sub(self.grove.committed());
