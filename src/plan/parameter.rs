@@ -80,7 +80,7 @@ pub enum Parameter {
     EnoughScore,
     /// Simulations before that can be.
     EnoughAfter,
-    /// Chains of the probe.
+    /// Simulations of the probe.
     Probe,
     /// How sure the probe must be.
     ProbeConfidence,

@@ -216,9 +216,8 @@ impl BeamSearch {
     }
 
     /// Where branches take all the room, one makes way: a beam on which nothing
-    /// more is to be grown, else one that belongs to no candidate (a rollout or a
-    /// chain that was cut), else the worst of several beams with what was ordered
-    /// on it.
+    /// more is to be grown, else one that belongs to no candidate (a rollout), else
+    /// the worst of several beams with what was ordered on it.
     fn make_way(&mut self) -> Option<Work> {
         let ordered = |index: Index| self.orders.iter().any(|order| order.parent == Some(index));
         if let Some(place) = self.beams.iter().rposition(|index| !ordered(*index)) {

@@ -14,8 +14,8 @@
 //! counts against the node's width, so that a node whose steps are always the
 //! same closes. A complete trajectory that is selected again costs no tokens. A
 //! subtree in which nothing is left to expand is closed and not selected; the
-//! search ends when the root is, or as soon as one answer is far enough ahead
-//! ([`Enough`](crate::plan::Enough)).
+//! search ends when the root is, after so many tokens, or as soon as one answer is
+//! far enough ahead ([`Enough`](crate::plan::Enough)).
 //!
 //! Length: one state machine: its four phases share every table.
 

@@ -122,7 +122,7 @@ impl Mode {
                     let rest = (pool.blocks / at_once).saturating_sub(beam.width.saturating_mul(pool.whole));
                     beam.width + rest / beam.candidate(pool)
                 };
-                // The probe's chains share nothing but the prompt.
+                // What begins at the prompt shares nothing but that.
                 at_once.saturating_mul(each).max(pool.branches())
             }
         };
