@@ -27,6 +27,8 @@ pub(super) struct Chains {
     /// Chains of the wave under way, and the number of all that were begun.
     current: Vec<Index>,
     asked: u32,
+    /// Of those counted as begun, how many wait for the first to come to its end.
+    put_off: u32,
     phase: Phase,
 }
 
@@ -67,6 +69,7 @@ impl Chains {
             score,
             current: Vec::new(),
             asked: 0,
+            put_off: 0,
             phase: Phase::Growing,
         }
     }
@@ -136,7 +139,14 @@ impl Chains {
             self.asked = self.branches;
         }
         let works = self.resume();
-        if works.is_empty() { Turn::WaveOver } else { Turn::Work(works) }
+        if !works.is_empty() {
+            return Turn::Work(works);
+        }
+        if self.put_off > 0 && self.grove.any_complete() {
+            self.asked -= std::mem::take(&mut self.put_off);
+            return self.turn(room);
+        }
+        Turn::WaveOver
     }
 
     /// Chains of the wave that find room.
@@ -156,8 +166,10 @@ impl Chains {
             // What is too little for a chain is best spent on one that was cut, and what
             // may be too little as well while no other has come to its end.
             let waits = || !self.grove.any_complete() && self.grove.all(State::Held).next().is_some();
-            if self.asked > 0 && (spendable < self.whole / 2 || (spendable < self.whole && waits())) {
+            let too_few = spendable < self.whole / 2;
+            if self.asked > 0 && (too_few || (spendable < self.whole && waits())) {
                 self.grove.starved.get_or_insert(Scarce::Tokens);
+                self.put_off = if too_few { 0 } else { waiting };
                 self.asked = self.branches;
                 break;
             }

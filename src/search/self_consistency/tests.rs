@@ -102,6 +102,16 @@ fn where_tokens_are_short_a_first_chain_that_is_cut_goes_on_before_another_begin
     strategy.tell(1, complete(12, &boxed("1"), -1.0));
     assert!(strategy.ask(9).is_empty() && strategy.is_done());
     assert_eq!((strategy.candidates().len(), strategy.starved()), (1, Some(Scarce::Tokens)));
+    // Where it ends early enough, another begins.
+    let mut strategy = SelfConsistency::new(plain(3), Budget { tokens: 95, ..budget }, Some(marker()));
+    assert_eq!(grants(&strategy.ask(9)), [(1, 40)]);
+    strategy.tell(0, cut(40, "long", -1.0));
+    assert_eq!(grants(&strategy.ask(9)), [(1, 35)]);
+    strategy.tell(1, complete(10, &boxed("1"), -1.0));
+    assert_eq!(grants(&strategy.ask(9)), [(2, 25)]);
+    strategy.tell(2, complete(20, &boxed("1"), -1.0));
+    assert!(strategy.ask(9).is_empty() && strategy.is_done());
+    assert_eq!(strategy.candidates().len(), 2);
 }
 
 #[test]
