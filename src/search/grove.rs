@@ -203,6 +203,13 @@ impl Grove {
         self.spendable() >= self.longest.max(1)
     }
 
+    /// Tokens within which nearly every trajectory comes to its end from a twig on;
+    /// from the prompt where that is none.
+    pub(super) fn rest(&self, twig: Option<Index>) -> u32 {
+        let path = twig.map_or(0, |index| self.twigs[index].path);
+        self.sample().saturating_mul(2).saturating_sub(path).max(self.sample().div_ceil(2))
+    }
+
     /// Tokens of a whole sample, as a rule; at least 1.
     pub(super) fn sample(&self) -> u32 {
         self.budget.sample.max(1)

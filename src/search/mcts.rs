@@ -23,11 +23,13 @@ use super::event::Candidate;
 use super::grove::{Grove, Growth, Index, State, Twig};
 use super::{Answer, Outcome, Scarce, Strategy, Until, Work, WorkId};
 use crate::plan::{Budget, Final, Marker, Mcts, Scoring, Select};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 mod node;
+mod rollouts;
 
 use node::{Nodes, Place, ROOT};
+use rollouts::Rollouts;
 
 /// A tree search over steps.
 #[derive(Debug)]
@@ -37,14 +39,10 @@ pub(super) struct TreeSearch {
     nodes: Nodes,
     /// Simulations under way, by the twig that they wait for.
     under_way: HashMap<Index, Simulation>,
-    /// Rollouts of a leaf, by twig.
-    rollouts: HashMap<Index, Place>,
-    /// Visits that wait for a leaf's rollouts.
-    valuing: BTreeMap<Place, u32>,
+    /// What values a leaf where no verifier does.
+    rollouts: Rollouts,
     /// Simulations that stand on a node and go on from there.
     waiting: VecDeque<Simulation>,
-    /// Leaves, each with the number of its rollouts that are still to begin.
-    rolls: VecDeque<(Place, u32)>,
     /// Steps that equal a sibling, or are empty, and rollouts that were cut: to be
     /// given up.
     duplicates: Vec<Index>,
@@ -77,10 +75,8 @@ impl TreeSearch {
             grove: Grove::new(budget, marker),
             nodes: Nodes::new(),
             under_way: HashMap::new(),
-            rollouts: HashMap::new(),
-            valuing: BTreeMap::new(),
+            rollouts: Rollouts::default(),
             waiting: VecDeque::new(),
-            rolls: VecDeque::new(),
             duplicates: Vec::new(),
             begun: 0,
             decided: false,
@@ -193,14 +189,16 @@ impl TreeSearch {
         if pending == 0 && left == 0 && self.grove.any_complete() {
             return false;
         }
+        let rollouts = if let Scoring::Rollouts(count) = self.mcts.scoring { count } else { 0 };
         if pending == 0 {
-            let enough = self.grove.affords_a_step() || !self.grove.any_complete();
+            let whole = self.grove.spendable() >= self.grove.rest(None) / 2;
+            let able = self.grove.affords_a_step() && (rollouts == 0 || whole);
+            let enough = able || !self.grove.any_complete();
             if !enough {
                 self.grove.starved.get_or_insert(Scarce::Tokens);
             }
             return enough;
         }
-        let rollouts = if let Scoring::Rollouts(count) = self.mcts.scoring { count } else { 0 };
         let each = self.grove.sample().saturating_mul(1 + rollouts);
         self.grove.spendable().min(left) / each.max(1) > pending
     }
@@ -234,7 +232,9 @@ impl TreeSearch {
         let last = depth + 1 >= self.mcts.steps.most;
         let step = self.growth();
         let growth = if last { Growth { until: Until::End, most: u32::MAX, ..step } } else { step };
-        let (index, work) = self.grove.grow(twig, growth, u32::MAX)?;
+        // Where one goes on to its end the others are left as much.
+        let equal = self.grove.spendable() / self.nodes.get(ROOT).pending.max(1);
+        let (index, work) = self.grove.grow(twig, growth, equal.max(self.grove.rest(twig)))?;
         self.nodes.get_mut(simulation.at).tried += 1;
         self.under_way.insert(index, simulation);
         Some(work)
@@ -252,7 +252,7 @@ impl TreeSearch {
         let mut at = Some(place);
         while let Some(place) = at {
             let node = self.nodes.get(place);
-            let growing = node.pending > 0 || self.valuing.contains_key(&place);
+            let growing = node.pending > 0 || self.rollouts.awaits(place);
             let spent = node.tried >= self.mcts.width || self.is_sure(place) || !self.has_place(node.twig);
             let below = node.children.iter().all(|child| self.nodes.get(*child).closed);
             if growing || !spent || !below {
@@ -312,10 +312,7 @@ impl TreeSearch {
                 self.backpropagate(place, 0.0);
                 self.revalue();
             }
-            Scoring::Rollouts(count) => {
-                *self.valuing.entry(place).or_insert(0) += 1;
-                self.rolls.push_back((place, count));
-            }
+            Scoring::Rollouts(count) => self.rollouts.want(place, count),
         }
     }
 
@@ -325,21 +322,12 @@ impl TreeSearch {
         self.close(place);
     }
 
-    /// Recomputes every value from the rollouts' answers and the one that leads
-    /// now.
-    fn revalue(&mut self) {
-        let Some(leading) = self.grove.elect((true, 0.0), |_| 1.0) else { return };
-        let leading = self.grove.twig(leading).value.clone();
-        self.nodes.revalue(leading.as_deref());
-    }
-
     /// What stands on a node, or waits for rollouts, comes to nothing.
     fn abandon_standing(&mut self) {
         while let Some(simulation) = self.waiting.pop_front() {
             self.give_up(simulation.at);
         }
-        self.rolls.clear();
-        for (place, visits) in std::mem::take(&mut self.valuing) {
+        for (place, visits) in self.rollouts.abandon() {
             (0..visits).for_each(|_| self.give_up(place));
         }
     }
@@ -348,7 +336,9 @@ impl TreeSearch {
     /// there is room.
     fn go_on(&mut self, room: usize) -> Vec<Work> {
         let mut works: Vec<Work> = Vec::new();
+        // A step that is cut for want of tokens which others may leave says nothing.
         while works.len() < room
+            && (self.grove.affords_a_step() || self.grove.in_flight() == 0)
             && let Some(Simulation { at, first }) = self.waiting.pop_front()
         {
             // A node that cannot have another child sends it down to one.
@@ -367,65 +357,9 @@ impl TreeSearch {
                 None => self.give_up(target),
             }
         }
-        let Scoring::Rollouts(count) = self.mcts.scoring else { return works };
-        let growth = Growth { until: Until::End, greedy: false, score: false, most: u32::MAX };
-        while works.len() < room
-            && let Some(&(place, due)) = self.rolls.front()
-        {
-            // Steps under way will need rollouts too.
-            let to_come = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX).saturating_mul(count);
-            let share = match self.grove.spendable() / self.due().saturating_add(to_come) {
-                // What is in flight may leave something.
-                0 if self.grove.in_flight() > 0 => break,
-                0 => self.grove.spendable() / due,
-                share => share,
-            };
-            if share == 0 {
-                self.grove.starved = Some(Scarce::Tokens);
-                break;
-            }
-            self.rolls.pop_front();
-            let twig = self.nodes.get(place).twig;
-            let now = due.min(u32::try_from(room - works.len()).unwrap_or(u32::MAX));
-            let mut left = due - now;
-            for _ in 0..now {
-                let Some((index, work)) = self.grove.grow(twig, growth, share) else {
-                    // Nothing more can grow below it.
-                    left = 0;
-                    break;
-                };
-                self.rollouts.insert(index, place);
-                self.nodes.get_mut(place).rolling += 1;
-                works.push(work);
-            }
-            if left > 0 {
-                // The others begin as soon as there is room: each rollout leaves its own.
-                self.rolls.push_front((place, left));
-            }
-            self.rolled(place);
-        }
+        let left = room - works.len();
+        works.extend(self.roll(left));
         works
-    }
-
-    /// Rollouts that are still to begin.
-    fn due(&self) -> u32 {
-        self.rolls.iter().fold(0, |sum, (_, due)| sum.saturating_add(*due))
-    }
-
-    /// Whether rollouts of a leaf are still to begin.
-    fn is_due(&self, place: Place) -> bool {
-        self.rolls.iter().any(|(leaf, _)| *leaf == place)
-    }
-
-    /// Brings the visits home for which a leaf's rollouts have all ended.
-    fn rolled(&mut self, place: Place) {
-        if self.nodes.get(place).rolling > 0 || self.is_due(place) {
-            return;
-        }
-        for _ in 0..self.valuing.remove(&place).unwrap_or(0) {
-            self.backpropagate(place, 0.0);
-        }
-        self.revalue();
     }
 
     /// What to do when nothing is in flight and nothing can be begun.
@@ -433,15 +367,23 @@ impl TreeSearch {
         self.phase = Phase::Finishing;
         self.abandon_standing();
         let scoring = self.mcts.scoring;
-        self.grove.finish(|twig| twig.worth(scoring))
+        self.grove.finish(|twig| match scoring {
+            Scoring::Verifier(_) => twig.worth(scoring),
+            // What has come furthest has the least to go.
+            Scoring::Rollouts(_) => f64::from(twig.path),
+        })
     }
 
-    /// Where branches take all the room, the least visited ones make way on which
-    /// no simulation stands, and which wait for no rollouts; so many, or fewer.
+    /// Where branches take all the room, rollouts that were cut make way, else the
+    /// least visited steps on which no simulation stands, and which wait for no
+    /// rollouts; so many, or fewer.
     fn make_way(&mut self, wanted: usize) -> Vec<Work> {
-        let standing: HashSet<Place> = (self.waiting.iter().map(|simulation| simulation.at))
-            .chain(self.rolls.iter().map(|(place, _)| *place))
-            .collect();
+        let cut = self.rollouts.give_up_cut();
+        if !cut.is_empty() {
+            return cut.into_iter().filter_map(|index| self.grove.retire(index)).collect();
+        }
+        let standing: HashSet<Place> =
+            (self.waiting.iter().map(|simulation| simulation.at)).chain(self.rollouts.leaves()).collect();
         let idle = |place: Place| {
             let node = Some(self.nodes.get(place)).filter(|_| !standing.contains(&place))?;
             let twig = self.grove.twig(node.twig?);
@@ -531,10 +473,10 @@ impl Strategy for TreeSearch {
             if !works.is_empty() || self.grove.in_flight() > 0 {
                 return works;
             }
-            let stands = !self.waiting.is_empty() || !self.rolls.is_empty();
+            let stands = !self.waiting.is_empty() || self.rollouts.due() > 0;
             let open = self.begun < self.mcts.simulations && !self.nodes.get(ROOT).closed;
             if room == 0 && !self.grove.is_mute() && (stands || open) {
-                let works = self.make_way((self.waiting.len() + self.due() as usize).max(1));
+                let works = self.make_way((self.waiting.len() + self.rollouts.due() as usize).max(1));
                 if !works.is_empty() {
                     return works;
                 }
@@ -549,18 +491,8 @@ impl Strategy for TreeSearch {
     fn tell(&mut self, id: WorkId, outcome: Outcome) {
         let Some(index) = self.grove.land(id, outcome) else { return };
         let visits = self.nodes.get(ROOT).visits;
-        if let Some(place) = self.rollouts.remove(&index) {
-            let twig = self.grove.twig(index);
-            if twig.state == State::Complete {
-                let value = twig.value.clone();
-                self.nodes.get_mut(place).answers.push(value);
-            } else {
-                // One that was cut says nothing, and keeps no room.
-                self.duplicates.push(index);
-            }
-            let node = self.nodes.get_mut(place);
-            node.rolling = node.rolling.saturating_sub(1);
-            self.rolled(place);
+        if let Some(place) = self.rollouts.landed(index) {
+            self.rolled_out(index, place);
         } else if let Some(simulation) = self.under_way.remove(&index) {
             self.landed(index, simulation);
         }

@@ -122,6 +122,14 @@ fn end(word: u32, score: f64, answer: &str) -> Outcome {
     }
 }
 
+/// The same, of so many tokens.
+fn long(tokens: u32, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Grown(grown) => Outcome::Grown(Grown { tokens, ..grown }),
+        Outcome::Abandoned => Outcome::Abandoned,
+    }
+}
+
 /// Asks until there is work; each piece as (branch, what it was forked from).
 fn asked(search: &mut TreeSearch) -> Vec<(u32, Option<u32>)> {
     let grown = |work: &Work| match work {
@@ -552,12 +560,88 @@ fn every_leaf_gets_its_rollouts_however_early_the_others_landed() {
     let mcts = Mcts { scoring: Scoring::Rollouts(2), in_flight: 2, steps, ..settings() };
     let mut tree = TreeSearch::new(mcts, budget, None);
     assert_eq!(asked(&mut tree).len(), 2);
-    let grants = |works: Vec<Work>| works.iter().map(|work| extend(work).max_tokens).collect::<Vec<_>>();
     tree.tell(0, step(1, f64::NAN));
     // 33 tokens are left for two leaves.
     assert_eq!(grants(tree.ask(100)), [8, 8]);
     tree.tell(1, step(2, f64::NAN));
     assert_eq!(grants(tree.ask(100)), [10, 10]);
+}
+
+/// Of rollouts that share too few tokens none would come to its end.
+#[test]
+fn where_tokens_are_short_a_leaf_is_valued_by_rollouts_that_end() {
+    let budget = |tokens, branches| Budget {
+        tokens,
+        reserve: 10,
+        branches,
+        branch_tokens: 500,
+        sample: 20,
+        verifier_tokens: None,
+    };
+    let of = |tokens, branches| {
+        let steps = Steps { tokens: 10, ..settings().steps };
+        let mcts = Mcts { scoring: Scoring::Rollouts(4), steps, ..settings() };
+        let mut tree = TreeSearch::new(mcts, budget(tokens, branches), None);
+        assert_eq!(grants(tree.ask(100)), [10]);
+        tree.tell(0, long(7, step(1, f64::NAN)));
+        tree
+    };
+    // 83 are left after the step of 7, and a trajectory ends within 33 from there.
+    let mut tree = of(100, 100);
+    assert_eq!(grants(tree.ask(100)), [33, 33]);
+    tree.tell(1, long(20, end(2, f64::NAN, "4")));
+    assert!(tree.ask(100).is_empty(), "what the other leaves is waited for");
+    tree.tell(2, long(20, end(3, f64::NAN, "4")));
+    assert_eq!(grants(tree.ask(100)), [33]);
+    tree.tell(3, long(28, end(4, f64::NAN, "5")));
+    // With 15 no other would end.
+    assert!(asked(&mut tree).is_empty() && tree.is_done());
+    assert_eq!((tree.nodes.get(ROOT).visits, tree.starved()), (1, Some(Scarce::Tokens)));
+    // What is cut while nothing is complete is brought to its answer, though what it
+    // was forked from can be no more.
+    let mut tree = of(40, 2);
+    assert_eq!(grants(tree.ask(100)), [23]);
+    tree.tell(1, long(23, step(2, f64::NAN)));
+    let works = tree.ask(100);
+    let last = extend(works.last().expect("the reserve is spent"));
+    assert_eq!((last.node, last.fork, last.max_tokens), (NodeId(2), None, 10));
+    tree.tell(2, end(3, f64::NAN, "4"));
+    assert!(asked(&mut tree).is_empty() && tree.is_done());
+    assert_eq!(tree.answer(), Some(Answer { node: NodeId(2), complete: true }));
+}
+
+/// What one simulation is granted to its end is nothing to the others, till it lands.
+#[test]
+fn a_last_step_leaves_the_others_theirs() {
+    let budget = Budget {
+        tokens: 100,
+        reserve: 0,
+        branches: 100,
+        branch_tokens: 500,
+        sample: 10,
+        verifier_tokens: None,
+    };
+    let steps = Steps { most: 2, tokens: 8, repeats: 0 };
+    let mcts = Mcts { whole: true, width: 8, in_flight: 2, steps, ..settings() };
+    let mut tree = TreeSearch::new(mcts, budget, None);
+    assert_eq!(grants(tree.ask(100)), [8, 8]);
+    tree.tell(0, long(8, step(1, 0.5)));
+    assert_eq!(grants(tree.ask(100)), [42], "half of the 84 that are left");
+    tree.tell(1, long(8, step(2, 0.5)));
+    assert_eq!(grants(tree.ask(100)), [21]);
+    // Where less than a step is left, what is in flight is waited for.
+    let mut tree = TreeSearch::new(mcts, Budget { tokens: 32, ..budget }, None);
+    assert_eq!(grants(tree.ask(100)), [8, 8]);
+    tree.tell(0, long(8, step(1, 0.5)));
+    assert_eq!(grants(tree.ask(100)), [12]);
+    tree.tell(1, long(8, step(2, 0.5)));
+    assert!(tree.ask(100).is_empty());
+    tree.tell(2, long(6, end(3, 0.5, "4")));
+    assert_eq!(grants(tree.ask(100)), [10]);
+}
+
+fn grants(works: Vec<Work>) -> Vec<u32> {
+    works.iter().filter(|work| matches!(work, Work::Extend(_))).map(|work| extend(work).max_tokens).collect()
 }
 
 #[test]
