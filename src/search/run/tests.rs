@@ -240,6 +240,7 @@ async fn chains_without_their_scores_end_by_themselves_and_a_search_over_steps_d
             let report = &said.done().report;
             assert_eq!(report.stop_reason, reason, "{mode:?}");
             assert!(report.notes[0].starts_with(note), "{mode:?}: {:?}", report.notes);
+            assert_eq!(report.verifier_steps, 0, "{mode:?}: none was scored");
         }
     }
 }

@@ -21,8 +21,7 @@ impl Choice {
                 (Some(Missing::Fault(_)), _) => StopReason::VerifierFault,
                 (None, Some(Scarce::Tokens)) => StopReason::Tokens,
                 (None, Some(Scarce::Branches)) => StopReason::Branches,
-                (None, None) if self.met_context() => StopReason::Context,
-                (None, None) => StopReason::Completed,
+                (None, None) => self.cut_answer().unwrap_or(StopReason::Completed),
             }
         } else if self.strategy.is_decided() {
             StopReason::Completed
@@ -36,11 +35,14 @@ impl Choice {
         }
     }
 
-    /// Whether the context cut the trajectory that is the answer.
-    fn met_context(&self) -> bool {
-        let Some(answer) = self.strategy.answer() else { return false };
+    /// What cut the answer: anything where it is not complete, or the context on the
+    /// way. (A step that is cut at its longest goes on as the next.)
+    fn cut_answer(&self) -> Option<StopReason> {
+        let answer = self.strategy.answer()?;
+        let own = self.cuts.get(&answer.node).filter(|_| !answer.complete).copied();
         let mut path = [answer.node].into_iter().chain(self.tree.ancestors(answer.node));
-        path.any(|node| self.cuts.get(&node) == Some(&StopReason::Context))
+        let mut context = || path.any(|node| self.cuts.get(&node) == Some(&StopReason::Context));
+        own.or_else(|| context().then_some(StopReason::Context))
     }
 
     /// Emits the answer and the report.

@@ -207,7 +207,6 @@ impl Choice {
             return Scoring::Failed;
         }
         self.judge.tokens = tokens;
-        self.judge.steps += u32::try_from(reading.steps()).unwrap_or(u32::MAX);
         let scores = lease.score(reading);
         if let Some(passage) = &passage {
             self.judge.said.insert(passage.clone(), Said::Out(Vec::new()));
@@ -257,6 +256,7 @@ impl Choice {
         if let Ok(scores) = &result {
             // What was charged before gives way to what it has cost.
             self.judge.tokens = self.judge.tokens.saturating_sub(cost).saturating_add(scores.tokens);
+            self.judge.steps += u32::try_from(scores.values.len()).unwrap_or(u32::MAX);
         }
         let waiting = match passage.as_ref().and_then(|passage| self.judge.said.remove(passage)) {
             Some(Said::Out(waiting)) => waiting,
