@@ -163,7 +163,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 256),
         modes: &[SelfConsistency],
         default: Some(Setting::Count(4)),
-        doc: "Chains begun at once by an adaptive vote; with `stop: fixed` all are.",
+        doc: "Chains begun at once by an adaptive vote, the window of ESC (arXiv 2401.10480); with `stop: fixed` all \
+              are.",
     },
     Spec {
         parameter: Parameter::Stop,
@@ -183,7 +184,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.5, 1.0),
         modes: &[SelfConsistency],
         default: Some(Setting::Number(0.95)),
-        doc: "The probability at which `stop: posterior` stops.",
+        doc: "The probability at which `stop: posterior` stops (Adaptive-Consistency, arXiv 2305.11860).",
     },
     Spec {
         parameter: Parameter::Vote,
@@ -191,7 +192,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Choice(&["count", "verifier", "confidence"]),
         modes: &[SelfConsistency],
         default: Some(Setting::Choice("count")),
-        doc: "What a chain weighs in the vote: 1, its aggregated score, or its confidence.",
+        doc: "What a chain weighs in the vote: 1 (Wang et al., arXiv 2203.11171), its aggregated score (Li et al., \
+              arXiv 2206.02336), or its confidence (DeepConf, arXiv 2508.15260).",
     },
     Spec {
         parameter: Parameter::Confidence,
@@ -209,7 +211,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 4096),
         modes: &[SelfConsistency],
         default: Some(Setting::Count(2048)),
-        doc: "Tokens in a group of `confidence`; a shorter chain is one group.",
+        doc: "Tokens in a group of `confidence` (DeepConf, arXiv 2508.15260); a shorter chain is one group.",
     },
     Spec {
         parameter: Parameter::Rank,
@@ -217,8 +219,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Choice(&["verifier", "judge", "likelihood"]),
         modes: &[BestOfN],
         default: Some(Setting::Choice("verifier")),
-        doc: "What the best of n is the best by: the verifier's aggregated score, a judge's verdict, or the mean \
-              log-probability.",
+        doc: "What the best of n is the best by: the verifier's aggregated score (Cobbe et al., arXiv 2110.14168), \
+              a judge's verdict (Zheng et al., arXiv 2306.05685), or the mean log-probability.",
     },
     Spec {
         parameter: Parameter::Weighted,
@@ -234,7 +236,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Choice(&["last", "min", "prod", "mean"]),
         modes: SCORED,
         default: None,
-        doc: "How the scores of a solution's steps become one; the verifier's own default if absent.",
+        doc: "How the scores of a solution's steps become one (`prod`, `min`: Lightman et al., arXiv 2305.20050; `last`: \
+              Snell et al., arXiv 2408.03314); the verifier's own default if absent.",
     },
     Spec {
         parameter: Parameter::VoteLikelihood,
@@ -243,7 +246,8 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: SCORED,
         default: Some(Setting::Number(0.0)),
         doc: "Exponent of a trajectory's likelihood under the policy, by which its score is multiplied in a vote: \
-              what merging equal trajectories hides. For short trajectories; likelihoods fall with length.",
+              what merging equal trajectories hides (Espalier's own). For short trajectories; likelihoods fall with \
+              length.",
     },
     Spec {
         parameter: Parameter::RankLikelihood,
@@ -251,7 +255,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.0, 10.0),
         modes: BEAMS,
         default: Some(Setting::Number(0.0)),
-        doc: "The same for the ranking of candidates.",
+        doc: "The same for the ranking of candidates (Espalier's own).",
     },
     Spec {
         parameter: Parameter::Width,
@@ -259,7 +263,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 64),
         modes: TREES,
         default: Some(Setting::Count(4)),
-        doc: "Beams that are kept, or the most children of a node in `mcts` and `auto`.",
+        doc: "Beams that are kept (Beeching et al. 2024), or the most children of a node in `mcts` and `auto`.",
     },
     Spec {
         parameter: Parameter::Expansion,
@@ -267,7 +271,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 32),
         modes: BEAMS,
         default: Some(Setting::Count(4)),
-        doc: "Candidate steps sampled per beam.",
+        doc: "Candidate steps sampled per beam (the M of Snell et al., arXiv 2408.03314).",
     },
     Spec {
         parameter: Parameter::Repeats,
@@ -276,7 +280,7 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: TREES,
         default: Some(Setting::Count(0)),
         doc: "How often a step may be drawn again in a row before no more are sampled beside it, which saves the \
-              tokens of steps that the policy is sure of; 0 samples all.",
+              tokens of steps that the policy is sure of (Espalier's own); 0 samples all.",
     },
     Spec {
         parameter: Parameter::Variant,
@@ -294,7 +298,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.01, 10.0),
         modes: BEAMS,
         default: Some(Setting::Number(0.2)),
-        doc: "Softmax temperature of `variant: rebase`.",
+        doc: "Softmax temperature of `variant: rebase` (arXiv 2408.00724).",
     },
     Spec {
         parameter: Parameter::Lookahead,
@@ -311,7 +315,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 1024),
         modes: TREES,
         default: Some(Setting::Count(40)),
-        doc: "Steps of a trajectory, at most.",
+        doc: "Steps of a trajectory, at most (the 40 iterations of Beeching et al. 2024).",
     },
     Spec {
         parameter: Parameter::StepTokens,
@@ -319,7 +323,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 8192),
         modes: TREES,
         default: Some(Setting::Count(256)),
-        doc: "Tokens of a step, at most; a longer one is scored and goes on as the next.",
+        doc: "Tokens of a step, at most; a longer one is scored and goes on as the next (Espalier's own).",
     },
     Spec {
         parameter: Parameter::Final,
@@ -328,8 +332,8 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: TREES,
         default: Some(Setting::Choice("vote")),
         doc: "How the answer is chosen among the complete trajectories: by a vote weighted with their aggregated \
-              scores, the best of these, or, in `mcts` and `auto`, by following the most visited or the most \
-              valuable children.",
+              scores (Li et al., arXiv 2206.02336), the best of these, or, in `mcts` and `auto`, by following the \
+              most visited or the most valuable children (Browne et al. 2012).",
     },
     Spec {
         parameter: Parameter::Simulations,
@@ -346,7 +350,7 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: SEARCHES,
         default: Some(Setting::Count(0)),
         doc: "Tokens after which no more simulations are begun, however large the budget is; those under way go on \
-              to their ends. 0 leaves it to the budget.",
+              to their ends (Espalier's own). 0 leaves it to the budget.",
     },
     Spec {
         parameter: Parameter::Select,
@@ -362,7 +366,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.0, 100.0),
         modes: SEARCHES,
         default: Some(Setting::Number(1.0)),
-        doc: "Weight of exploration: c of UCT, c_init of PUCT.",
+        doc: "Weight of exploration: c of UCT (Kocsis and Szepesvari 2006), c_init of PUCT (Silver et al. 2018).",
     },
     Spec {
         parameter: Parameter::ExplorationBase,
@@ -370,7 +374,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(1.0, 1e9),
         modes: SEARCHES,
         default: Some(Setting::Number(19_652.0)),
-        doc: "c_base of PUCT, after which exploration grows.",
+        doc: "c_base of PUCT, after which exploration grows (Silver et al. 2018).",
     },
     Spec {
         parameter: Parameter::Widening,
@@ -387,7 +391,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.1, 64.0),
         modes: SEARCHES,
         default: Some(Setting::Number(1.0)),
-        doc: "Factor of progressive widening.",
+        doc: "Factor of progressive widening (Couetoux et al. 2011).",
     },
     Spec {
         parameter: Parameter::Value,
@@ -396,8 +400,8 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: SEARCHES,
         default: Some(Setting::Choice("trajectory")),
         doc: "What a simulation is worth: the aggregated score of the whole trajectory to which it goes on, or of \
-              the new step alone, or the share of its rollouts that reach the request's leading answer (the only \
-              one that needs no verifier).",
+              the new step alone, or the share of its rollouts that reach the request's leading answer (after \
+              Math-Shepherd, arXiv 2312.08935; the only one that needs no verifier).",
     },
     Spec {
         parameter: Parameter::Rollouts,
@@ -405,7 +409,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(2, 16),
         modes: TREES,
         default: Some(Setting::Count(2)),
-        doc: "Completions per value where rollouts take the place of a verifier.",
+        doc: "Completions per value where rollouts take the place of a verifier (after Math-Shepherd, arXiv \
+              2312.08935).",
     },
     Spec {
         parameter: Parameter::InFlight,
@@ -413,7 +418,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 256),
         modes: SEARCHES,
         default: Some(Setting::Count(8)),
-        doc: "Simulations under way at once; an unfinished visit counts as value 0.",
+        doc: "Simulations under way at once; an unfinished visit counts as value 0, a virtual loss (Chaslot et al. \
+              2008).",
     },
     Spec {
         parameter: Parameter::Enough,
@@ -422,7 +428,7 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: &[Mcts],
         default: Some(Setting::Number(0.0)),
         doc: "The share of the vote's weight that the leading answer needs for the search to end before its time; \
-              0 lets it go on.",
+              0 lets it go on (Espalier's own).",
     },
     Spec {
         parameter: Parameter::EnoughScore,
@@ -430,7 +436,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Number(0.0, 1.0),
         modes: &[Mcts],
         default: Some(Setting::Number(0.5)),
-        doc: "The score that the best trajectory with that answer needs besides.",
+        doc: "The score that the best trajectory with that answer needs besides (Espalier's own).",
     },
     Spec {
         parameter: Parameter::EnoughAfter,
@@ -438,7 +444,7 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 4096),
         modes: &[Mcts],
         default: Some(Setting::Count(8)),
-        doc: "Simulations that must have come home before `enough` can end the search.",
+        doc: "Simulations that must have come home before `enough` can end the search (Espalier's own).",
     },
     Spec {
         parameter: Parameter::Probe,
@@ -446,7 +452,8 @@ pub const PARAMETERS: [Spec; 36] = [
         kind: Count(1, 64),
         modes: &[Auto],
         default: Some(Setting::Count(4)),
-        doc: "Simulations that come home before the search can be over, by which is seen how hard the problem is.",
+        doc: "Simulations that come home before the search can be over, by which is seen how hard the problem is \
+              (Espalier's own).",
     },
     Spec {
         parameter: Parameter::ProbeConfidence,
@@ -455,7 +462,7 @@ pub const PARAMETERS: [Spec; 36] = [
         modes: &[Auto],
         default: Some(Setting::Number(0.9)),
         doc: "The share of the vote's weight that the leading answer needs, and the score of the best trajectory that \
-              gives it, for the search to be over after the probe or any simulation behind it.",
+              gives it, for the search to be over after the probe or any simulation behind it (Espalier's own).",
     },
 ];
 
