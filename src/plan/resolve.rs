@@ -3,8 +3,8 @@
 
 use super::mode::Pool;
 use super::{
-    Auto, Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms,
-    Verifiers, split,
+    Budget, Config, Effort, Marker, Mode, ModeName, Params, Plan, PlanError, Row, Settings, Terms, Verifiers,
+    split,
 };
 use crate::engine::{Caps, Sampling};
 use crate::prompt::{self, ChatTemplate, PromptError, StopRule, Tokenizer};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod conversation;
+mod fit;
 
 /// The longest deadline: a year. Clocks overflow beyond some point.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(86_400 * 365);
@@ -85,7 +86,9 @@ impl Planner {
         let least = tokens.iter().copied().min().unwrap_or(1);
         let most = branches.iter().copied().min();
         let settings = settings(params, &row, &mut notes)?;
-        let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut notes);
+        let mut own_notes = Vec::new();
+        let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut own_notes);
+        let name = wanted.kind();
         let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
         let positions = prompt.len() + longest as usize;
         if tokens.iter().any(|tokens| *tokens > room) && prompt.len() + (room as usize) < context {
@@ -97,6 +100,10 @@ impl Planner {
         let asked = params.budget.answer_reserve;
         let kept = if marker.is_some() { self.reserve(asked, least.min(room)) } else { 0 };
         let mode = self.fitting(wanted, temperature, ((least, kept), most, pool), &mut notes);
+        // Of a mode that was given up only that is said.
+        notes.extend(own_notes.into_iter().filter(|_| mode.kind() == name));
+        // The table's own budgets are what its searches are meant to have.
+        notes.extend(self.shortage(&mode, (least, kept)).filter(|_| least < row.terms.budget));
         let thinking = !matches!(mode, Mode::Direct);
         // Of a direct answer nothing is kept for bringing a thought to its end.
         let completes = thinking && marker.is_some();
@@ -278,90 +285,6 @@ impl Planner {
         };
         Ok(shares.into_iter().map(bound).collect())
     }
-
-    /// The mode that fits: no wider than the tokens and branches allow, and than
-    /// what can be alive at once.
-    fn fitting(
-        &self,
-        wanted: Mode,
-        temperature: f32,
-        ((tokens, kept), most, pool): ((u32, u32), Option<u32>, Pool),
-        notes: &mut Vec<String>,
-    ) -> Mode {
-        if !wanted.selects() {
-            return wanted;
-        }
-        let name = wanted.name();
-        if wanted.branches() == Some(1) {
-            notes.push(format!("{name} of one branch is one chain of thought"));
-            return Mode::ChainOfThought;
-        }
-        if temperature <= 0.0 {
-            notes.push(format!("temperature 0 makes all branches of {name} equal, so one was run"));
-            return Mode::ChainOfThought;
-        }
-        let each = self.parts.config.branch_tokens;
-        let affordable = ((tokens - kept) / each).max(1);
-        let live = pool.branches();
-        let bounds = [
-            (most.map(Bound::Samples), "reasoning.budget.branches".to_owned()),
-            (
-                // A tree search has one simulation at least, and stops after any.
-                Some(Bound::Samples(affordable)).filter(|_| wanted.tree().is_none()),
-                if kept > 0 {
-                    format!(
-                        "{tokens} tokens, which beside {kept} kept for the answer are enough for \
-                         {affordable} samples at {each} each"
-                    )
-                } else {
-                    format!("{tokens} tokens, which are enough for {affordable} samples at {each} each")
-                },
-            ),
-            (
-                Some(Bound::Alive(pool)),
-                format!("the KV pool, which has room for {live} whole branches at once"),
-            ),
-        ];
-        let mut mode = wanted;
-        for (bound, why) in bounds {
-            let fitting = match bound {
-                None => continue,
-                Some(Bound::Samples(samples)) => mode.within(samples),
-                Some(Bound::Alive(pool)) => mode.alive_within(pool),
-            };
-            let Some(fitting) = fitting else {
-                notes.push(format!("{name} was given up for one chain of thought by {why}"));
-                return Mode::ChainOfThought;
-            };
-            notes.extend(lowered(&mode, &fitting).map(|what| format!("{what} by {why}")));
-            mode = fitting;
-        }
-        mode
-    }
-}
-
-/// What a mode must fit.
-enum Bound {
-    /// The cost of so many samples.
-    Samples(u32),
-    /// What can be alive at once.
-    Alive(Pool),
-}
-
-/// What was done to a mode to make it fit, if anything.
-fn lowered(from: &Mode, to: &Mode) -> Option<String> {
-    let size = |mode: &Mode| match mode {
-        Mode::Direct | Mode::ChainOfThought => "1".to_owned(),
-        Mode::SelfConsistency(vote) => vote.branches.to_string(),
-        Mode::BestOfN(best) => best.branches.to_string(),
-        Mode::Beam(beam) => format!("{}x{}", beam.width, beam.expansion),
-        Mode::Mcts(tree) | Mode::Auto(Auto { tree, .. }) => tree.width.to_string(),
-    };
-    let (before, after) = (size(from), size(to));
-    if from.kind() != to.kind() {
-        return Some(format!("{} was given up for a vote over {after} chains", from.name()));
-    }
-    (before != after).then(|| format!("width lowered from {before} to {after}"))
 }
 
 /// The row's parameters with the request's over them. A parameter that the mode

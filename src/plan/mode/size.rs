@@ -85,20 +85,25 @@ impl Mode {
             Mode::BestOfN(best) => Mode::BestOfN(Best { branches: best.branches.min(samples), ..best }),
             Mode::Beam(beam) => match beam.within(samples) {
                 Some(fitting) => Mode::Beam(fitting),
-                None => Mode::SelfConsistency(beam.vote(samples)),
+                // No wider than the least beams, which more samples make of it.
+                None => Mode::SelfConsistency(beam.vote(samples.min(beam.least()))),
             },
         })
     }
 
     /// The same mode, in need of no more branches alive at once than a pool has
-    /// room for. `None` where it cannot do with so few.
+    /// room for; where these are too few for beams, a vote over as many chains as they
+    /// have candidates, which take turns. `None` where it cannot do with so few.
     pub(in crate::plan) fn alive_within(self, pool: Pool) -> Option<Self> {
         Some(match self {
             // Chains and simulations make way for others.
             Mode::Mcts(_) | Mode::Auto(_) if pool.branches() < 2 => return None,
             Mode::Direct | Mode::ChainOfThought | Mode::Mcts(_) | Mode::Auto(_) => self,
             Mode::SelfConsistency(_) | Mode::BestOfN(_) => self,
-            Mode::Beam(beam) => Mode::Beam(beam.alive_within(pool)?),
+            Mode::Beam(beam) => match beam.alive_within(pool) {
+                Some(fitting) => Mode::Beam(fitting),
+                None => Mode::SelfConsistency(beam.vote(u32::MAX)),
+            },
         })
     }
 
@@ -139,11 +144,16 @@ impl Beam {
         }
     }
 
-    /// `None` where there are not two candidates for each of two beams, if it has as
-    /// many: fewer choose among too little, and end too few of what they begin.
+    /// The fewest candidates that it searches with: two for each of two beams, if it
+    /// has as many. Fewer choose among too little, and end too few of what they begin.
+    fn least(&self) -> u32 {
+        4.min(self.width * self.expansion)
+    }
+
+    /// `None` where too few candidates are left.
     fn within(self, samples: u32) -> Option<Self> {
         let candidates = samples / self.cost();
-        if candidates < 4.min(self.width * self.expansion) {
+        if candidates < self.least() {
             return None;
         }
         let width = self.width.min((candidates / self.expansion.clamp(1, 2)).max(1));
@@ -178,11 +188,14 @@ impl Beam {
         self.width.saturating_mul(candidates.saturating_add(pool.whole))
     }
 
+    /// `None` where too few beams or candidates are left.
     fn alive_within(self, pool: Pool) -> Option<Self> {
         let (whole, candidate) = (pool.whole.max(1), self.candidate(pool));
         // A beam with two candidates to choose from, where it has more.
         let width = self.width.min(pool.blocks / (whole + self.expansion.min(2) * candidate));
         let each = pool.blocks.checked_div(width)? - whole;
-        Some(Self { width, expansion: self.expansion.min(each / candidate), ..self })
+        let expansion = self.expansion.min(each / candidate);
+        let searches = width >= self.width.min(2) && width * expansion >= self.least();
+        searches.then_some(Self { width, expansion, ..self })
     }
 }

@@ -303,8 +303,8 @@ fn what_values_a_candidate_is_part_of_its_cost() {
     };
     let lookahead = [(Parameter::Lookahead, Setting::Count(3))];
     let of = |samples| sizes(ModeName::Lookahead, &lookahead, VERIFIERS, samples);
-    // Chains vote where there are not four candidates, at four samples each.
-    assert_eq!([of(64), of(32), of(15), of(1)], [Some(vec![4, 4]), Some(vec![4, 2]), Some(vec![15]), None]);
+    // As many chains vote where there are not four candidates, at four samples each.
+    assert_eq!([of(64), of(32), of(15), of(1)], [Some(vec![4, 4]), Some(vec![4, 2]), Some(vec![4]), None]);
     // Where a beam has one candidate, two are not needed for it.
     let single = [(Parameter::Width, Setting::Count(8)), (Parameter::Expansion, Setting::Count(1))];
     let of = |samples| sizes(ModeName::Beam, &single, VERIFIERS, samples);
@@ -314,7 +314,7 @@ fn what_values_a_candidate_is_part_of_its_cost() {
     );
     // Two rollouts for each candidate.
     let of = |samples| sizes(ModeName::Beam, &[], Verifiers::default(), samples);
-    assert_eq!([of(48), of(24), of(11)], [Some(vec![4, 4]), Some(vec![4, 2]), Some(vec![11])]);
+    assert_eq!([of(48), of(24), of(11)], [Some(vec![4, 4]), Some(vec![4, 2]), Some(vec![4])]);
 }
 
 /// Room for so many branches of ten blocks; a step is as long as a branch.
@@ -325,13 +325,16 @@ fn pool(branches: u32) -> Pool {
 #[test]
 fn beams_get_narrower_until_they_and_their_candidates_can_be_alive_at_once() {
     let whole = made(ModeName::Beam, &[], VERIFIERS).0;
-    for (live, expected) in [(20, [4, 4]), (19, [4, 3]), (12, [4, 2]), (11, [3, 2]), (3, [1, 2])] {
+    for (live, expected) in [(20, [4, 4]), (19, [4, 3]), (12, [4, 2]), (11, [3, 2]), (6, [2, 2])] {
         let fitting = whole.alive_within(pool(live)).expect("it fits");
         assert_eq!(sizes_of(fitting), expected, "{live}");
         assert!(fitting.least_alive() <= live);
         assert_eq!(fitting.alive_in(pool(live), 1), live, "no more than fit");
     }
-    assert_eq!(whole.alive_within(pool(2)), None);
+    // With fewer than two candidates for each of two beams, a vote over its candidates.
+    for live in [5, 3, 1, 0] {
+        assert_eq!(sizes_of(whole.alive_within(pool(live)).expect("chains take turns")), [16], "{live}");
+    }
     assert_eq!(made(ModeName::Mcts, &[], VERIFIERS).0.alive_within(pool(1)), None);
     let vote = made(ModeName::SelfConsistency, &[], VERIFIERS).0;
     assert_eq!(vote.alive_within(pool(1)), Some(vote), "chains take turns");
@@ -349,12 +352,14 @@ fn a_candidate_takes_no_more_of_the_pool_than_the_steps_of_its_own() {
         Some((sizes[0], sizes[1], mode.alive_in(pool(blocks), 1)))
     };
     let beam = |blocks| fitting(ModeName::Beam, VERIFIERS, blocks);
+    let whole = made(ModeName::Beam, &size, VERIFIERS).0;
+    let searches = |blocks| matches!(whole.alive_within(pool(blocks)), Some(Mode::Beam(_)));
     // 8 * 64 and 32 * 17; what is left is room for more of the latter.
     assert_eq!(beam(1_056), Some((8, 4, 40)));
     assert_eq!(beam(1_170), Some((8, 4, 46)), "of which 18 would be whole branches");
     assert_eq!(beam(1_055), Some((8, 3, 39)));
-    assert_eq!(beam(98), Some((1, 2, 3)));
-    assert_eq!(beam(97), None, "far too little is told");
+    assert_eq!(beam(2 * 98), Some((2, 2, 6)));
+    assert!(!searches(2 * 98 - 1), "far too little is told");
     assert_eq!(beam(1 << 20), Some((8, 4, 72)), "no more than it likes to have");
     // A rollout of two steps beside each candidate takes 49 blocks with it.
     let steps = [(Parameter::Lookahead, Setting::Count(2))];
@@ -380,39 +385,41 @@ proptest! {
     #[test]
     fn more_budget_never_makes_a_mode_smaller(
         (width, expansion, branches) in (1u32..65, 1u32..33, 2u32..257),
+        (lookahead, rollouts, verifier) in (1u32..17, 2u32..17, any::<bool>()),
         (less, more) in (0u32..3_000, 0u32..3_000),
     ) {
         let settings = [
             (Parameter::Branches, Setting::Count(branches)),
             (Parameter::Width, Setting::Count(width)),
             (Parameter::Expansion, Setting::Count(expansion)),
+            (Parameter::Lookahead, Setting::Count(lookahead)),
+            (Parameter::Rollouts, Setting::Count(rollouts)),
         ];
-        let (less, more) = (less.min(less + more), less + more);
-        for name in ModeName::ALL {
-            let whole = made(name, &settings, VERIFIERS).0;
-            let (small, large) = (whole.within(less), whole.within(more));
-            prop_assert_eq!(whole.within(100_000), Some(whole), "room for all of it");
-            let Some(small) = small else { prop_assert!(less < 2 && whole.selects()); continue };
-            let Some(large) = large else { return Err(TestCaseError::fail("more is less")) };
-            if let (Mode::Beam(_), Mode::SelfConsistency(vote)) = (whole, small) {
-                prop_assert!(vote.branches <= less.max(2), "{vote:?}");
-                continue;
-            }
-            prop_assert_eq!((small.kind(), large.kind()), (whole.kind(), whole.kind()));
-            let size = |mode: Mode| {
-                let settings = mode.settings();
-                let of = |parameter| settings.get(parameter).map_or(1, |_| settings.count(parameter));
+        let verifiers = if verifier { VERIFIERS } else { Verifiers::default() };
+        // Few of either, where beams become votes, as often as many.
+        for (less, more) in [(less.min(less + more), less + more), (less % 64, less % 64 + more % 64)] {
+            for name in ModeName::ALL {
+                let whole = made(name, &settings, verifiers).0;
+                prop_assert_eq!(whole.within(100_000), Some(whole), "room for all of it");
+                let Some(small) = whole.within(less) else {
+                    prop_assert!(less < 2 && whole.selects());
+                    continue;
+                };
+                let Some(large) = whole.within(more) else { return Err(TestCaseError::fail("more is less")) };
                 // A tree search has no size that a budget lowers.
-                if mode.tree().is_some() {
-                    return (1, (1, 1));
+                if whole.tree().is_some() {
+                    prop_assert_eq!((small, large), (whole, whole));
+                    continue;
                 }
-                let beams = (of(Parameter::Width), of(Parameter::Width) * of(Parameter::Expansion));
-                (of(Parameter::Branches), beams)
-            };
-            let (small, large) = (size(small), size(large));
-            prop_assert!(small.0 <= large.0, "{small:?} {large:?}");
-            prop_assert!(small.1.0 <= large.1.0 && small.1.1 <= large.1.1, "{small:?} {large:?}");
-            prop_assert!(!whole.selects() || small.1.1 <= less && (small.0 == 1 || small.0 <= less));
+                // Beams, and the candidates or chains that a search chooses among.
+                let size = |mode: Mode| match mode {
+                    Mode::Beam(beam) => (beam.width, beam.width * beam.expansion),
+                    other => (1, other.branches().unwrap_or(1)),
+                };
+                let (small, large) = (size(small), size(large));
+                prop_assert!(small.0 <= large.0 && small.1 <= large.1, "{name:?} {small:?} {large:?}");
+                prop_assert!(!whole.selects() || small.1 <= less, "{name:?} {small:?}");
+            }
         }
     }
 }

@@ -298,6 +298,11 @@ fn a_beam_gets_narrower_and_a_tree_search_stops_earlier() {
     assert_eq!(with(Effort::High, 5_632).mode, beams(8, 4));
     assert_eq!(with(Effort::Xhigh, 1_000).mode, trees(512));
     assert_eq!(with(Effort::Xhigh, 20).mode, trees(512), "after its first simulation, if need be");
+    let each = settings().plan.branch_tokens;
+    let note =
+        format!("mcts may be cut short by 1000 tokens: a simulation takes up to {each} of them as a rule");
+    assert_eq!(with(Effort::Xhigh, 1_000).notes, [note]);
+    assert!(plan(&effort(Effort::Xhigh)).notes.is_empty(), "its own budget is what it is meant to have");
     let vote = with(Effort::High, 700);
     assert!(
         vote.notes[0].starts_with("beam was given up for a vote over 3 chains by 700 tokens"),
@@ -375,6 +380,14 @@ fn without_a_verifier_other_things_take_its_place_and_the_plan_says_so() {
         assert_eq!((scoring, plan.mode.asks()), (Scoring::Rollouts(2), None));
         assert_eq!(plan.notes, ["no verifier is configured, so 2 rollouts value each step"]);
     }
+    let max_completion_tokens = some(700);
+    let narrow = Params { mode: Some(ModeName::Beam), max_completion_tokens, ..params() };
+    let given_up = planner.plan(&narrow, 0).expect("a plan").notes;
+    assert_eq!(given_up.len(), 1, "nothing of rollouts, which a vote has not: {given_up:?}");
+    assert!(
+        given_up[0].starts_with("beam was given up for a vote over 3 chains, each counting 1, by 700 tokens"),
+        "{given_up:?}"
+    );
     assert_eq!(
         of(ModeName::SelfConsistency).notes,
         ["no verifier is configured, so every vote counts the same"]
