@@ -14,6 +14,7 @@
 //! graders, which merge more, are in [`normalise`], for comparisons with published
 //! figures, never for votes.
 
+mod approx;
 mod canonical;
 mod choice;
 #[cfg(test)]

@@ -1,17 +1,22 @@
 //! Values of expressions, for what no exact rule decides.
 //!
-//! Every value carries a bound of its own error, so "equal" means: the difference of
-//! two expressions is zero as far as `f64` can tell, and it can tell more than a chance
-//! would take. A difference is trusted only where its error is far below its smallest
-//! term (`e^{100}+1` is not `e^{100}`), and where the agreement is more exact than the
-//! digits that were written down: a number of many digits is near to anything, so
-//! 1.4142135623730951 is not `\sqrt{2}`. Names stand for fixed values, some of them
-//! negative; points where either side is undefined say nothing. What cannot be decided
-//! is different. Deliberately absent: complex values, and the base of a bare `\log`,
-//! which some read as 10 and some as `e`: it is one more unknown.
+//! Every value carries a bound of its own error ([`approx`](super::approx)), so "equal"
+//! means: the difference of two expressions is zero as far as `f64` can tell, and it can
+//! tell more than a chance would take. A difference of zero is trusted only where its
+//! error is far below its smallest term (`e^{100}+1` is not `e^{100}`), and where the
+//! agreement is more exact than the digits that were written down: a number of many
+//! digits is near to anything, so 1.4142135623730951 is not `\sqrt{2}`.
 //!
-//! Length: one arithmetic with errors, and the questions that it answers.
+//! Names stand for fixed values: every size with both signs, all names with one sign and
+//! with mixed ones. A point where either side is undefined says nothing, so `\ln x^2` is
+//! `2\ln x`; where `f64` can tell at no size and most are not undefined, as for
+//! `\sqrt[3]{x+|x|}` below 0, nothing is decided for that sign. What cannot be decided is
+//! different. What agrees at every point is the same: a difference between two
+//! neighbouring sizes only, as that of `|x-50|+|x-60|` and `|2x-110|`, is not seen.
+//! Deliberately absent: complex values, and the base of a bare `\log`, which some read as
+//! 10 and some as `e`: it is one more unknown.
 
+use super::approx::{Approx, Gap};
 use super::ratio::Ratio;
 use super::sum::{Atom, Sum, Work};
 use std::collections::BTreeSet;
@@ -19,9 +24,6 @@ use std::f64::consts::{E, LN_10, PI};
 
 /// A difference is trusted where its error is below this share of its smallest term.
 const RESOLUTION: f64 = 1e-9;
-
-/// What the arithmetic and the functions of `f64` add to an error, with some to spare.
-const ROUNDING: f64 = 2.0 * f64::EPSILON;
 
 /// Bits of agreement beyond those written down.
 const MARGIN: f64 = 4.0;
@@ -34,26 +36,40 @@ const MOST_BITS: u32 = 4_096;
 const LONGEST_NUMBER: u32 = 24;
 
 /// Points at which expressions with unknowns must agree, at the least.
-const FEWEST_POINTS: u32 = 3;
+const FEWEST_POINTS: usize = 3;
 
 /// Denominators of the values that closed forms are recognised as.
 const LARGEST_DENOMINATOR: i128 = 1_000;
 
-/// Sizes of unknowns: small enough for `\arcsin`, large enough for `\sqrt{x-5}`.
-const SIZES: [f64; 9] = [
+/// Sizes of unknowns: small enough for `\arcsin`, large enough for `\sqrt{x-5}`, one
+/// between any two small whole numbers, where `|x-3|+|x-4|` has its bends.
+const SIZES: [f64; 15] = [
     0.134_720_931_7,
     0.457_139_028_3,
     0.731_056_294_1,
     1.268_351_904_7,
     1.643_219_087_7,
     2.271_803_946_1,
+    3.369_147_205_3,
+    4.617_302_894_1,
     5.443_150_927_9,
+    6.529_718_360_7,
+    7.388_264_019_3,
+    8.741_953_062_9,
+    9.265_738_104_7,
     11.718_204_365_3,
     23.119_607_345_3,
 ];
 
-/// After a row of positive values for each size, rows of mixed signs.
-const ROWS: usize = SIZES.len() + 3;
+/// Sizes of all unknowns at once, for in terms of a large one those of small ones drown.
+/// The last is beyond every number that may stand beside unknowns.
+const LARGE: [f64; 2] = [311.640_829_157_3, 41_350_927.384_1];
+
+/// A row for each size of the first unknown.
+const ROWS: usize = SIZES.len() + LARGE.len();
+
+/// Rounds through all rows: the names are positive, negative, and twice of mixed signs.
+const ROUNDS: usize = 4;
 
 /// The name under which the base of a bare `\log` is unknown: its natural logarithm.
 const BARE_LOG: &str = "\\log";
@@ -78,34 +94,76 @@ fn vanishes(a: &Sum, b: &Sum, work: &mut Work) -> Option<bool> {
     if !names.is_empty() && survey.longest > LONGEST_NUMBER {
         return Some(false);
     }
-    let (rows, fewest) = if names.is_empty() { (1, 1) } else { (ROWS, FEWEST_POINTS) };
-    let signs: &[f64] = if survey.either { &[1.0, -1.0] } else { &[1.0] };
+    let (rounds, rows, fewest) = match names.len() {
+        0 => (1, 1, 1),
+        // One sign is not mixed.
+        1 => (2, ROWS, FEWEST_POINTS),
+        _ => (ROUNDS, ROWS, FEWEST_POINTS),
+    };
     let (mut agreed, mut evidence) = (0, 0.0);
-    'points: for row in 0..rows {
-        let at = |name: &str| Some(sample(row, names.iter().position(|n| *n == name)?));
-        for sign in signs {
-            let mut values = Values { at: &at, sign: Some(*sign), work: &mut *work };
-            let Some((value, smallest)) = values.terms(&difference) else { continue 'points };
-            if value.value.abs() > value.error {
-                return Some(false);
+    for round in 0..rounds {
+        let (before, mut unresolved, mut undefined) = (agreed, 0, 0);
+        for row in 0..rows {
+            let at = |name: &str| Some(sample(round, row, names.iter().position(|n| *n == name)?));
+            match verdict(&difference, survey.either, &at, work) {
+                Ok(Verdict::Zero(bits)) => {
+                    agreed += 1;
+                    evidence += bits;
+                }
+                Ok(Verdict::Unresolved) => unresolved += 1,
+                Ok(Verdict::Other) | Err(Gap::Spent) => return Some(false),
+                Err(Gap::Undefined) => undefined += 1,
             }
-            evidence += (smallest / value.error).log2();
         }
-        agreed += 1;
+        if agreed == before && unresolved > undefined {
+            return Some(false);
+        }
     }
     Some(agreed >= fewest && evidence >= f64::from(survey.bits) + MARGIN)
 }
 
+/// What a difference is at a point.
+enum Verdict {
+    /// 0, to so many bits.
+    Zero(f64),
+    Other,
+    /// Either, for all that `f64` can tell.
+    Unresolved,
+}
+
+fn verdict(
+    difference: &Sum,
+    either: bool,
+    at: &dyn Fn(&str) -> Option<f64>,
+    work: &mut Work,
+) -> Result<Verdict, Gap> {
+    let mut bits = 0.0;
+    for sign in if either { &[1.0, -1.0][..] } else { &[1.0] } {
+        let mut values = Values { at, sign: Some(*sign), drowned: false, work: &mut *work };
+        let (value, smallest) = values.terms(difference)?;
+        if value.is_certain() {
+            return Ok(Verdict::Other);
+        }
+        if values.drowned {
+            return Ok(Verdict::Unresolved);
+        }
+        bits += (smallest / value.error).log2();
+    }
+    Ok(Verdict::Zero(bits))
+}
+
 /// The value of an unknown at a point; no two unknowns share one.
-fn sample(row: usize, name: usize) -> f64 {
-    // Coprime to the number of sizes, so that neighbours are no multiples.
-    let size = SIZES[(row + 2 * name) % SIZES.len()] * (1.0 + 0.013_717_421 * name as f64);
-    let negative = match row.checked_sub(SIZES.len()) {
-        None => false,
-        Some(0) => true,
-        Some(rest) => (rest + name).is_multiple_of(2),
+fn sample(round: usize, row: usize, name: usize) -> f64 {
+    let size = match row.checked_sub(SIZES.len()) {
+        // Coprime to the number of sizes, so that neighbours are no multiples.
+        None => SIZES[(row + 2 * name) % SIZES.len()],
+        Some(large) => LARGE[large],
     };
-    if negative { -size } else { size }
+    let size = size * (1.0 + 0.013_717_421 * name as f64);
+    // In mixed rounds any three of the first names have all signs beside each other.
+    let pattern = if round < 2 { 0 } else { row + 1 };
+    let turned = (pattern & (name + 1)).count_ones() % 2 == 1;
+    if turned ^ (round % 2 == 1) { -size } else { size }
 }
 
 /// The exact value of a closed form with functions, where it is a fraction, the root of
@@ -128,23 +186,24 @@ pub(super) fn known(sum: &Sum, work: &mut Work) -> Option<Sum> {
 /// Whether a closed form is negative, where its sign is certain.
 pub(super) fn is_negative(sum: &Sum, work: &mut Work) -> Option<bool> {
     let value = closed_value(sum, None, work)?;
-    (value.value.abs() > value.error).then_some(value.value < 0.0)
+    value.is_certain().then_some(value.value < 0.0)
 }
 
 fn closed_value(sum: &Sum, log: Option<f64>, work: &mut Work) -> Option<Approx> {
     let at = |name: &str| log.filter(|_| name == BARE_LOG);
-    Values { at: &at, sign: None, work }.sum(sum)
+    let mut values = Values { at: &at, sign: None, drowned: false, work };
+    values.sum(sum).ok().filter(|_| !values.drowned)
 }
 
 fn recognised(value: Approx, bits: u32, work: &mut Work) -> Option<Sum> {
     if let Some(ratio) = fraction(value, bits) {
         return Some(Sum::of(ratio));
     }
-    if let Some(square) = fraction(value.mul(value)?, bits) {
+    if let Some(square) = fraction(value.mul(value), bits) {
         let root = Sum::of(square).power(&Sum::of(Ratio::new(1, 2)?), work)?;
         return if value.value < 0.0 { root.neg() } else { Some(root) };
     }
-    let share = fraction(value.mul(Approx::rounded(PI).inverse()?)?, bits)?;
+    let share = fraction(value.mul(Approx::rounded(PI).inverse()), bits)?;
     Sum::atom(Atom::Name("\\pi".to_owned())).mul(&Sum::of(share), work)
 }
 
@@ -222,157 +281,79 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// A value and a bound of its error; both are finite.
-#[derive(Debug, Clone, Copy)]
-struct Approx {
-    value: f64,
-    error: f64,
-}
-
-impl Approx {
-    fn new(value: f64, error: f64) -> Option<Self> {
-        let error = error + ROUNDING * value.abs();
-        (value.is_finite() && error.is_finite()).then_some(Self { value, error })
-    }
-
-    fn exact(value: f64) -> Self {
-        Self { value, error: 0.0 }
-    }
-
-    fn rounded(value: f64) -> Self {
-        Self { value, error: f64::EPSILON * value.abs() }
-    }
-
-    fn of(ratio: Ratio) -> Option<Self> {
-        const EXACT: u128 = 1 << f64::MANTISSA_DIGITS;
-        let bottom = ratio.bottom().unsigned_abs();
-        let value = ratio.top() as f64 / bottom as f64;
-        let fits = ratio.top().unsigned_abs() <= EXACT && bottom <= EXACT && bottom.is_power_of_two();
-        if fits { Some(Self::exact(value)) } else { Self::new(value, 0.0) }
-    }
-
-    fn add(self, other: Self) -> Option<Self> {
-        Self::new(self.value + other.value, self.error + other.error)
-    }
-
-    fn mul(self, other: Self) -> Option<Self> {
-        let error = self.value.abs() * other.error + (other.value.abs() + other.error) * self.error;
-        Self::new(self.value * other.value, error)
-    }
-
-    /// What is certainly not zero.
-    fn nonzero(self) -> Option<Self> {
-        (self.value.abs() > 2.0 * self.error).then_some(self)
-    }
-
-    fn inverse(self) -> Option<Self> {
-        let size = self.nonzero()?.value.abs();
-        Self::new(1.0 / self.value, self.error / (size * (size - self.error)))
-    }
-
-    /// A positive value to any power.
-    fn to_the(self, power: Self) -> Option<Self> {
-        let base = self.nonzero().filter(|base| base.value > 0.0)?;
-        let share = power.value.abs() * base.error / (base.value - base.error)
-            + base.value.ln().abs() * (power.error + f64::EPSILON * power.value.abs());
-        // Beyond this the bound, which is of first order, no longer holds.
-        (share < 0.1).then_some(())?;
-        let value = base.value.powf(power.value);
-        Self::new(value, 2.0 * share * value)
-    }
-
-    /// A value to a fraction; an odd root of a negative value is the real one.
-    fn power(self, power: Ratio) -> Option<Self> {
-        if power == Ratio::ONE {
-            return Some(self);
-        }
-        let size = Self { value: self.value.abs(), error: self.error }.to_the(Self::of(power)?)?;
-        if self.value > 0.0 {
-            return Some(size);
-        }
-        let odd = power.top() % 2 != 0;
-        (power.bottom() % 2 != 0).then_some(if odd { Self { value: -size.value, ..size } } else { size })
-    }
-
-    /// A monotone function's value; undefined where it is so within the error.
-    fn through(self, f: impl Fn(f64) -> f64) -> Option<Self> {
-        let value = f(self.value);
-        let away = |x: f64| (f(x) - value).abs();
-        Self::new(value, 2.0 * (away(self.value - self.error) + away(self.value + self.error)))
-    }
-
-    /// Of a function that is nowhere steeper than 1, as sines are.
-    fn level(self, f: impl Fn(f64) -> f64) -> Option<Self> {
-        Self::new(f(self.value), self.error)
-    }
-}
-
 /// Values of expressions at one point.
 struct Values<'a> {
     at: &'a dyn Fn(&str) -> Option<f64>,
     sign: Option<f64>,
+    /// Whether somewhere a term drowned in the error of its sum. A value with its error
+    /// is right all the same, but no evidence that what is close to it equals it.
+    drowned: bool,
     work: &'a mut Work,
 }
 
 impl Values<'_> {
-    fn sum(&mut self, sum: &Sum) -> Option<Approx> {
+    fn sum(&mut self, sum: &Sum) -> Result<Approx, Gap> {
         self.terms(sum).map(|(value, _)| value)
     }
 
-    /// The value and the size of the smallest term, where none drowns in the error.
-    fn terms(&mut self, sum: &Sum) -> Option<(Approx, f64)> {
+    /// The value, and the size of the smallest term.
+    fn terms(&mut self, sum: &Sum) -> Result<(Approx, f64), Gap> {
         let (mut total, mut smallest, mut count) = (Approx::exact(0.0), f64::INFINITY, 0);
         for (product, factor) in sum.terms() {
-            let mut term = Approx::of(factor)?;
+            let mut term = Approx::of(factor);
             for (atom, exponent) in product {
-                term = term.mul(self.atom(atom)?.power(*exponent)?)?;
+                term = term.mul(self.atom(atom)?.power(*exponent)?);
             }
             smallest = smallest.min(term.value.abs());
             // The first term is taken as it is: `\arcsin(1)` has an exact argument.
-            total = if count == 0 { term } else { total.add(term)? };
+            total = if count == 0 { term } else { total.add(term) };
             count += 1;
         }
-        (count < 2 || total.error <= RESOLUTION * smallest).then_some((total, smallest))
+        self.drowned |= count > 1 && total.error > RESOLUTION * smallest;
+        Ok((total, smallest))
     }
 
-    fn atom(&mut self, atom: &Atom) -> Option<Approx> {
-        self.work.visit()?;
+    fn atom(&mut self, atom: &Atom) -> Result<Approx, Gap> {
+        self.work.visit().ok_or(Gap::Spent)?;
         match atom {
             Atom::Name(name) => match name.as_str() {
-                "\\pi" => Some(Approx::rounded(PI)),
-                "e" => Some(Approx::rounded(E)),
-                "\\infty" => None,
-                name => (self.at)(name).map(Approx::exact),
+                "\\pi" => Ok(Approx::rounded(PI)),
+                "e" => Ok(Approx::rounded(E)),
+                "\\infty" => Err(Gap::Undefined),
+                name => (self.at)(name).map(Approx::exact).ok_or(Gap::Undefined),
             },
-            Atom::Prime(prime) => Approx::of(Ratio::whole(i128::from(*prime))),
-            Atom::Imaginary => None,
-            Atom::PlusMinus => self.sign.map(Approx::exact),
+            Atom::Prime(prime) => Ok(Approx::of(Ratio::whole(i128::from(*prime)))),
+            Atom::Imaginary => Err(Gap::Undefined),
+            Atom::PlusMinus => self.sign.map(Approx::exact).ok_or(Gap::Undefined),
             Atom::Group(sum) => self.sum(sum),
             Atom::Power(base, power) => self.sum(base)?.to_the(self.sum(power)?),
             Atom::Call(name, argument) => self.call(name, argument),
         }
     }
 
-    fn call(&mut self, name: &str, argument: &Sum) -> Option<Approx> {
+    fn call(&mut self, name: &str, argument: &Sum) -> Result<Approx, Gap> {
         let x = self.sum(argument)?;
-        match name {
+        Ok(match name {
             "\\sin" => x.level(f64::sin),
             "\\cos" => x.level(f64::cos),
-            "\\tan" => x.level(f64::sin)?.mul(x.level(f64::cos)?.inverse()?),
-            "\\cot" => x.level(f64::cos)?.mul(x.level(f64::sin)?.inverse()?),
-            "\\sec" => x.level(f64::cos)?.inverse(),
-            "\\csc" => x.level(f64::sin)?.inverse(),
-            "\\arcsin" => x.through(f64::asin),
-            "\\arccos" => x.through(f64::acos),
+            "\\tan" => x.level(f64::sin).mul(x.level(f64::cos).inverse()),
+            "\\cot" => x.level(f64::cos).mul(x.level(f64::sin).inverse()),
+            "\\sec" => x.level(f64::cos).inverse(),
+            "\\csc" => x.level(f64::sin).inverse(),
+            "\\arcsin" => x.through(f64::asin)?,
+            "\\arccos" => x.through(f64::acos)?,
             "\\arctan" => x.level(f64::atan),
-            "\\sinh" => x.through(f64::sinh),
-            "\\cosh" => x.through(f64::cosh),
+            "\\sinh" => x.through(f64::sinh)?,
+            "\\cosh" => x.through(f64::cosh)?,
             "\\tanh" => x.level(f64::tanh),
-            "\\ln" => x.through(f64::ln),
-            BARE_LOG => x.through(f64::ln)?.mul(Approx::rounded((self.at)(BARE_LOG)?).inverse()?),
+            "\\ln" => x.through(f64::ln)?,
+            BARE_LOG => {
+                let base = (self.at)(BARE_LOG).ok_or(Gap::Undefined)?;
+                x.through(f64::ln)?.mul(Approx::rounded(base).inverse())
+            }
             "\\abs" => x.level(f64::abs),
-            _ => None,
-        }
+            _ => return Err(Gap::Undefined),
+        })
     }
 }
 
@@ -398,6 +379,20 @@ mod tests {
             ("\\sqrt{x-5}\\sqrt{x-5}\\sqrt{x+1}", "(x-5)\\sqrt{x+1}"),
             ("(\\sqrt{3+2\\sqrt{2}},\\tan x)", "(1+\\sqrt{2},\\frac{\\sin x}{\\cos x})"),
             ("\\ln 12-\\ln 2,x", "\\ln 6,x"),
+            ("\\sqrt{x^2+2x+1}", "|x+1|"),
+            ("\\sqrt{x^2-2xy+y^2}", "|x-y|"),
+            ("\\ln x^2", "2\\ln x"),
+            ("\\exp(x^2+\\ln x)", "\\exp(x^2)\\exp(\\ln x)"),
+            ("\\sqrt{\\sin(y-x)}\\sqrt{\\exp(x+y)}", "\\sqrt{\\sin(y-x)\\exp(x+y)}"),
+            ("6^{-x}\\cdot5^{-x}\\sin(2x)", "2\\cdot6^{-x}\\cdot5^{-x}\\sin(x)\\cos(x)"),
+            (
+                "\\sin(2(ab+bc+cd+dh+hj+jk+kl+lm+mn+n))",
+                "2\\sin(ab+bc+cd+dh+hj+jk+kl+lm+mn+n)\\cos(ab+bc+cd+dh+hj+jk+kl+lm+mn+n)",
+            ),
+            ("e^{-x^2}\\sin(2x)", "2e^{-x^2}\\sin(x)\\cos(x)"),
+            ("\\sinh(2x)", "2\\sinh(x)\\cosh(x)"),
+            ("e^{-x}\\sqrt{e^{2x}+1}", "\\sqrt{1+e^{-2x}}"),
+            ("(\\exp(-x)+1)^2-1", "\\exp(-x)\\cdot(\\exp(-x)+2)"),
         ] {
             assert!(equiv(a, b), "{a} and {b}");
             assert!(equiv(b, a), "{b} and {a}");
@@ -427,6 +422,59 @@ mod tests {
     }
 
     #[test]
+    fn what_is_the_same_for_some_signs_and_sizes_only_is_not() {
+        for (a, b) in [
+            ("|x+1|", "x+1"),
+            ("\\sqrt{(x+1)^2}", "x+1"),
+            ("\\sqrt{x^2+10x+25}", "x+5"),
+            ("|2x+3|", "2x+3"),
+            ("\\frac{|x+4|}{x+4}", "1"),
+            ("|x+5|-|x-5|", "x+5-|x-5|"),
+            ("\\sqrt[4]{(x+2)^4}", "x+2"),
+            ("|100-x|", "100-x"),
+            ("\\sqrt{(x-100)^2}", "100-x"),
+            ("|1000000-x|", "1000000-x"),
+            ("\\sqrt{(x-1000)^2}", "1000-x"),
+            ("|x-3|+|x-4|", "|2x-7|"),
+            ("\\exp(7/y)", "\\exp(7/|y|)"),
+            ("\\sqrt[3]{2y}-6", "\\sqrt[3]{\\sqrt{y^2}+y}-6"),
+            ("\\sqrt{\\sqrt{x^2}+x}", "\\sqrt{2\\cdot|x|}"),
+            ("\\frac{1}{2x}+1", "\\frac{1}{x+|x|}+1"),
+            ("|x+y+1|", "x+y+1"),
+            ("|x+y-1000000|", "1000000-x-y"),
+            ("|xy|+1", "xy+1"),
+            ("|xy|+|yz|+|zx|", "|xy+yz+zx|"),
+            ("|xyz|-xyz", "0"),
+            ("|abcd|", "abc\\cdot d"),
+            ("|a-d|", "|a+d|"),
+            ("|x|\\cdot y", "|xy|"),
+        ] {
+            assert!(!equiv(a, b), "{a} and {b}");
+            assert!(!equiv(b, a), "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_work_left_to_decide_is_different() {
+        let decided = |a: &str, b: &str, values: u32| {
+            let side = |text| super::super::expression::expression(text, &mut Work::new()).unwrap();
+            equal(&side(a), &side(b), &mut Work::with_values(values))
+        };
+        assert!((0..200).all(|values| !decided("|x+1|", "x+1", values)));
+        assert!(decided("|x+1|", "\\sqrt{x^2+2x+1}", 400));
+    }
+
+    #[test]
+    fn any_three_unknowns_have_all_signs() {
+        let points: Vec<_> = (0..ROUNDS).flat_map(|round| (0..ROWS).map(move |row| (round, row))).collect();
+        for (a, b, c) in (0..15).flat_map(|a| (0..a).flat_map(move |b| (0..b).map(move |c| (a, b, c)))) {
+            let signs = |(round, row)| [a, b, c].map(|name| sample(round, row, name) < 0.0);
+            let seen: BTreeSet<_> = points.iter().copied().map(signs).collect();
+            assert_eq!(seen.len(), 8, "{a}, {b} and {c}");
+        }
+    }
+
+    #[test]
     fn an_approximation_is_not_what_it_approximates() {
         for (exact, near) in [
             ("\\frac{1}{3}", "0.333"),
@@ -445,6 +493,7 @@ mod tests {
             ("e^{100}", "e^{100}+1"),
             ("e^{100}", "\\sqrt{e^{200}+1}"),
             ("\\exp(-50)", "0"),
+            ("\\ln(e^{100}+1)", "100"),
             ("\\sqrt{163}", "\\frac{\\ln(640320^3+744)}{\\pi}"),
         ] {
             assert!(!equiv(exact, near), "{exact} and {near}");
@@ -527,7 +576,7 @@ mod tests {
     #[test]
     fn no_two_unknowns_share_a_value() {
         for row in 0..ROWS {
-            let mut values: Vec<f64> = (0..40).map(|name| sample(row, name).abs()).collect();
+            let mut values: Vec<f64> = (0..40).map(|name| sample(0, row, name).abs()).collect();
             values.sort_by(f64::total_cmp);
             assert!(values.windows(2).all(|pair| pair[1] - pair[0] > 1e-6), "{row}");
         }

@@ -22,7 +22,7 @@ const MOST_TERMS: usize = 64;
 const MOST_STEPS: u32 = 12_000;
 
 /// Atoms that may be evaluated; an expression that has more keeps its form.
-const MOST_VALUES: u32 = 20_000;
+const MOST_VALUES: u32 = 60_000;
 
 /// Powers of sums up to this are multiplied out.
 const LARGEST_POWER: i128 = 12;
@@ -40,6 +40,11 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn new() -> Self {
         Self { steps: MOST_STEPS, values: MOST_VALUES }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_values(values: u32) -> Self {
+        Self { values, ..Self::new() }
     }
 
     pub(super) fn spend(&mut self, steps: u32) -> Option<()> {
