@@ -3,7 +3,8 @@
 //! What only spells is taken away ([`tidy`](super::tidy)); numbers become exact
 //! reduced fractions; expressions and answers with parts get their normal form
 //! ([`value`](super::value)); anything else stays text, words in lower case. The
-//! result is a fixed point: canonicalising it again changes nothing.
+//! result is a fixed point: canonicalising it again changes nothing. A name in front of
+//! a value says nothing, `x=3` is 3; hence `y=3` is 3 too, so that the two are one.
 
 use super::ratio::gcd;
 use super::tidy::tidy;
@@ -202,6 +203,13 @@ mod tests {
             ("x=1,234", "x=1,x=234"),
             ("\\pi\\mathrm{i}", "\\pi"),
             ("340282366920938463463374607431768211456", "0"),
+            ("4210_5", "4210_6"),
+            ("4210_5", "4210"),
+            ("101_21", "101_{2}1"),
+            ("(x)_2", "x_2"),
+            ("\\bigcup", "\\cup"),
+            ("\\underline{1}+\\underline{2}", "1}+\\underline{2"),
+            ("\\sin(60\\degree)", "\\sin(60)"),
         ] {
             assert_ne!(canonical(a), canonical(b), "{a} and {b}");
         }
@@ -220,6 +228,24 @@ mod tests {
             ("2\\text{i}", "2i"),
             ("x=1, x=2", "1,2"),
             ("x=1\\text{ or }x=234", "1, 234"),
+            ("4210_5", "4210_{5}"),
+            ("(1101)_2", "1101_{2}"),
+            ("(1A)_{16}", "1A_{16}"),
+            ("\\log_2 x", "\\log_{2}x"),
+            ("\\displaystyle\\frac{1}{2}", "\\frac{1}{2}"),
+            ("\\displaystyle 12", "12"),
+            ("\\textstyle x+1", "x+1"),
+            ("\\bigl(3,4\\bigr)", "(3,4)"),
+            ("\\Big(3,4\\Big)", "(3,4)"),
+            ("\\biggl[3,4\\Biggr)", "[3,4)"),
+            ("\\cfrac{1}{2}", "\\frac{1}{2}"),
+            ("\\underline{5}", "5"),
+            ("\\underline{\\frac{1}{2}}", "1/2"),
+            ("\\varnothing", "\\emptyset"),
+            ("∅", "\\emptyset"),
+            ("\\{ \\}", "\\emptyset"),
+            ("60\\degree", "60^\\circ"),
+            ("\\sin(60\\degree)", "\\sin 60^\\circ"),
         ] {
             assert_eq!(canonical(a), canonical(b), "{a} and {b}");
         }
@@ -265,7 +291,7 @@ mod tests {
 
         #[test]
         fn a_canonical_form_is_its_own(
-            text in r"(\\frac|\\sqrt|\\left|\\right|\\text|\\boxed|\\circ|[0-9xa{}(),.=+/%$ \\^!-]){0,16}",
+            text in r"(\\frac|\\sqrt|\\left|\\right|\\text|\\boxed|\\circ|\\degree|\\underline\{|\\bigl|\\displaystyle|[0-9xa{}(),.=+/%$ \\^_!-]){0,16}",
         ) {
             let form = canonical(&text);
             prop_assert_eq!(canonical(&form), form);
@@ -273,7 +299,7 @@ mod tests {
 
         #[test]
         fn the_form_of_a_value_with_parts_is_its_own(
-            text in r"(\\frac\{|\\sqrt\{|\\pm|\\pi|\\infty|\\cup|\\\{|\\\}|\\begin\{pmatrix\}|\\end\{pmatrix\}|&|\\\\|\\sin|\\in|\\cdot|\\le|√|²| and | cm|percent|\\text\{ cm\}|\\mathrm\{[eim]\}| million|/\\text\{h\}|\\lt|\\geq|<=|x=|\^\{|[0-9xyina{}(),.=+/%<>| \[\]^!-]){0,14}",
+            text in r"(\\frac\{|\\sqrt\{|\\pm|\\pi|\\infty|\\cup|\\\{|\\\}|\\begin\{pmatrix\}|\\end\{pmatrix\}|&|\\\\|\\sin|\\in|\\cdot|\\le|√|²| and | cm|percent|\\text\{ cm\}|\\mathrm\{[eim]\}| million|/\\text\{h\}|\\lt|\\geq|<=|x=|y=|f\(|f\^\{-1\}\(|\^\{|_|[0-9xyina{}(),.=+/%<>| \[\]^!-]){0,14}",
         ) {
             let form = canonical(&text);
             prop_assert_eq!(canonical(&form), form);

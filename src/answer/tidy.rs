@@ -12,6 +12,21 @@ use super::value::split;
 const COMMANDS: &[(&str, &str)] = &[
     ("\\left", ""),
     ("\\right", ""),
+    ("\\big", ""),
+    ("\\bigl", ""),
+    ("\\bigr", ""),
+    ("\\Big", ""),
+    ("\\Bigl", ""),
+    ("\\Bigr", ""),
+    ("\\bigg", ""),
+    ("\\biggl", ""),
+    ("\\biggr", ""),
+    ("\\Bigg", ""),
+    ("\\Biggl", ""),
+    ("\\Biggr", ""),
+    ("\\displaystyle", ""),
+    ("\\textstyle", ""),
+    ("\\varnothing", "\\emptyset "),
     ("\\lt", "<"),
     ("\\gt", ">"),
     // Behind each a space, so that it ends before a letter or digit however it is spelled.
@@ -38,6 +53,8 @@ pub(super) fn tidy(text: &str) -> String {
         for degree in ["^{\\circ}", "^\\circ", "°"] {
             text = text.replace(degree, "\\degree ");
         }
+    } else {
+        text = respelled(&text, "\\degree", "");
     }
     for (from, to) in [
         ("−", "-"),
@@ -52,6 +69,8 @@ pub(super) fn tidy(text: &str) -> String {
         ("<=", "\\le "),
         (">=", "\\ge "),
         ("∪", "\\cup "),
+        ("∅", "\\emptyset "),
+        ("\\{\\}", "\\emptyset "),
         ("²", "^2"),
         ("³", "^3"),
         ("½", "\\frac{1}{2}"),
@@ -71,6 +90,7 @@ pub(super) fn tidy(text: &str) -> String {
         ("\\)", ""),
         ("\\tfrac", "\\frac"),
         ("\\dfrac", "\\frac"),
+        ("\\cfrac", "\\frac"),
         ("^{\\circ}", ""),
         ("^\\circ", ""),
         ("°", ""),
@@ -103,7 +123,37 @@ pub(super) fn tidy(text: &str) -> String {
     if text.len() == 2 && text.ends_with(')') && text.starts_with(|c: char| c.is_ascii_alphabetic()) {
         text.pop();
     }
-    braced(&braced(&text, "\\frac", 2), "\\sqrt", 1)
+    based(with_braced_subscripts(&braced(&braced(&text, "\\frac", 2), "\\sqrt", 1)))
+}
+
+/// `(101)_{2}` as `101_{2}`: a number in another base.
+fn based(text: String) -> String {
+    let digit = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    text.strip_prefix('(')
+        .and_then(|rest| rest.split_once(")_{"))
+        .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(digit))
+        .filter(|(_, base)| base.strip_suffix('}').is_some_and(|b| b.bytes().all(|b| b.is_ascii_digit())))
+        .map(|(digits, base)| format!("{digits}_{{{base}"))
+        .unwrap_or(text)
+}
+
+/// `101_2` as `101_{2}`; of `101_10` it is unclear how far the subscript goes.
+fn with_braced_subscripts(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('_') {
+        out.push_str(before);
+        out.push('_');
+        let mut next = after.chars();
+        rest = after;
+        if let Some(c) = next.next().filter(char::is_ascii_alphanumeric)
+            && !next.as_str().starts_with(|c: char| c.is_ascii_digit())
+        {
+            out.extend(['{', c, '}']);
+            rest = next.as_str();
+        }
+    }
+    out + rest
 }
 
 /// Whether something is said to be less or greater than something else.
@@ -191,9 +241,10 @@ fn with_upright_letters(text: &str) -> String {
 
 /// What a `\text{...}` or its like holds, where it holds everything.
 fn unwrapped(text: &str) -> &str {
-    for command in ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\boxed{"] {
-        if let Some(inner) = text.strip_prefix(command).and_then(|t| t.strip_suffix('}'))
-            && !inner.contains(['{', '}'])
+    for command in ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\boxed{", "\\underline{"] {
+        if let Some(rest) = text.strip_prefix(command)
+            && let Some(inner) = closed(rest, '{', '}')
+            && inner.len() + 1 == rest.len()
         {
             return inner;
         }
