@@ -296,6 +296,20 @@ impl Sum {
         self.scaled(if signed && first.is_negative() { content.neg()? } else { content }.inverse()?)
     }
 
+    /// What one name is where this is 0 and, beside it, has powers of numbers and of
+    /// `others` only: of `2x+y-3`, `y` is `3-2x`.
+    pub(super) fn solved(&self, name: &str, others: &[&str]) -> Option<Self> {
+        let mut rest = self.clone();
+        let factor = rest.0.remove(&Product::from([(Atom::Name(name.to_owned()), Ratio::ONE)]))?;
+        let known = |atom: &Atom| match atom {
+            Atom::Name(name) => others.contains(&name.as_str()),
+            Atom::Prime(_) => true,
+            Atom::Imaginary | Atom::PlusMinus | Atom::Group(_) | Atom::Power(..) | Atom::Call(..) => false,
+        };
+        let plain = rest.0.keys().flat_map(|product| product.keys()).all(known);
+        if plain { rest.scaled(factor.inverse()?.neg()?) } else { None }
+    }
+
     /// The quotient of two polynomials in names, where nothing is left.
     fn quotient(&self, by: &Self, work: &mut Work) -> Option<Self> {
         if !self.is_polynomial() || !by.is_polynomial() {

@@ -2,11 +2,13 @@
 //! matrices, equations and inequalities, each of expressions.
 //!
 //! Tuples, intervals and lists are ordered and keep their brackets; sets and unions
-//! are not ordered. An equation is known up to a factor, an inequality up to a
-//! positive one and its direction, several in one (`2 \le x < 5`) by their direction
-//! alone. Two canonical forms that differ may still have one value ([`same`]):
-//! expressions by [`numeric`], the parts of tuples, intervals and lists one by one.
-//! Deliberately absent there: sets, unions, matrices, relations and shares.
+//! are not ordered. An equation is known up to a factor, or by what it says that `y` is,
+//! where that has powers of `x` only: `y=3-2x` says no more than `3-2x`, so neither does
+//! `2x+y=3`. An inequality is known up to a positive factor and its direction, several in
+//! one (`2 \le x < 5`) by their direction alone. Two canonical forms that differ may still
+//! have one value ([`same`]): expressions by [`numeric`], the parts of tuples, intervals
+//! and lists one by one. Deliberately absent there: sets, unions, matrices, relations and
+//! shares.
 
 use super::expression::expression;
 use super::numeric;
@@ -181,6 +183,11 @@ fn pair(left: &Sum, sign: &str, right: &Sum, work: &mut Work) -> Option<String> 
     if difference.as_ratio().is_some() {
         return None;
     }
+    if sign == "="
+        && let Some(height) = difference.solved("y", &["x", "\\pi", "e"])
+    {
+        return Some(height.to_string());
+    }
     let form: Sum = difference.primitive(matches!(sign, "=" | "\\ne"))?;
     Some(format!("{form}{sign}0"))
 }
@@ -302,6 +309,15 @@ mod tests {
             ("x \\gt \\frac12", "0.5<x"),
             ("-\\sqrt{8}\\le x\\le\\sqrt8", "-2\\sqrt2 \\leqslant x \\leqslant 2\\sqrt2"),
             ("\\{x\\mid x\\geq 3\\}", "\\{x\\mid x \\ge 3\\}"),
+            ("2x+y=3", "y=-2x+3"),
+            ("2x-y+3=0", "y=2x+3"),
+            ("y-2=0", "y=2"),
+            ("ex-y=1", "y=ex-1"),
+            ("3x+4y=12", "y=-\\frac{3}{4}x+3"),
+            ("y-1=2(x-3)", "2x-5=y"),
+            ("y-\\frac{2}{x}=0", "y=\\frac{2}{x}"),
+            ("y=\\sqrt{2}x^2", "y-\\sqrt2\\cdot x^2=0"),
+            ("x+y=3,x-y=1", "y=3-x,y=x-1"),
         ] {
             assert!(equiv(a, b), "{a} and {b}");
             assert_eq!(canonical(&canonical(a)), canonical(a), "{a}");
@@ -319,6 +335,10 @@ mod tests {
             ("1<2<3", "1<2<4"),
             ("x<y<z", "x<z<y"),
             ("a\\leftarrow b", "a<b"),
+            ("2x+y=3", "2x-y=3"),
+            ("2x+y<3", "y=3-2x"),
+            ("2x+y+z=3", "3-2x-z"),
+            ("x^2+y^2=1", "y=1-x^2"),
             ("\\ltimes", "<imes"),
             ("x\\nleq 2", "x\\leq 2"),
         ] {
