@@ -29,14 +29,24 @@ const NAMES: &[&str] = &[
     "phi", "varphi", "psi", "omega", "Delta", "Gamma", "Omega", "ell",
 ];
 
-/// The normal form of an expression, if the text is one.
+/// The normal form of an expression, if the text is one. In front of a bracket, `f` and
+/// `g` are functions: `f(3)` is not `3f`. Other letters are factors, as in `P(1+r)^2`.
 pub(super) fn expression(text: &str, work: &mut Work) -> Option<Sum> {
+    read(text, "fg", work)
+}
+
+/// The same for a side of an equation, which may say what a function is somewhere.
+pub(super) fn side(text: &str, work: &mut Work) -> Option<Sum> {
+    read(text, "fghPQ", work)
+}
+
+fn read(text: &str, functions: &str, work: &mut Work) -> Option<Sum> {
     // A single word is one, however few letters it has.
     let word = text.len() > 1 && text.bytes().all(|b| b.is_ascii_alphabetic());
     if word && !matches!(text, "pi" | "inf") {
         return None;
     }
-    let mut reader = Reader { rest: text, whole: text, depth: 0, work };
+    let mut reader = Reader { rest: text, whole: text, functions, depth: 0, work };
     let sum = reader.sum()?;
     reader.space();
     reader.rest.is_empty().then(|| numeric::known(&sum, reader.work).unwrap_or(sum))
@@ -45,6 +55,8 @@ pub(super) fn expression(text: &str, work: &mut Work) -> Option<Sum> {
 struct Reader<'a> {
     rest: &'a str,
     whole: &'a str,
+    /// Letters that are functions in front of a bracket.
+    functions: &'a str,
     depth: usize,
     work: &'a mut Work,
 }
@@ -390,6 +402,15 @@ impl<'a> Reader<'a> {
         }
         let first = run.chars().next()?;
         self.rest = &self.rest[1..];
+        if self.functions.contains(first) {
+            for inverse in ["", "^{-1}"] {
+                if let Some(rest) = self.rest.strip_prefix(inverse).filter(|rest| rest.starts_with('(')) {
+                    self.rest = rest;
+                    let argument = self.bracketed('(', ")")?.shared(self.work)?;
+                    return Some(Sum::atom(Atom::Call(format!("{first}{inverse}"), argument)));
+                }
+            }
+        }
         if run.len() == 1 && self.rest.starts_with('_') {
             self.named(first.to_string())
         } else {
@@ -452,6 +473,8 @@ mod tests {
             ("\\binom{5}{2}", "10"),
             ("\\sin(2x)", "\\sin 2x"),
             ("\\frac{2}{2x+2}", "\\frac{1}{x+1}"),
+            ("P(1+r)^2", "P+2Pr+Pr^2"),
+            ("2f(x+x)", "f(2x)\\cdot2"),
         ] {
             assert!(form(a).is_some(), "{a}");
             assert_eq!(form(a), form(b), "{a} and {b}");
@@ -468,6 +491,8 @@ mod tests {
             ("2^n", "n^2"),
             ("-x^2", "(-x)^2"),
             ("\\sin x", "\\cos x"),
+            ("f(3)", "3f"),
+            ("f(x+1)-f(x)", "f"),
         ] {
             assert!(form(a).is_some() && form(b).is_some(), "{a} {b}");
             assert_ne!(form(a), form(b), "{a} and {b}");

@@ -10,7 +10,7 @@
 //! and lists one by one. Deliberately absent there: sets, unions, matrices, relations and
 //! shares.
 
-use super::expression::expression;
+use super::expression::{expression, side};
 use super::numeric;
 use super::sum::{Sum, Work};
 use std::collections::BTreeSet;
@@ -164,7 +164,7 @@ fn relation(text: &str, work: &mut Work) -> Option<String> {
     if signs.is_empty() {
         return None;
     }
-    let sides = parts.iter().map(|part| expression(part.trim(), work)).collect::<Option<Vec<Sum>>>()?;
+    let sides = parts.iter().map(|part| side(part.trim(), work)).collect::<Option<Vec<Sum>>>()?;
     match (&sides[..], &signs[..]) {
         ([left, right], [sign]) => pair(left, sign, right, work),
         _ => chain(sides, signs),
@@ -318,6 +318,9 @@ mod tests {
             ("y-\\frac{2}{x}=0", "y=\\frac{2}{x}"),
             ("y=\\sqrt{2}x^2", "y-\\sqrt2\\cdot x^2=0"),
             ("x+y=3,x-y=1", "y=3-x,y=x-1"),
+            ("f(x)=2x+3", "f(x)=3+2x"),
+            ("2f(2)=8", "f(2)=4"),
+            ("f^{-1}(x)=\\frac{x-3}{2}", "2f^{-1}(x)+3=x"),
         ] {
             assert!(equiv(a, b), "{a} and {b}");
             assert_eq!(canonical(&canonical(a)), canonical(a), "{a}");
@@ -339,6 +342,11 @@ mod tests {
             ("2x+y<3", "y=3-2x"),
             ("2x+y+z=3", "3-2x-z"),
             ("x^2+y^2=1", "y=1-x^2"),
+            ("f(2)=4", "f(1)=2"),
+            ("P(2)=6", "P(1)=3"),
+            ("h(2)>6", "h(1)>3"),
+            ("f^{-1}(2)=3", "f^{-1}(4)=6"),
+            ("f(x)=x^2", "g(x)=x^2"),
             ("\\ltimes", "<imes"),
             ("x\\nleq 2", "x\\leq 2"),
         ] {
