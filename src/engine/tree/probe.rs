@@ -84,7 +84,7 @@ mod tests {
             assert_eq!(rig.engine.model_works(), works, "{bad:?}");
             asked.extend(rig.passes.lock().expect("not poisoned").iter().copied());
             assert_eq!(asked, vec![1; usize::from(works)], "each alone, and no more than it takes");
-            rig.engine.model.spoilt = true;
+            rig.engine.model.spoilt = |_| true;
             assert!(!rig.engine.model_works(), "its logits are no numbers");
         }
     }

@@ -63,7 +63,8 @@ struct Gain {
     draws: usize,
     /// Branches that got what shows that the model is well: a token or logits.
     given: usize,
-    /// Branches that got an error in its place: none of their logits is finite.
+    /// Branches none of whose logits is finite: they got an error in its place, or, where
+    /// they asked for the logits themselves, rows that say so.
     lost: usize,
 }
 
@@ -464,9 +465,18 @@ impl Forest {
             self.metrics.copied.inc_by(fresh);
         }
         let done = state.pending() == 0;
+        let finite = |row: &&[f32]| row.iter().any(|logit| logit.is_finite());
+        let lost = !logits.is_empty() && !logits.iter().any(finite);
         match &mut state.job {
             Some(Job::Logits { ids, rows, .. }) => {
-                gain.given += usize::from(!logits.is_empty());
+                // Its rows are handed over as they are: they say of one text that it
+                // cannot be read, and who asked goes on with others.
+                if lost {
+                    self.metrics.faults.inc();
+                    gain.lost += 1;
+                } else {
+                    gain.given += usize::from(!logits.is_empty());
+                }
                 rows.extend(logits.iter().map(|row| match ids.as_slice() {
                     [] => row.to_vec(),
                     ids => ids.iter().map(|id| row[*id as usize]).collect(),
@@ -481,7 +491,6 @@ impl Forest {
             Some(Job::Settle(_)) if done => {
                 // No fork could draw from such a row, and what the model has done wrong
                 // would only show after the step had passed for a good one.
-                let lost = logits.first().is_some_and(|row| !row.iter().any(|logit| logit.is_finite()));
                 let result = if lost { Err(not_finite()) } else { Ok(()) };
                 state.logits = logits.first().filter(|_| !lost).map(|row| Arc::from(*row));
                 if let Some(Job::Settle(reply)) = state.job.take() {

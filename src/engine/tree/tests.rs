@@ -43,8 +43,8 @@ pub(super) struct Echo {
     fault: Fault,
     /// How many rows each pass had.
     passes: Arc<Mutex<Vec<usize>>>,
-    /// Whether its logits are no numbers.
-    pub(super) spoilt: bool,
+    /// Whether its logits after a prefix are no numbers.
+    pub(super) spoilt: fn(&[TokenId]) -> bool,
 }
 
 /// The logits after a prefix.
@@ -80,10 +80,12 @@ impl Forward for Echo {
                 })
                 .collect()
         };
-        self.logits = rows.iter().filter(|row| row.logits).map(|row| echo(&read(row))).collect();
-        if self.spoilt {
-            self.logits.iter_mut().flatten().for_each(|logit| *logit = f32::NAN);
-        }
+        let prefixes = rows.iter().filter(|row| row.logits).map(read);
+        let logits = prefixes.map(|prefix| match (self.spoilt)(&prefix) {
+            true => vec![f32::NAN; VOCAB],
+            false => echo(&prefix),
+        });
+        self.logits = logits.collect();
         Ok(())
     }
 
@@ -164,7 +166,7 @@ fn rig_of(kv_bytes: usize, step_positions: usize, fault: Fault) -> Rig {
     let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let passes = Arc::new(Mutex::new(Vec::new()));
     let model =
-        Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes), spoilt: false };
+        Echo { shape: shape(), logits: Vec::new(), fault, passes: Arc::clone(&passes), spoilt: |_| false };
     let config = Config { kv_bytes, threads: 1, step_positions, queue: 100, grouped: true, twins: true };
     let mut engine =
         TreeEngine::over(model, Vec::new(), bundled(), Arc::clone(&metrics), &config).expect("builds");
@@ -319,7 +321,7 @@ fn a_pool_that_no_machine_has_is_refused_and_not_the_end_of_the_process() {
     let metrics = Arc::clone(&Metrics::new().expect("unique names").engine);
     let shape = ModelConfig { head_dim: 1 << 50, ..shape() };
     let fault: Fault = Box::new(|_| Ok(()));
-    let model = Echo { shape, logits: Vec::new(), fault, passes: Arc::default(), spoilt: false };
+    let model = Echo { shape, logits: Vec::new(), fault, passes: Arc::default(), spoilt: |_| false };
     let (kv_bytes, threads, step_positions, queue) = (usize::MAX, 1, 64, 100);
     let config = Config { kv_bytes, threads, step_positions, queue, grouped: true, twins: true };
     let built = TreeEngine::over(model, Vec::new(), bundled(), metrics, &config).map(|_| ());
@@ -336,7 +338,7 @@ fn logits_that_are_not_finite_are_a_fault_of_the_model_and_a_failed_step_where_a
     rig.decode(10, 9);
     rig.decode(11, 9);
     rig.step().expect("runs");
-    rig.engine.model.spoilt = true;
+    rig.engine.model.spoilt = |_| true;
     assert!(matches!(rig.step(), Err(EngineError::Forward(_))));
     for branch in [10, 11] {
         assert!(matches!(rig.heard[&branch].1, Some(Err(EngineError::Forward(_)))));

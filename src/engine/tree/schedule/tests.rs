@@ -1,15 +1,16 @@
 //! Who gets rows, over the model of [`super::super::tests`].
 
 use super::super::tests::{Rig, prompt, rig, rig_with, said, shares};
-use super::fair;
+use super::{fair, not_finite};
 use crate::engine::{Command, End, Engine, EngineError, EngineThread, Open, Priority, Reply};
+use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
 fn a_prompt_without_a_finite_logit_at_its_end_fails_its_settle_and_the_step() {
     let mut rig = rig(64);
-    rig.engine.model.spoilt = true;
+    rig.engine.model.spoilt = |_| true;
     let mut opened = rig.open(1, Open::new(prompt(1, 20), 60, 2));
     rig.step().expect("there is nothing to run");
     assert_eq!(opened.try_recv(), Ok(Ok(())));
@@ -24,7 +25,7 @@ fn a_prompt_without_a_finite_logit_at_its_end_fails_its_settle_and_the_step() {
     assert!(matches!(rig.heard[&10], (_, Some(Err(EngineError::Forward(_))))));
     assert_eq!(rig.metrics.faults.get(), 2);
     // A model that is well again is taken at its word.
-    rig.engine.model.spoilt = false;
+    rig.engine.model.spoilt = |_| false;
     rig.fork(1, 11);
     rig.decode(11, 9);
     rig.run();
@@ -49,7 +50,8 @@ fn a_step_in_which_one_is_lost_and_others_go_on_is_no_failed_one_and_proves_as_m
             true => Command::Logits { branch: 2, positions: vec![0, 99], ids: vec![1], reply: asking },
             false => Command::Settle { branch: 2, reply: settling },
         });
-        rig.engine.model.spoilt = true;
+        // The second prompt begins with another token.
+        rig.engine.model.spoilt = |prefix| prefix[0] == 1;
         let computed = rig.counts(2).computed;
         let progress = rig.engine.step().map(|progress| progress.ran);
         assert_eq!(progress, Ok(scores), "computing KV alone proves nothing");
@@ -61,17 +63,48 @@ fn a_step_in_which_one_is_lost_and_others_go_on_is_no_failed_one_and_proves_as_m
     }
 }
 
+#[test]
+fn logits_that_are_asked_for_prove_the_model_well_only_where_some_are_finite() {
+    for (spoilt, verdict, faults) in [
+        // Of both rows, of the second and of neither one.
+        ((|_: &[TokenId]| true) as fn(&[TokenId]) -> bool, Err(not_finite()), 1),
+        (|prefix| prefix.len() == 20, Ok(true), 0),
+        (|_| false, Ok(true), 0),
+    ] {
+        let mut rig = rig(64);
+        let mut opened = rig.open(1, Open::new(prompt(1, 20), 60, 2));
+        rig.step().expect("there is nothing to run");
+        assert_eq!(opened.try_recv(), Ok(Ok(())));
+        rig.engine.model.spoilt = spoilt;
+        let (reply, mut asked) = Reply::new();
+        rig.engine.apply(Command::Logits { branch: 1, positions: vec![0, 19], ids: vec![2, 3], reply });
+        assert_eq!(rig.engine.step().map(|progress| progress.ran), verdict);
+        assert_eq!(rig.metrics.faults.get(), faults);
+        // Whoever asked sees for itself what can be read.
+        let rows = asked.try_recv().expect("answered").expect("the rows as they are");
+        for (row, end) in rows.iter().zip([1, 20]) {
+            assert_eq!(row.len(), 2);
+            assert_eq!(row.iter().all(|logit| logit.is_nan()), spoilt(&prompt(1, end)));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_model_whose_logits_are_never_finite_is_given_up_whatever_prompts_it_computes() {
     // A step computes 64 positions: these prompts take one and two.
-    for length in [20, 100] {
+    for (length, scores) in [(20, false), (100, false), (20, true), (100, true)] {
         let mut rig = rig(64);
-        rig.engine.model.spoilt = true;
+        rig.engine.model.spoilt = |_| true;
         let (_thread, handle) = EngineThread::spawn(rig.engine).expect("a thread");
         for first in 1..4 {
             let root = handle.open(Open::new(prompt(first, length), length + 20, 2)).await;
             let root = root.expect("it is not given up yet");
-            assert!(matches!(root.settle().await, Err(EngineError::Forward(_))), "{length}");
+            if scores {
+                let rows = root.logits(vec![length - 1], Vec::new()).await;
+                assert!(rows.is_ok_and(|rows| rows[0].iter().all(|logit| logit.is_nan())), "{length}");
+            } else {
+                assert!(matches!(root.settle().await, Err(EngineError::Forward(_))), "{length}");
+            }
         }
         let dead = tokio::time::timeout(Duration::from_secs(20), handle.dead()).await;
         assert_eq!(dead, Ok(()), "{length}");
