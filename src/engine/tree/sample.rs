@@ -65,7 +65,7 @@ pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut
         } else {
             let inverse = 1.0 / sampling.temperature;
             weights.clear();
-            weights.extend(logits.iter().map(|l| (l - highest) * inverse));
+            weights.extend(logits.iter().map(|l| (finite(*l) - highest) * inverse));
             kernels.exponentials(weights, 0.0);
             cut(weights, logits, sampling, ranked);
             pick(weights, sampling.top_p, ask.uniform, best)
@@ -73,9 +73,9 @@ pub(super) fn draw(kernels: Kernels, logits: &[f32], ask: Ask<'_>, scratch: &mut
     };
     let (_, highest) = own;
     weights.clear();
-    weights.extend_from_slice(logits);
+    weights.extend(logits.iter().map(|l| finite(*l)));
     kernels.exponentials(weights, highest);
-    let total = sum_of(weights, |p| if p.is_finite() { f64::from(p) } else { 0.0 });
+    let total = sum_of(weights, f64::from);
     let normaliser = highest + total.ln() as f32;
     let top =
         likeliest(logits, ask.top).into_iter().map(|id| (id, logits[id as usize] - normaliser)).collect();
@@ -130,7 +130,7 @@ fn cut(weights: &mut [f32], logits: &[f32], sampling: &Sampling, ranked: &mut Ve
     let k = sampling.top_k as usize;
     if k > 0 && k < logits.len() {
         ranked.clear();
-        ranked.extend(logits.iter().copied().filter(|l| !l.is_nan()));
+        ranked.extend(logits.iter().copied().filter(|l| l.is_finite()));
         if k < ranked.len() {
             let (_, kth, _) = ranked.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
             for (weight, logit) in weights.iter_mut().zip(logits) {
@@ -146,18 +146,22 @@ fn cut(weights: &mut [f32], logits: &[f32], sampling: &Sampling, ranked: &mut Ve
 /// would wait for the one before it.
 const SIDE_BY_SIDE: usize = 16;
 
+/// A logit, or where it is none that of a token which is never drawn.
+fn finite(logit: f32) -> f32 {
+    if logit.is_finite() { logit } else { f32::NEG_INFINITY }
+}
+
 /// The lowest id with the highest finite logit.
 fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
-    let finite = |logit: &f32| if logit.is_finite() { *logit } else { f32::NEG_INFINITY };
     let mut lanes = [f32::NEG_INFINITY; SIDE_BY_SIDE];
     let (chunks, rest) = logits.as_chunks::<SIDE_BY_SIDE>();
     for chunk in chunks {
         for (lane, logit) in lanes.iter_mut().zip(chunk) {
-            let logit = finite(logit);
+            let logit = finite(*logit);
             *lane = if logit > *lane { logit } else { *lane };
         }
     }
-    let highest = lanes.iter().chain(rest).map(finite).fold(f32::NEG_INFINITY, f32::max);
+    let highest = lanes.iter().chain(rest).map(|logit| finite(*logit)).fold(f32::NEG_INFINITY, f32::max);
     let id = logits.iter().position(|logit| *logit == highest && logit.is_finite())?;
     Some((id as TokenId, highest))
 }
@@ -180,7 +184,7 @@ fn sum_of(weights: &[f32], count: impl Fn(f32) -> f64) -> f64 {
 fn pick(weights: &[f32], top_p: f32, uniform: f64, fallback: TokenId) -> TokenId {
     // The kernel's exponential never gets below exp(-87); what is that small
     // stands for zero.
-    let mass = |w: f32| if w.is_finite() && w > 2e-38 { f64::from(w) } else { 0.0 };
+    let mass = |w: f32| if w > 2e-38 { f64::from(w) } else { 0.0 };
     // By stretches first, then inside the one where the goal is reached.
     let stretches = weights.chunks(4 * SIDE_BY_SIDE).map(|stretch| sum_of(stretch, mass));
     let total: f64 = stretches.clone().sum();
@@ -229,14 +233,16 @@ fn invert(weights: impl Iterator<Item = (TokenId, f64)>, goal: f64) -> Option<To
     last
 }
 
-/// The `n` ids with the highest logits, best first, lower ids first among equals.
+/// The `n` ids with the highest finite logits, best first, lower ids first among equals.
 fn likeliest(logits: &[f32], n: usize) -> Vec<TokenId> {
     let mut best: Vec<TokenId> = Vec::with_capacity(n + 1);
     if n == 0 {
         return best;
     }
     for (id, &logit) in (0..).zip(logits) {
-        if logit.is_nan() || (best.len() == n && best.last().is_some_and(|l| logits[*l as usize] >= logit)) {
+        if !logit.is_finite()
+            || (best.len() == n && best.last().is_some_and(|l| logits[*l as usize] >= logit))
+        {
             continue;
         }
         let at = best.partition_point(|b| logits[*b as usize] >= logit);

@@ -71,6 +71,35 @@ fn greedy_takes_the_lowest_of_equals_and_broken_logits_are_refused() {
     assert_eq!(draw(Kernels::detect(), &[f32::NAN; 3], ask, &mut Scratch::default()), None);
 }
 
+#[test]
+fn what_is_no_number_is_never_drawn_nor_reported_and_takes_nothing_from_the_others() {
+    let logits = [f32::NAN, 1.0, f32::INFINITY, 2.0, f32::NEG_INFINITY, 1.5];
+    let without: Vec<f32> = logits.into_iter().filter(|logit| logit.is_finite()).collect();
+    let ids = [1, 3, 5];
+    for sampling in [
+        plain(),
+        Sampling { temperature: 0.0, ..plain() },
+        Sampling { temperature: 2.0, ..plain() },
+        Sampling { top_p: 0.8, ..plain() },
+        Sampling { min_p: 0.5, ..plain() },
+        Sampling { top_k: 2, ..plain() },
+        Sampling { bias: [(1, 0.75), (2, -3.0)].into(), ..plain() },
+        Sampling { repetition_penalty: 1.3, ..plain() },
+    ] {
+        let among_others = Sampling { bias: [(0, 0.75)].into(), ..sampling.clone() };
+        let alone = if sampling.bias.is_empty() { &sampling } else { &among_others };
+        for position in 0..1_000 {
+            let uniform = uniform(5, position);
+            let drawn = sample_after(&logits, &sampling, (&[2, 3], 1), uniform);
+            let expected = sample_after(&without, alone, (&[1], 0), uniform);
+            assert_eq!(drawn.id, ids[expected.id as usize], "{sampling:?}");
+            assert!((drawn.logprob - expected.logprob).abs() < 1e-6, "{sampling:?}: {drawn:?}");
+            assert_eq!(drawn.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 5]);
+            assert!(drawn.top.iter().all(|(_, logprob)| *logprob < 0.0), "{sampling:?}: {drawn:?}");
+        }
+    }
+}
+
 /// The parameters as vLLM defines them, one after the other and in double
 /// precision: the probability of every token.
 fn naive(logits: &[f32], sampling: &Sampling, tokens: &[TokenId], prompt: usize) -> Vec<f64> {
