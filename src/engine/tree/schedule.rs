@@ -94,15 +94,15 @@ impl<M: Forward> TreeEngine<M> {
     pub(super) fn run_step(&mut self) -> Result<bool, EngineError> {
         let mut dice =
             Dice { kernels: self.model.kernels(), threads: &self.threads, scratch: &mut self.draws };
+        // Drawing is part of what a step costs, from logits that were kept as well: of
+        // a search's vocabulary-wide rows it is a good part.
+        let begun = (self.clock)();
         let kept = self.forest.serve_kept_logits(&mut dice, &self.eos);
         let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {
             return kept.verdict();
         }
-        let begun = (self.clock)();
-        // Drawing is part of what a step costs: of a search's vocabulary-wide rows
-        // it is a good part.
         let outcome = self.compute(&shares).map(|()| self.advance(&shares));
         let seconds = (self.clock)() - begun;
         let rows: usize = shares.iter().map(Share::computed).sum();
@@ -112,7 +112,7 @@ impl<M: Forward> TreeEngine<M> {
         metrics.step_branches.observe(shares.len() as f64);
         let verdict = match outcome {
             Ok(gain) => {
-                self.costs.observe(rows, gain.draws, seconds);
+                self.costs.observe(rows, kept.draws + gain.draws, seconds);
                 gain.verdict()
             }
             Err(message) => {

@@ -1,5 +1,6 @@
 //! Who gets rows, over the model of [`super::super::tests`].
 
+use super::super::costs::Cost;
 use super::super::tests::{Rig, prompt, rig, rig_with, said, shares};
 use super::{fair, not_finite};
 use crate::engine::{Command, End, Engine, EngineError, EngineThread, Open, Priority, Reply};
@@ -278,4 +279,33 @@ fn what_scheduling_takes_is_part_of_a_step_s_duration() {
     assert!(rig.metrics.preempted.get() > 0, "there is not room for both");
     assert_eq!(rig.metrics.step_seconds.get_sample_sum(), rig.metrics.preempted.get() as f64);
     assert_eq!(rig.metrics.step_seconds.get_sample_count(), rig.metrics.steps.get());
+}
+
+#[test]
+fn what_is_drawn_from_kept_logits_is_part_of_what_a_step_costs() {
+    let mut rig = rig(1000);
+    // Nobody draws from what a step computes; its duration is that of its rows, of
+    // itself, and of draws from what was kept.
+    let (passes, metrics) = (Arc::clone(&rig.passes), Arc::clone(&rig.metrics));
+    rig.engine.clock = Box::new(move || {
+        let passes = passes.lock().expect("not poisoned");
+        passes.iter().map(|&rows| 4.0 + rows as f64).sum::<f64>() + 5.0 * metrics.sampled.get() as f64
+    });
+    rig.settled(1, Open::new(prompt(1, 20), 40, 100));
+    for round in 0..20 {
+        let root = 100 + round;
+        let _opened = rig.open(root, Open::new(prompt(round as u32, 5 + 7 * round as usize % 50), 60, 1));
+        rig.step().expect("admits");
+        let (reply, _settled) = Reply::new();
+        rig.engine.apply(Command::Settle { branch: root, reply });
+        for child in 0..round % 4 {
+            let child = 1000 + 10 * round + child;
+            rig.fork(1, child);
+            rig.decode(child, 1);
+        }
+        rig.run();
+    }
+    let Cost { step, row, draw } = rig.engine.costs.cost();
+    let close = |found: f64, expected: f64| (found - expected).abs() < 0.01 * expected;
+    assert!(close(step, 4.0) && close(row, 1.0) && close(draw, 5.0), "{step} {row} {draw}");
 }
