@@ -88,10 +88,13 @@ impl<M: Forward> TreeEngine<M> {
     }
 
     pub(super) fn free(&mut self, id: u64) {
-        self.waiting.remove(id);
         let forest = &mut self.forest;
         forest.lost.remove(&id);
-        let Some(state) = forest.branches.remove(&id) else { return };
+        let Some(state) = forest.branches.remove(&id) else {
+            // Who has a branch does not wait, and most who free one have it.
+            drop(self.waiting.take(id));
+            return;
+        };
         forest.index.touch(state.node);
         forest.pool.release(state.table);
         if let Some(request) = forest.requests.get_mut(&state.request) {

@@ -43,6 +43,8 @@ struct Node {
     run: Run,
     /// `None` for a root.
     block: Option<BlockId>,
+    /// Of a root, whose prefixes begin at it.
+    salt: Option<Arc<str>>,
     children: u32,
     /// When it was last used, in uses of the index.
     used: u64,
@@ -80,7 +82,8 @@ impl PrefixIndex {
             root.requests += 1;
             return root.node;
         }
-        let node = self.add(Node { parent: None, run: [0; BLOCK], block: None, children: 0, used: 0 });
+        let (run, salt_of) = ([0; BLOCK], salt.clone());
+        let node = self.add(Node { parent: None, run, block: None, salt: salt_of, children: 0, used: 0 });
         self.roots.insert(salt.clone(), Root { node, requests: 1 });
         node
     }
@@ -106,7 +109,8 @@ impl PrefixIndex {
     /// When `tokens` fill no block.
     pub fn insert(&mut self, node: NodeId, tokens: &[TokenId], block: BlockId) -> NodeId {
         let run = run(tokens).expect("only full blocks are listed");
-        let child = self.add(Node { parent: Some(node), run, block: Some(block), children: 0, used: 0 });
+        let (parent, block) = (Some(node), Some(block));
+        let child = self.add(Node { parent, run, block, salt: None, children: 0, used: 0 });
         self.edges.insert(Name(node, run), child);
         let parent = self.node_mut(node);
         parent.children += 1;
@@ -155,10 +159,8 @@ impl PrefixIndex {
                     self.leaves.insert(leaf);
                 }
                 None => {
-                    let salt = self.roots.iter().find(|(_, root)| root.node == parent);
-                    if let Some(salt) = salt.map(|(salt, _)| salt.clone()) {
-                        self.prune(&salt);
-                    }
+                    let salt = entry.salt.clone();
+                    self.prune(&salt);
                 }
             }
         }

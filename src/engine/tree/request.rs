@@ -113,8 +113,4 @@ impl Queue {
         let key = self.waiting.keys().find(|(_, id)| *id == root).copied()?;
         self.waiting.remove(&key)
     }
-
-    pub(super) fn remove(&mut self, root: u64) {
-        self.waiting.retain(|(_, id), _| *id != root);
-    }
 }
