@@ -48,7 +48,6 @@ mod kv {
     pub struct BlockCopy {
         pub from: BlockId,
         pub to: BlockId,
-        pub positions: usize,
     }
 }
 

@@ -6,6 +6,10 @@
 //! their own: beyond it the branches that were settled first give theirs up. Who
 //! is forked from one of them computes its last position again, to the same bits,
 //! which is counted as recomputed.
+//!
+//! The bound is on the branches that were settled. Forks share the row of theirs and
+//! are not counted, so that one that was given up is there until its forks of before
+//! have drawn from it or are gone.
 
 use super::Forest;
 use std::collections::VecDeque;

@@ -47,16 +47,14 @@ impl Table {
     }
 }
 
-/// A copy to be made before the next write: the first `positions` positions of
-/// block `from` into block `to`.
+/// A copy to be made before the next write: all of block `from` into block `to`,
+/// though the table holds only the first of its positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockCopy {
     /// The shared block.
     pub from: BlockId,
     /// The block that takes its place in one table.
     pub to: BlockId,
-    /// Positions to copy.
-    pub positions: usize,
 }
 
 /// There are not enough free blocks; nothing was changed.
@@ -190,7 +188,6 @@ impl Pool {
     /// # Errors
     /// [`OutOfBlocks`], with nothing changed.
     pub fn extend(&mut self, table: &mut Table, positions: usize) -> Result<Option<BlockCopy>, OutOfBlocks> {
-        let filled = table.len % self.block;
         let needed = self.needed(table, positions);
         if needed > self.free.len() {
             return Err(OutOfBlocks { needed, free: self.free.len() });
@@ -202,7 +199,7 @@ impl Pool {
             table.blocks.pop();
             self.give_back(from);
             let to = self.take(table);
-            copy = Some(BlockCopy { from, to, positions: filled });
+            copy = Some(BlockCopy { from, to });
         }
         for _ in 0..fresh {
             self.take(table);
@@ -414,9 +411,7 @@ mod tests {
                     match real.pool.extend(table, marks.len()) {
                         Ok(copy) => {
                             if let Some(copy) = copy {
-                                let source = real.contents[copy.from as usize];
-                                real.contents[copy.to as usize][..copy.positions]
-                                    .copy_from_slice(&source[..copy.positions]);
+                                real.contents[copy.to as usize] = real.contents[copy.from as usize];
                             }
                             for (i, mark) in marks.into_iter().enumerate() {
                                 let block = table.blocks()[(before + i) / BLOCK];

@@ -107,8 +107,8 @@ impl Store {
         }
     }
 
-    /// Carries out a copy-on-write. The whole block is copied: positions past
-    /// the shared ones are never read before they are written.
+    /// Carries out a copy-on-write. The whole block is copied: attention masks what
+    /// it reads of positions past the shared ones before they are written.
     pub fn copy(&mut self, copy: BlockCopy) {
         let floats = self.kv_heads * self.head_dim * BLOCK;
         let (from, to) = (copy.from as usize * floats, copy.to as usize * floats);
