@@ -129,6 +129,21 @@ pub enum End {
     Aborted,
 }
 
+impl End {
+    /// Why a segment is over, if it is, when a token has come: it was the model's end,
+    /// it has brought a stop string up at `cut`, or a step to its end, or the segment is
+    /// full. What comes first here goes before the rest.
+    fn of(eos: bool, cut: Option<usize>, step: bool, full: bool) -> Option<Self> {
+        match cut {
+            _ if eos => Some(Self::Eos),
+            Some(cut) => Some(Self::Stop { cut }),
+            None if step => Some(Self::Step),
+            None if full => Some(Self::Length),
+            None => None,
+        }
+    }
+}
+
 /// What a segment reports, in order: tokens, then exactly one `End` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SegmentEvent {
@@ -245,5 +260,24 @@ pub trait Engine: Send + 'static {
     /// `false` where it cannot, or has no such pass.
     fn probe(&mut self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::End;
+
+    #[test]
+    fn of_all_that_could_end_a_segment_one_is_told() {
+        let stop = Some(End::Stop { cut: 3 });
+        for (eos, cut, step, full, end) in [
+            (true, Some(3), true, true, Some(End::Eos)),
+            (false, Some(3), true, true, stop),
+            (false, None, true, true, Some(End::Step)),
+            (false, None, false, true, Some(End::Length)),
+            (false, None, false, false, None),
+        ] {
+            assert_eq!(End::of(eos, cut, step, full), end);
+        }
     }
 }

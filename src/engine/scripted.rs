@@ -92,12 +92,9 @@ impl State {
         // As of the tree engine, a step is more than its separator.
         let mut begun = self.text[job.begun..].trim_start().chars();
         let step = step.is_some_and(|separator| begun.next().is_some() && begun.as_str().contains(separator));
-        match self.matcher.find(&job.segment.stop, &self.text) {
-            _ if id == eos => self.end(End::Eos),
-            Some(cut) => self.end(End::Stop { cut }),
-            None if step => self.end(End::Step),
-            None if full => self.end(End::Length),
-            None => {}
+        let cut = self.matcher.find(&job.segment.stop, &self.text);
+        if let Some(end) = End::of(id == eos, cut, step, full) {
+            self.end(end);
         }
     }
 }

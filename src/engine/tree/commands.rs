@@ -161,10 +161,9 @@ impl<M: Forward> TreeEngine<M> {
         let cut = state.stopped(&decode.segment);
         let full = decode.left == 0 || state.tokens.len() >= request.positions;
         state.job = Some(Job::Decode(decode));
-        if let Some(cut) = cut {
-            forest.finish(id, End::Stop { cut });
-        } else if full {
-            forest.finish(id, End::Length);
+        // Neither an end nor a step is the model's own that was put on its branch.
+        if let Some(end) = End::of(false, cut, false, full) {
+            forest.finish(id, end);
         }
     }
 

@@ -101,12 +101,8 @@ impl Forest {
         let step = decode.segment.step.as_deref();
         let step = step.is_some_and(|separator| state.step_ended(&mut decode.look, separator));
         state.job = Some(Job::Decode(decode));
-        match (eos, cut) {
-            (true, _) => self.finish(id, End::Eos),
-            (false, Some(cut)) => self.finish(id, End::Stop { cut }),
-            (false, None) if step => self.finish(id, End::Step),
-            (false, None) if full => self.finish(id, End::Length),
-            (false, None) => {}
+        if let Some(end) = End::of(eos, cut, step, full) {
+            self.finish(id, end);
         }
     }
 }
