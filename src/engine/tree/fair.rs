@@ -22,6 +22,11 @@ const SLOWDOWN: f64 = 1.6;
 /// Virtual time of one row at weight 1; weights divide it without remainder.
 const TICK: u64 = 16;
 
+/// Virtual time by which a request may be ahead of the level: two rows of the
+/// lowest class, by as much as start-time fair queueing (Goyal, Vin and Cheng,
+/// 1996) lets two flows be apart that both have work.
+const MOST_AHEAD: u64 = ticks(2, 1);
+
 /// What one request could compute in the next step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
@@ -40,6 +45,29 @@ pub(super) struct Claim {
 pub(super) const fn ticks(rows: usize, weight: u32) -> u64 {
     let weight = if weight == 0 { 1 } else { weight };
     rows as u64 * TICK / weight as u64
+}
+
+/// The virtual time with which a request enters a step, of which `level` is that of
+/// the least served one that was refused rows in the last step, or where nobody was,
+/// of the most served one.
+pub(super) fn enter(served: u64, level: u64) -> u64 {
+    // Nothing is owed for a time in which nobody was refused rows that it asked for:
+    // who was idle, has just come, or got all that it wanted starts level with those
+    // that were refused some. And nothing is to be paid back for one in which it had
+    // what others did not want, or what could not be split.
+    served.clamp(level, level + MOST_AHEAD)
+}
+
+/// The virtual times of those that made `claims`, and the level, after a step in which
+/// they were `granted` rows and `given` as many of them as there was memory for.
+pub(super) fn charge(claims: &[Claim], granted: &[usize], given: &[usize], level: u64) -> (Vec<u64>, u64) {
+    let charged = |(claim, &given): (&Claim, &usize)| claim.served + ticks(given, claim.weight);
+    let served: Vec<u64> = claims.iter().zip(given).map(charged).collect();
+    // Who has no memory for the rows that it might have is refused none.
+    let refused = |i: &usize| given[*i] == granted[*i] && given[*i] < claims[*i].rows;
+    let least_refused = (0..claims.len()).filter(refused).map(|i| served[i]).min();
+    let level = level.max(least_refused.or(served.iter().copied().max()).unwrap_or(level));
+    (served, level)
 }
 
 /// Rows that the next step should hold at most.
@@ -147,6 +175,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nobody_enters_a_step_far_from_the_level() {
+        for (served, enters) in [(0, 500), (499, 500), (510, 510), (532, 532), (10_000, 532)] {
+            assert_eq!(enter(served, 500), enters);
+        }
+    }
+
+    #[test]
+    fn the_level_is_that_of_the_least_served_that_was_refused_rows() {
+        // Of weight 1 a row is 16 ticks, of weight 4 it is 4.
+        let claims = [claim(1, 3, 100), claim(4, 9, 104), claim(1, 9, 96)];
+        for (granted, given, served, level) in [
+            // The first got all that it asked for.
+            ([3, 4, 1], [3, 4, 1], [148, 120, 112], 112),
+            // And here the others too, or they had no memory for it.
+            ([3, 9, 9], [3, 9, 9], [148, 140, 240], 240),
+            ([3, 4, 4], [3, 2, 0], [148, 112, 96], 148),
+            ([2, 4, 4], [2, 2, 0], [132, 112, 96], 132),
+        ] {
+            assert_eq!(charge(&claims, &granted, &given, 90), (served.to_vec(), level));
+        }
+        assert_eq!(charge(&claims, &[0, 1, 0], &[0, 1, 0], 104).1, 104, "it never goes back");
+        assert_eq!(charge(&[], &[], &[], 7), (Vec::new(), 7));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tree engine: a batched decoder whose branches share their KV.
 //!
-//! One step takes rows of every request that has something to compute
+//! One `step` takes rows of every request that has something to compute
 //! (`schedule`, shared out by `fair`), runs them in one ragged forward pass
 //! ([`model`]), and hands each branch its logits. Decode rows and prefill chunks
 //! are the same thing, so lengths never matter.
@@ -50,6 +50,7 @@ mod sample;
 mod schedule;
 mod score;
 mod standing;
+mod step;
 mod store;
 pub mod threads;
 mod twins;
