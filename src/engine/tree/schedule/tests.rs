@@ -2,7 +2,7 @@
 
 use super::super::tests::{Rig, prompt, rig, rig_with, said, shares};
 use super::fair;
-use crate::engine::{Command, End, Engine, Open, Priority};
+use crate::engine::{Command, End, Engine, Open, Priority, Reply};
 use std::sync::Arc;
 
 #[test]
@@ -47,6 +47,38 @@ fn rows_that_are_taken_back_before_they_run_are_not_charged() {
     let request = &rig.engine.forest.requests[&1];
     let rows = shares(&rig, &[1])[0] as usize;
     assert_eq!(request.served, fair::ticks(rows, request.weight));
+}
+
+#[test]
+fn a_chat_has_a_token_of_every_step_in_which_a_long_prompt_is_computed_beside_it() {
+    let length = 2000;
+    // What a step costs beside its rows, and how many rows it may then hold: one of the
+    // chat and one of the prompt make it 6, and 1.6 times that is 4 and five of them.
+    for (fixed, most) in [(4.0, 5), (1e3, 64)] {
+        let mut rig = rig_with(400, 64, Box::new(|_| Ok(())));
+        let passes = Arc::clone(&rig.passes);
+        let rows = move || passes.lock().expect("not poisoned").clone();
+        let clock = rows.clone();
+        rig.engine.clock = Box::new(move || clock().iter().map(|&rows| fixed + rows as f64).sum());
+        rig.settled(1, Open::new(prompt(1, 20), 3000, 1));
+        rig.decode(1, 2900);
+        let mut opened = rig.open(2, Open::new(prompt(2, length), length + 20, 1));
+        rig.step().expect("admits");
+        assert_eq!(opened.try_recv(), Ok(Ok(())));
+        let (reply, mut settled) = Reply::new();
+        rig.engine.apply(Command::Settle { branch: 2, reply });
+        let (before, begun) = (rows().len(), rig.heard[&1].0.len());
+        while settled.try_recv().is_err() {
+            let said = rig.heard[&1].0.len();
+            rig.step().expect("runs");
+            assert_eq!(rig.heard[&1].0.len(), said + 1, "after {} steps of the prompt", said - begun);
+        }
+        let steps = rows().split_off(before);
+        assert!(steps.iter().all(|&rows| rows <= most), "{steps:?}");
+        // The rest of each step is the prompt's, once it is known what a row costs.
+        let least = length.div_ceil(most - 1);
+        assert!((least..=least + 2).contains(&steps.len()), "{} steps", steps.len());
+    }
 }
 
 /// Lets as many chats come as a step has rows, and more, after some requests have
