@@ -7,9 +7,13 @@
 
 mod scan;
 
+use std::collections::BTreeSet;
 use std::path::Path as FsPath;
+use std::sync::OnceLock;
 
-use scan::{Path, Word, blank, paths, production_lines, words};
+use serde_json::Value;
+
+use scan::{Path, Word, blank, paths, production_lines, strings, words};
 
 /// The most production lines that a file may have.
 const LONGEST: usize = 600;
@@ -89,6 +93,13 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "manager"];
 /// Where `unsafe` is allowed.
 const UNSAFE_PREFIX: &str = "engine/tree/kernel";
 
+/// What Miri and the sanitizers run, which lists its files.
+const SANITIZED: &str = include_str!("../../.ci/unsafe/lib.rs");
+
+/// The bundled suite, and who is to know nothing of its kinds of problems.
+const SUITE: &str = include_str!("../../models/seedling/eval/dev.jsonl");
+const IGNORANT: &[&str] = &["plan", "search", "verify"];
+
 /// The rules, as far as a message needs to tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
@@ -101,6 +112,8 @@ enum Rule {
     Name,
     Unsafe,
     Safety,
+    Unsanitized,
+    Family,
     Panic,
     CodeAfterTests,
 }
@@ -156,6 +169,7 @@ fn check(path: &str, source: &str) -> Vec<Violation> {
     check_fences(&file, &paths, &mut found);
     check_shape(&file, &mut found);
     check_unsafe(&file, &mut found);
+    check_families(&file, &mut found);
     check_panics(&file, &mut found);
     found
 }
@@ -248,6 +262,39 @@ fn check_unsafe(file: &File<'_>, found: &mut Vec<Violation>) {
             found.push(file.violation(Rule::Unsafe, word.line, "`unsafe` outside of the kernels".to_owned()));
         } else if !before.iter().any(|line| line.trim_start().starts_with("// SAFETY:")) {
             found.push(file.violation(Rule::Safety, word.line, "`unsafe` without `// SAFETY:`".to_owned()));
+        } else if !SANITIZED.contains(&format!("#[path = \"../../src/{}.rs\"]", file.place)) {
+            let message = "`unsafe` in a file that .ci/unsafe/lib.rs does not list".to_owned();
+            found.push(file.violation(Rule::Unsanitized, word.line, message));
+        }
+    }
+}
+
+/// The families of the bundled suite, and the kinds of their checks.
+fn families() -> &'static BTreeSet<String> {
+    static FAMILIES: OnceLock<BTreeSet<String>> = OnceLock::new();
+    FAMILIES.get_or_init(|| {
+        let mut families = BTreeSet::new();
+        for line in SUITE.lines() {
+            let problem: Value = serde_json::from_str(line).expect("the suite is JSON Lines");
+            for name in [&problem["family"], &problem["check"]["kind"]] {
+                families.insert(name.as_str().expect("a problem has a family and a check").to_owned());
+            }
+        }
+        // What every suite's answers are compared by is no family of this one.
+        families.remove("answer");
+        families
+    })
+}
+
+fn check_families(file: &File<'_>, found: &mut Vec<Violation>) {
+    if !IGNORANT.iter().any(|place| file.is_within(place)) || file.place.contains("/tests/") {
+        return;
+    }
+    for string in strings(file.source).iter().filter(|string| string.line <= file.production_lines) {
+        let mut named = string.text.split(|c: char| !c.is_alphanumeric());
+        if let Some(family) = named.find(|word| families().contains(&word.to_lowercase())) {
+            let message = format!("names `{family}`, a family of the bundled suite");
+            found.push(file.violation(Rule::Family, string.line, message));
         }
     }
 }
@@ -464,7 +511,8 @@ fn files_say_what_they_are_and_have_names_that_do_too() {
 fn unsafe_stands_only_in_kernels_and_is_justified() {
     let justified = "// SAFETY: the length was checked.\nunsafe { f() }";
     assert_eq!(broken("engine/tree/kernel.rs", justified), []);
-    assert_eq!(broken("engine/tree/kernel_avx2.rs", justified), []);
+    assert_eq!(broken("engine/tree/kernel_tiles.rs", justified), []);
+    assert_eq!(broken("engine/tree/kernel_avx2.rs", justified), [Rule::Unsanitized]);
     assert_eq!(broken("engine/tree/mod.rs", justified), [Rule::Unsafe]);
     assert_eq!(broken("engine/kernel.rs", justified), [Rule::Unsafe]);
     assert_eq!(broken("engine/tree/kernel.rs", "unsafe fn f() {}"), [Rule::Safety]);
@@ -472,6 +520,31 @@ fn unsafe_stands_only_in_kernels_and_is_justified() {
     assert_eq!(broken("engine/tree/kernel.rs", &far), [Rule::Safety]);
     let hidden = format!("#[cfg(test)]\nmod tests {{ fn f() {{ {justified} }} }}");
     assert_eq!(broken("plan/mod.rs", &hidden), [Rule::Unsafe]);
+}
+
+#[test]
+fn no_verifier_and_no_strategy_knows_the_families_of_the_bundled_suite() {
+    for place in ["search/beam.rs", "verify/format.rs", "plan/mode/effort.rs"] {
+        for code in [
+            "fn f(s: &str) -> bool { s == \"story\" }",
+            "const A: &str = r#\"kind: \"Countdown\"\"#;",
+            "const A: &[u8] = b\"a target\";",
+            "const A: &str = concat!(\"\\\"\", \"expr-0001\");",
+        ] {
+            assert_eq!(broken(place, code), [Rule::Family], "{code}");
+        }
+        for code in [
+            "const A: &str = \"the history of an answer\";",
+            "/// A story.\nfn target(expr: char) -> bool { expr == '\"' } // \"story\"",
+            "#[cfg(test)]\nmod tests { const A: &str = \"story\"; }",
+        ] {
+            assert_eq!(broken(place, code), [], "{code}");
+        }
+    }
+    let code = "const A: &str = \"story\";";
+    for place in ["eval/suite.rs", "search/run/tests.rs", "search/run/tests/prm.rs"] {
+        assert_eq!(broken(place, code), [], "{place}");
+    }
 }
 
 #[test]

@@ -38,6 +38,23 @@ pub(super) fn blank(source: &str) -> String {
     out
 }
 
+/// The strings of the code, as they are written.
+pub(super) fn strings(source: &str) -> Vec<Word> {
+    let chars: Vec<char> = source.chars().collect();
+    let mut out = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while at < chars.len() {
+        let end = skipped(&chars, at).max(at + 1);
+        let text: String = chars[at..end].iter().collect();
+        let lines = text.matches('\n').count();
+        if end > at + 1 && matches!(chars[at], '"' | 'r') {
+            out.push(Word { text, line });
+        }
+        (at, line) = (end, line + lines);
+    }
+    out
+}
+
 /// Where the comment or literal that begins at `at` ends; `at` itself if none
 /// begins there.
 fn skipped(chars: &[char], at: usize) -> usize {
