@@ -37,6 +37,10 @@ impl<M: Forward> TreeEngine<M> {
 
     /// Lets requests in, in order of rank, while their smallest set fits.
     pub(super) fn admit(&mut self) {
+        // It takes as long as the first one's prompt and the pool are large to say no.
+        if self.unfit {
+            return;
+        }
         let caps = self.caps();
         let forest = &mut self.forest;
         while let Some(((rank, root), open)) = self.waiting.first() {
@@ -49,6 +53,7 @@ impl<M: Forward> TreeEngine<M> {
             let node = forest.index.enter(&open.salt);
             if !forest.make_room_for((node, &open.prompt), begin, standing) {
                 forest.index.leave(&open.salt);
+                self.unfit = true;
                 break;
             }
             let Some((_, Waiting { open, reply })) = self.waiting.pop() else { break };

@@ -135,6 +135,9 @@ pub struct TreeEngine<M = Cpu> {
     /// Scratch of draws, one for each thread.
     draws: Vec<sample::Scratch>,
     waiting: Queue,
+    /// Whether the first of those that wait was found not to fit, and nothing has
+    /// happened since.
+    unfit: bool,
     forest: Forest,
 }
 
@@ -228,6 +231,7 @@ impl<M: Forward> TreeEngine<M> {
             costs: Costs::default(),
             clock: Box::new(move || start.elapsed().as_secs_f64()),
             waiting: Queue::default(),
+            unfit: false,
             forest: Forest {
                 pool: Pool::new(blocks as u32, BLOCK),
                 blocks,
@@ -265,6 +269,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
     }
 
     fn apply(&mut self, command: Command) {
+        self.unfit = false;
         match command {
             Command::Open { root, open, reply } => self.open(root, open, reply),
             Command::Fork { parent, child, key } => self.fork(parent, child, key),
@@ -292,6 +297,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
     fn step(&mut self) -> Result<Progress, EngineError> {
         let (begun, passes) = ((self.clock)(), self.forest.metrics.steps.get());
         self.admit();
+        self.unfit = false;
         self.forest.unpark();
         let outcome = self.run_step();
         // Whoever waits may fit now that a branch is idle, and nobody else may

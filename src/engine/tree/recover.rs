@@ -29,6 +29,7 @@ impl<M: Forward> TreeEngine<M> {
             waiting.reply.send(Err(EngineError::Fault));
         }
         forest.start_over();
+        self.unfit = false;
         forest.metrics.waiting.set(i64::try_from(self.waiting.len()).unwrap_or(i64::MAX));
         forest.publish_sizes();
     }

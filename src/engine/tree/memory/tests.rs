@@ -3,6 +3,7 @@
 use super::super::store::BLOCK;
 use super::super::tests::{prompt, rig, rig_with, said};
 use crate::engine::{Command, End, Engine, EngineError, Open, Priority, Reply};
+use proptest::prelude::*;
 
 #[test]
 fn a_wide_search_stays_wide_where_what_its_branches_share_is_most_of_the_pool() {
@@ -50,6 +51,69 @@ fn a_prompt_is_not_let_in_on_blocks_that_only_its_own_prefix_could_free() {
     assert_eq!(settled.try_recv(), Ok(Ok(())));
     assert_eq!((rig.counts(3).reused, rig.counts(3).computed), (start.len() as u64, 3 * BLOCK as u64));
     assert_eq!((rig.counts(1).preempted, rig.counts(2).preempted), (0, 1));
+}
+
+#[test]
+fn whether_the_first_that_waits_fits_is_asked_again_only_when_something_has_happened() {
+    let mut rig = rig(8);
+    rig.settled(1, Open::new(prompt(1, 40), 112, 1));
+    rig.decode(1, 60);
+    let mut opened = rig.open(2, Open::new(prompt(2, 90), 100, 1));
+    rig.step().expect("runs");
+    let mut looks = |command: bool| {
+        if command {
+            rig.engine.apply(Command::Abort { branch: 999 });
+        }
+        let before = rig.engine.forest.branches.looks.get();
+        rig.step().expect("runs");
+        rig.engine.forest.branches.looks.get() - before
+    };
+    let (quiet, asked, quiet_again) = (looks(false), looks(true), looks(false));
+    assert!(quiet == quiet_again && quiet < asked, "{quiet}, {asked} and {quiet_again} looks");
+    assert!(opened.try_recv().is_err());
+    rig.run();
+    assert_eq!(opened.try_recv(), Ok(Ok(())), "the first has no work any more");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #[test]
+    fn nobody_waits_who_would_be_let_in_if_it_were_asked(
+        acts in proptest::collection::vec((0..6usize, 0..1000usize), 1..120)
+    ) {
+        let mut rig = rig(14);
+        let (mut waiting, mut admitted, mut next) = (Vec::new(), Vec::new(), 1);
+        for (kind, n) in acts {
+            match kind {
+                0 | 1 => {
+                    let priority = [Priority::High, Priority::Normal, Priority::Low][n % 3];
+                    let open = Open::new(prompt(n as u32 % 4, 1 + n % 90), 120, 1);
+                    waiting.push((next, rig.open(next, Open { priority, ..open })));
+                    next += 1;
+                }
+                2 if n % 4 == 0 && !waiting.is_empty() => {
+                    let (root, _) = waiting.swap_remove(n % waiting.len());
+                    rig.free(root);
+                }
+                3 if !admitted.is_empty() => rig.free(admitted.swap_remove(n % admitted.len())),
+                _ => drop(rig.step()),
+            }
+            if rig.engine.unfit {
+                let waits = rig.engine.waiting.len();
+                rig.engine.unfit = false;
+                rig.engine.admit();
+                prop_assert!(rig.engine.unfit && rig.engine.waiting.len() == waits, "one was let in");
+            }
+            waiting.retain_mut(|(root, opened)| {
+                let is_in = opened.try_recv().is_ok();
+                if is_in {
+                    rig.decode(*root, 1 + *root as u32 % 25);
+                    admitted.push(*root);
+                }
+                !is_in
+            });
+        }
+    }
 }
 
 #[test]
