@@ -9,15 +9,17 @@ mod field;
 mod messages;
 mod reasoning;
 mod sampling;
+mod unserved;
 
 use super::error::{ApiError, FieldError};
 use crate::engine::Priority;
 use crate::plan::Params;
 use field::{Field, Object, kind, quoted};
-pub(super) use reasoning::{CONTEXTS, SUMMARIES};
+pub(super) use reasoning::{CONTEXTS, SUMMARIES, THINKING};
 use serde_json::Value;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+pub(super) use unserved::NEUTRAL;
 
 /// A request, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +40,9 @@ pub struct Parsed {
     pub ignored: Vec<String>,
 }
 
-/// Top-level keys that mean something here, in the order of the contract.
-pub(super) const KNOWN: [&str; 43] = [
+/// Top-level keys that mean something here, in the order of the contract, beside
+/// those of [`NEUTRAL`].
+pub(super) const KNOWN: [&str; 46] = [
     "model",
     "messages",
     "reasoning_effort",
@@ -79,6 +82,9 @@ pub(super) const KNOWN: [&str; 43] = [
     "service_tier",
     "cache_salt",
     "chat_template_kwargs",
+    "enable_thinking",
+    "thinking",
+    "include_reasoning",
     "verbosity",
     "prompt_cache_key",
     "prompt_cache_options",
@@ -106,15 +112,18 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
     if asked != model {
         return Err(ApiError::Model(quoted(asked)));
     }
-    refuse_unserved(&body)?;
+    unserved::refuse(&body)?;
     check_accepted(&body)?;
-    let mut ignored: Vec<String> = unknown(&body, &KNOWN);
+    let mut ignored: Vec<String> = unknown(&body, &known().collect::<Vec<_>>());
     let messages = messages::messages(&body)?;
     let reasoning = reasoning::reasoning(&body)?;
     let stream = body.flag("stream")?.unwrap_or(false);
     let options = stream_options(&body, stream, &mut ignored)?;
     if let Some(field) = body.optional("chat_template_kwargs") {
         ignored.extend(unknown(&field.object()?, &reasoning::SWITCHES));
+    }
+    if let Some(field) = body.optional("thinking") {
+        ignored.extend(unknown(&field.object()?, &["type"]));
     }
     ignored.truncate(IGNORED);
     // Both bounds are read, so that a wrong one is refused though the other wins.
@@ -146,6 +155,11 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
     let [include_usage, include_search] = options;
     let (exclude, include_tree) = (reasoning.exclude, reasoning.include_tree);
     Ok(Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored })
+}
+
+/// Every top-level key that is not ignored.
+fn known() -> impl Iterator<Item = &'static str> {
+    KNOWN.into_iter().chain(NEUTRAL.map(|(key, _)| key))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "sampling is in single precision")]
@@ -207,41 +221,6 @@ fn stream_options(
     ignored.extend(unknown(&options, &["include_usage", "include_obfuscation", "include_search"]));
     let wanted = |key| Ok(options.flag(key)?.unwrap_or(false));
     Ok([wanted("include_usage")?, wanted("include_search")?])
-}
-
-/// Fields whose values would change the answer, if they were served.
-fn refuse_unserved(body: &Object<'_>) -> Result<(), FieldError> {
-    for key in ["tools", "functions", "audio", "web_search_options", "moderation"] {
-        if let Some(field) = body.optional(key) {
-            return Err(field.unserved(""));
-        }
-    }
-    for key in ["tool_choice", "function_call"] {
-        if let Some(field) = body.optional(key)
-            && !matches!(field.value.as_str(), Some("none" | "auto"))
-        {
-            return Err(field.unserved(" but as 'none' or 'auto'"));
-        }
-    }
-    if let Some(field) = body.optional("modalities") {
-        let texts = field.array(usize::MAX, "an array of strings")?;
-        let texts: Result<Vec<&str>, FieldError> = texts.iter().map(Field::string).collect();
-        if texts?.iter().any(|modality| *modality != "text") {
-            return Err(field.unserved(" but as ['text']"));
-        }
-    }
-    response_format(body)
-}
-
-fn response_format(body: &Object<'_>) -> Result<(), FieldError> {
-    let Some(field) = body.optional("response_format") else {
-        return Ok(());
-    };
-    let kind = field.object()?.required("type")?;
-    match kind.choice(&["text", "json_object", "json_schema"])? {
-        "text" => Ok(()),
-        _ => Err(field.unserved(" but as {'type': 'text'}")),
-    }
 }
 
 /// Fields without effect: their types and bounds hold all the same.

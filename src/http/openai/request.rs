@@ -129,6 +129,13 @@ pub struct ChatRequest {
     /// `enable_thinking` or `thinking`: as `reasoning.enabled`, for clients of vLLM and SGLang. Other keys are
     /// ignored and listed.
     pub chat_template_kwargs: Option<ChatTemplateKwargs>,
+    /// As `reasoning.enabled`, for clients of Qwen's API.
+    pub enable_thinking: Option<bool>,
+    /// For clients of DeepSeek's and Anthropic's APIs. Keys beside `type` are ignored and listed.
+    pub thinking: Option<ThinkingRequest>,
+    /// `false`: as `reasoning.exclude`, for clients of vLLM and OpenRouter, and an `exclude` of `false` beside it
+    /// is refused; `true` changes nothing.
+    pub include_reasoning: Option<bool>,
     /// `low`, `medium` or `high`; accepted without effect.
     pub verbosity: Option<String>,
     /// Accepted without effect.
@@ -234,13 +241,22 @@ pub struct ChatTemplateKwargs {
     pub thinking: Option<bool>,
 }
 
+/// Whether to think.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ThinkingRequest {
+    /// `disabled` means the effort `none`, and another effort beside it is refused; the others change nothing.
+    #[schema(rename = "type")]
+    pub kind: Option<String>,
+}
+
 /// How to think. Unknown keys are refused: beside our own, `enabled` (OpenRouter, SGLang) and those of OpenAI's
 /// Responses API are known.
 #[derive(Debug, ToSchema)]
 pub struct ReasoningRequest {
     /// As `reasoning_effort`; a different one beside it is refused.
     pub effort: Option<String>,
-    /// `false` means the effort `none`, and another effort beside it is refused; `true` changes nothing.
+    /// `false` means the effort `none`, and another effort beside it is refused, as is a mode other than
+    /// `standard` and `direct`; `true` changes nothing.
     pub enabled: Option<bool>,
     /// `standard`: by effort. `pro`: the strongest row of the effort table. `direct`: the model's own answer.
     /// `cot`: one chain of thought. `self_consistency`: a vote over many, fixed or adaptive. `best_of_n`: the

@@ -6,7 +6,7 @@
 //! examples are a recording of the bundled model; `tests/sdk/test_document.py`
 //! checks each against its schema, tells a stale one, and makes it anew.
 
-use crate::http::params::{CONTEXTS, SUMMARIES};
+use crate::http::params::{CONTEXTS, NEUTRAL, SUMMARIES, THINKING};
 use crate::plan::{Effort, Kind, ModeName, PARAMETERS, Setting};
 use crate::search::event::{BranchState, StopReason};
 use serde_json::{Map, Value, json};
@@ -63,6 +63,7 @@ fn sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("ReasoningRequest", "summary", SUMMARIES.to_vec()),
         ("ReasoningRequest", "generate_summary", SUMMARIES.to_vec()),
         ("ReasoningRequest", "context", CONTEXTS.to_vec()),
+        ("ThinkingRequest", "type", THINKING.to_vec()),
         ("TextMessage", "role", vec!["developer", "system", "user", "tool"]),
         ("AssistantMessage", "role", vec!["assistant"]),
         ("FunctionMessage", "role", vec!["function"]),
@@ -139,6 +140,14 @@ fn close_sets(document: &mut Value) {
     for field in UNSERVED {
         let property = &mut schemas["ChatRequest"]["properties"][field];
         *property = json!({"type": "null", "description": property["description"]});
+    }
+    for (field, neutral) in NEUTRAL {
+        let neutral: Value = neutral.parse().unwrap_or_default();
+        let (description, values) = match neutral {
+            Value::Null => ("vLLM's; not served.".to_owned(), json!([null])),
+            neutral => (format!("vLLM's; only `{neutral}` is served."), json!([neutral, null])),
+        };
+        schemas["ChatRequest"]["properties"][field] = json!({"description": description, "enum": values});
     }
     let modalities = &mut schemas["ChatRequest"]["properties"]["modalities"];
     modalities["items"]["enum"] = json!(["text"]);

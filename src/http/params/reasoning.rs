@@ -4,8 +4,11 @@
 //! other servers have one of this name, and clients send what they know from
 //! there: `enabled` of OpenRouter and SGLang is read, `summary`, `generate_summary`
 //! and `context` of the Responses API are accepted without effect. Any other
-//! unknown key is refused, because it is a typing error. Of `chat_template_kwargs`
-//! (vLLM, SGLang) the switch of thinking models is read.
+//! unknown key is refused, because it is a typing error.
+//!
+//! Beside it, the switches of thinking models are read: of `chat_template_kwargs`
+//! (vLLM, SGLang), `enable_thinking` (Qwen) and `thinking` (DeepSeek, Anthropic), and
+//! `include_reasoning` (vLLM, OpenRouter).
 
 use super::field::{Field, Object};
 use crate::http::error::FieldError;
@@ -36,6 +39,8 @@ pub(super) const KEYS: [&str; 10] = [
     "max_tokens",
     "include_tree",
 ];
+/// What `thinking.type` may say; all but `disabled` leave it open.
+pub(in crate::http) const THINKING: [&str; 4] = ["enabled", "disabled", "adaptive", "auto"];
 /// Names of a template's switch for thinking: Qwen3's and DeepSeek's.
 pub(super) const SWITCHES: [&str; 2] = ["enable_thinking", "thinking"];
 pub(super) const BUDGET_KEYS: [&str; 5] =
@@ -46,15 +51,22 @@ pub(in crate::http) const SUMMARIES: [&str; 3] = ["auto", "concise", "detailed"]
 pub(in crate::http) const CONTEXTS: [&str; 3] = ["auto", "current_turn", "all_turns"];
 
 pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
+    let off = switched_off(body)?;
     let Some(field) = body.optional("reasoning") else {
-        return Ok(Reasoning { effort: one_effort(body, None)?, ..Reasoning::default() });
+        let (effort, exclude) = (one_effort(body, None, off)?, excluded(body, None)?);
+        return Ok(Reasoning { effort, exclude, ..Reasoning::default() });
     };
     let object = field.object()?;
     let parameters = PARAMETERS.iter().map(|spec| spec.name);
     object.only(&KEYS.into_iter().chain(parameters).collect::<Vec<_>>())?;
-    let effort = one_effort(body, Some(&object))?;
     let modes = ModeName::ALL.map(ModeName::name);
     let mode = object.choice("mode", &modes)?.and_then(ModeName::parse);
+    if let (Some(off), Some(mode)) = (&off, mode)
+        && !matches!(mode, ModeName::Standard | ModeName::Direct)
+    {
+        return Err(contradicts(off, "reasoning.mode", mode.name()));
+    }
+    let effort = one_effort(body, Some(&object), off)?;
     let mut settings = Settings::default();
     for spec in &PARAMETERS {
         if let Some(setting) = setting(&object, spec)? {
@@ -71,8 +83,20 @@ pub(super) fn reasoning(body: &Object<'_>) -> Result<Reasoning, FieldError> {
         budget: budget(&object)?,
         settings,
         include_tree: object.flag("include_tree")?.unwrap_or(false),
-        exclude: object.flag("exclude")?.unwrap_or(false),
+        exclude: excluded(body, Some(&object))?,
     })
+}
+
+/// Whether reasoning stays out, by `exclude` or by `include_reasoning`, whose `true` is
+/// the default that vLLM's clients send, and leaves it to the other.
+fn excluded(body: &Object<'_>, reasoning: Option<&Object<'_>>) -> Result<bool, FieldError> {
+    let exclude = reasoning.map_or(Ok(None), |object| object.flag("exclude"))?;
+    let without = body.flag("include_reasoning")? == Some(false);
+    if without && exclude == Some(false) {
+        let field = body.required("include_reasoning")?;
+        return Err(field.invalid("false contradicts 'reasoning.exclude', which is false."));
+    }
+    Ok(without || exclude == Some(true))
 }
 
 /// A parameter of a mode, within its bounds.
@@ -92,9 +116,40 @@ fn effort(object: &Object<'_>, key: &str) -> Result<Option<Effort>, FieldError> 
     Ok(object.choice(key, &Effort::ALL.map(Effort::name))?.and_then(Effort::parse))
 }
 
+/// The field that switches thinking off, by any of the names of such a switch.
+fn switched_off<'a>(body: &Object<'a>) -> Result<Option<Field<'a>>, FieldError> {
+    let inner = |key| body.optional(key).map(|field| field.object()).transpose();
+    let reasoning = inner("reasoning")?.map(|object| (object, "enabled"));
+    let template = inner("chat_template_kwargs")?;
+    let told = template.into_iter().flat_map(|object| SWITCHES.map(|key| (object.clone(), key)));
+    let flags = reasoning.into_iter().chain([(body.clone(), "enable_thinking")]).chain(told);
+    let mut off = None;
+    for (object, key) in flags {
+        if object.flag(key)? == Some(false) {
+            off = off.or_else(|| object.optional(key));
+        }
+    }
+    if let Some(thinking) = inner("thinking")?
+        && thinking.choice("type", &THINKING)? == Some("disabled")
+    {
+        off = off.or_else(|| thinking.optional("type"));
+    }
+    Ok(off)
+}
+
+/// An error: thinking is switched off by `off`, and asked for by another field.
+fn contradicts(off: &Field<'_>, other: &str, value: &str) -> FieldError {
+    let said = off.value.as_str().map_or_else(|| off.value.to_string(), |text| format!("'{text}'"));
+    off.invalid(&format!("{said} contradicts '{other}', which is '{value}'."))
+}
+
 /// The effort by any of its names: `reasoning_effort`, `effort` of `reasoning`, and
-/// the switches, whose `false` is `none` and whose `true` leaves it open.
-fn one_effort(body: &Object<'_>, reasoning: Option<&Object<'_>>) -> Result<Option<Effort>, FieldError> {
+/// the field that switches thinking off, which is `none`.
+fn one_effort(
+    body: &Object<'_>,
+    reasoning: Option<&Object<'_>>,
+    off: Option<Field<'_>>,
+) -> Result<Option<Effort>, FieldError> {
     let top = effort(body, "reasoning_effort")?;
     let inner = reasoning.map_or(Ok(None), |object| effort(object, "effort"))?;
     if let (Some(top), Some(inner), Some(object)) = (top, inner, reasoning)
@@ -104,21 +159,14 @@ fn one_effort(body: &Object<'_>, reasoning: Option<&Object<'_>>) -> Result<Optio
         return Err(object.required("effort")?.invalid(&why));
     }
     let named = top.or(inner);
-    let template = body.optional("chat_template_kwargs").map(|field| field.object()).transpose()?;
-    let told = template.iter().flat_map(|object| SWITCHES.map(|key| (object, key)));
-    let mut off = false;
-    for (object, key) in reasoning.map(|object| (object, "enabled")).into_iter().chain(told) {
-        if object.flag(key)? != Some(false) {
-            continue;
-        }
-        off = true;
-        if let Some(other) = named.filter(|effort| *effort != Effort::None) {
+    let Some(off) = off else { return Ok(named) };
+    match named.filter(|effort| *effort != Effort::None) {
+        None => Ok(Some(Effort::None)),
+        Some(other) => {
             let name = if top.is_some() { "reasoning_effort" } else { "reasoning.effort" };
-            let why = format!("false contradicts '{name}', which is '{other}'.");
-            return Err(object.required(key)?.invalid(&why));
+            Err(contradicts(&off, name, other.name()))
         }
     }
-    Ok(if off { Some(Effort::None) } else { named })
 }
 
 fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {

@@ -1,6 +1,6 @@
 //! Every rule about a request's fields.
 
-use super::{KNOWN, Parsed, parse};
+use super::{Parsed, known, parse};
 use crate::engine::Priority;
 use crate::http::error::ApiError;
 use crate::plan::{Effort, ModeName, PARAMETERS, Parameter, SamplingParams, Setting};
@@ -166,6 +166,25 @@ fn fields_that_are_not_served() {
         (json!({"response_format": {"type": "xml"}}), "response_format.type", VALUE),
         (json!({"response_format": {}}), "response_format.type", MISSING),
         (json!({"response_format": "text"}), "response_format", TYPE),
+        (json!({"structured_outputs": {"json": {}}}), "structured_outputs", UNSERVED),
+        (json!({"guided_json": {}}), "guided_json", UNSERVED),
+        (json!({"guided_regex": "a+"}), "guided_regex", UNSERVED),
+        (json!({"guided_choice": ["a", "b"]}), "guided_choice", UNSERVED),
+        (json!({"guided_grammar": "root ::= x"}), "guided_grammar", UNSERVED),
+        (json!({"min_tokens": 5}), "min_tokens", UNSERVED),
+        (json!({"ignore_eos": true}), "ignore_eos", UNSERVED),
+        (json!({"stop_token_ids": [2]}), "stop_token_ids", UNSERVED),
+        (json!({"bad_words": ["x"]}), "bad_words", UNSERVED),
+        (json!({"allowed_token_ids": [1, 2]}), "allowed_token_ids", UNSERVED),
+        (json!({"chat_template": "{{ x }}"}), "chat_template", UNSERVED),
+        (json!({"documents": [{"text": "x"}]}), "documents", UNSERVED),
+        (json!({"truncate_prompt_tokens": -1}), "truncate_prompt_tokens", UNSERVED),
+        (json!({"continue_final_message": true}), "continue_final_message", UNSERVED),
+        (json!({"add_generation_prompt": false}), "add_generation_prompt", UNSERVED),
+        (json!({"thinking_token_budget": 64}), "thinking_token_budget", UNSERVED),
+        (json!({"echo": true}), "echo", UNSERVED),
+        (json!({"include_stop_str_in_output": true}), "include_stop_str_in_output", UNSERVED),
+        (json!({"use_beam_search": true}), "use_beam_search", UNSERVED),
     ];
     for (fields, param, code) in rows {
         refuse(&with(fields), param, code, &[&format!("'{param}'")]);
@@ -258,6 +277,45 @@ fn reasoning() {
             VALUE,
             ["'reasoning_effort'", "'high'"],
         ),
+        (json!({"enable_thinking": "off"}), "enable_thinking", TYPE, ["a boolean", "a string"]),
+        (json!({"thinking": false}), "thinking", TYPE, ["an object", "a boolean"]),
+        (
+            json!({"thinking": {"type": "off"}}),
+            "thinking.type",
+            VALUE,
+            ["'off'", "'enabled', 'disabled', 'adaptive', and 'auto'"],
+        ),
+        (
+            json!({"reasoning_effort": "high", "thinking": {"type": "disabled"}}),
+            "thinking.type",
+            VALUE,
+            ["'disabled' contradicts", "'reasoning_effort', which is 'high'"],
+        ),
+        (
+            json!({"enable_thinking": false, "reasoning": {"effort": "low"}}),
+            "enable_thinking",
+            VALUE,
+            ["false contradicts", "'reasoning.effort', which is 'low'"],
+        ),
+        (
+            json!({"reasoning": {"enabled": false, "mode": "mcts"}}),
+            "reasoning.enabled",
+            VALUE,
+            ["false contradicts", "'reasoning.mode', which is 'mcts'"],
+        ),
+        (
+            json!({"chat_template_kwargs": {"enable_thinking": false}, "reasoning": {"mode": "pro"}}),
+            "chat_template_kwargs.enable_thinking",
+            VALUE,
+            ["false contradicts", "'reasoning.mode', which is 'pro'"],
+        ),
+        (
+            json!({"include_reasoning": false, "reasoning": {"exclude": false}}),
+            "include_reasoning",
+            VALUE,
+            ["false contradicts", "'reasoning.exclude', which is false"],
+        ),
+        (json!({"include_reasoning": 0}), "include_reasoning", TYPE, ["a boolean", "an integer"]),
         (
             json!({"reasoning_effort": "high", "reasoning": {"enabled": false}}),
             "reasoning.enabled",
@@ -452,8 +510,7 @@ fn bodies_that_are_no_objects_are_not_parsed() {
 #[test]
 fn null_means_omitted() {
     let bare = accept(json!({}));
-    let nulls: Map<String, Value> = KNOWN
-        .into_iter()
+    let nulls: Map<String, Value> = known()
         .filter(|key| !["model", "messages"].contains(key))
         .map(|key| (key.to_owned(), Value::Null))
         .collect();
@@ -554,6 +611,14 @@ fn what_other_servers_clients_send_by_default_is_as_if_it_were_absent() {
         json!({"reasoning": {"generate_summary": "auto"}}),
         json!({"reasoning": {"context": "auto"}}),
         json!({"reasoning": {"generate_summary": "detailed", "context": "all_turns", "summary": "concise"}}),
+        json!({"include_reasoning": true, "enable_thinking": true}),
+        json!({"thinking": {"type": "enabled"}}),
+        json!({"thinking": {"type": "adaptive"}}),
+        json!({"thinking": {}}),
+        json!({"min_tokens": 0, "ignore_eos": false, "stop_token_ids": [], "bad_words": [], "echo": false}),
+        json!({"min_tokens": 0.0, "allowed_token_ids": [], "documents": [], "use_beam_search": false}),
+        json!({"add_generation_prompt": true, "continue_final_message": false}),
+        json!({"include_stop_str_in_output": false}),
     ] {
         assert_eq!(accept(fields.clone()), bare, "{fields}");
     }
@@ -569,6 +634,25 @@ fn reasoning_that_is_not_enabled_is_the_effort_none() {
     assert_eq!(effort(json!({"reasoning": {"enabled": true, "effort": "low"}})), Some(Effort::Low));
     let top = json!({"reasoning_effort": "high", "reasoning": {"enabled": true}});
     assert_eq!(effort(top), Some(Effort::High));
+    for mode in ["standard", "direct"] {
+        assert_eq!(effort(json!({"reasoning": {"enabled": false, "mode": mode}})), Some(Effort::None));
+    }
+    assert_eq!(effort(json!({"enable_thinking": false})), Some(Effort::None));
+    assert_eq!(effort(json!({"thinking": {"type": "disabled"}})), Some(Effort::None));
+    let other = accept(json!({"thinking": {"type": "disabled", "budget_tokens": 7}, "reasoning": {}}));
+    assert_eq!(
+        (other.params.effort, other.ignored),
+        (Some(Effort::None), vec!["thinking.budget_tokens".into()])
+    );
+}
+
+#[test]
+fn reasoning_that_is_not_included_is_excluded() {
+    let excluded = |fields: Value| accept(fields).exclude;
+    assert!(excluded(json!({"include_reasoning": false})));
+    assert!(excluded(json!({"include_reasoning": false, "reasoning": {}})));
+    assert!(excluded(json!({"include_reasoning": false, "reasoning": {"exclude": true}})));
+    assert!(excluded(json!({"include_reasoning": true, "reasoning": {"exclude": true}})));
 }
 
 #[test]
@@ -669,7 +753,7 @@ fn every_field_is_documented_and_every_documented_field_is_read() {
         keys.sort();
         keys
     };
-    assert_eq!(keys("ChatRequest"), sorted(&KNOWN));
+    assert_eq!(keys("ChatRequest"), sorted(&known().collect::<Vec<_>>()));
     let parameters = PARAMETERS.iter().map(|spec| spec.name);
     let reasoning: Vec<&str> = super::reasoning::KEYS.into_iter().chain(parameters).collect();
     assert_eq!(keys("ReasoningRequest"), sorted(&reasoning));
@@ -719,7 +803,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_body_is_a_fault_of_the_server(
-        fields in prop::collection::vec((prop::sample::select(KNOWN.to_vec()), json_value()), 0..6),
+        fields in prop::collection::vec((prop::sample::select(known().collect::<Vec<_>>()), json_value()), 0..6),
     ) {
         // Replacing fields of a valid body gets deeper than bodies at random would.
         let mut body = with(json!({}));
