@@ -141,7 +141,8 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
         // No mass at all leaves the likeliest token, which the smallest mass leaves as well.
         top_p: body.decimal("top_p", 0.0, 1.0)?.map(|mass| single(mass).max(f32::MIN_POSITIVE)),
         sampling: sampling::sampling(&body)?,
-        seed: body.integer("seed", i64::MIN, i64::MAX)?,
+        // vLLM's and its clients' way to say that there is none.
+        seed: body.integer("seed", i64::MIN, i64::MAX)?.filter(|seed| *seed != -1),
         stop: stop(&body)?,
         priority: match body.choice("service_tier", &SERVICE_TIERS)? {
             Some("flex") => Priority::Low,

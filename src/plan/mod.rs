@@ -86,6 +86,8 @@ pub struct SamplingParams {
 pub struct BudgetParams {
     /// Tokens over all choices and branches.
     pub tokens: Option<NonZeroU32>,
+    /// Whether `reasoning.max_tokens` said so, the other name of the field.
+    pub by_max_tokens: bool,
     /// Wall-clock time, in seconds; positive and finite.
     pub seconds: Option<f64>,
     /// Branches made over all choices.

@@ -268,11 +268,9 @@ impl Planner {
     fn tokens(&self, params: &Params, row: &Row) -> Result<Vec<u32>, PlanError> {
         let shares = match params.budget.tokens.map(NonZeroU32::get) {
             Some(value) if value < params.n => {
-                return Err(PlanError::BudgetBelowChoices {
-                    field: "reasoning.budget.tokens",
-                    value,
-                    n: params.n,
-                });
+                let alias = params.budget.by_max_tokens;
+                let field = if alias { "reasoning.max_tokens" } else { "reasoning.budget.tokens" };
+                return Err(PlanError::BudgetBelowChoices { field, value, n: params.n });
             }
             Some(total) => split(total, params.n).into_iter().map(Some).collect(),
             None => vec![None; params.n as usize],

@@ -50,7 +50,7 @@ pub struct ChatRequest {
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
     /// Equal requests with equal seeds give equal answers, unless a clock, a shutdown or a fault ended the
-    /// search. Absent means that one is drawn, and reported as `search.seed`.
+    /// search. Absent, or -1 as in vLLM, means that one is drawn, and reported as `search.seed`.
     #[schema(examples(1))]
     pub seed: Option<i64>,
     /// A string, or up to four, any of which ends the answer; an empty list means none.

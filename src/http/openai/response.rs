@@ -34,7 +34,8 @@ pub struct ChatChoice {
     /// Log-probabilities of the visible tokens, where asked for; else null.
     #[schema(required)]
     pub logprobs: Option<Logprobs>,
-    /// `stop`: the answer is complete, whatever stopped the search. `length`: a token bound cut it.
+    /// `stop`: the answer is complete, whatever stopped the search. `length`: a bound on tokens, a
+    /// deadline or a shutdown cut it.
     pub finish_reason: &'static str,
 }
 

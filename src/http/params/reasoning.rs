@@ -172,7 +172,8 @@ fn one_effort(
 fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {
     let alias = reasoning.count("max_tokens", 1)?.and_then(NonZeroU32::new);
     let Some(field) = reasoning.optional("budget") else {
-        return Ok(BudgetParams { tokens: alias, ..BudgetParams::default() });
+        let by_max_tokens = alias.is_some();
+        return Ok(BudgetParams { tokens: alias, by_max_tokens, ..BudgetParams::default() });
     };
     let object = field.object()?;
     object.only(&BUDGET_KEYS)?;
@@ -185,6 +186,7 @@ fn budget(reasoning: &Object<'_>) -> Result<BudgetParams, FieldError> {
     }
     Ok(BudgetParams {
         tokens: tokens.or(alias),
+        by_max_tokens: tokens.is_none() && alias.is_some(),
         seconds: object.optional("seconds").map(|field| seconds(&field)).transpose()?,
         branches: object.count("branches", 1)?.and_then(NonZeroU32::new),
         verifier_tokens: object.count("verifier_tokens", 0)?,

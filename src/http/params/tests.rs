@@ -585,7 +585,9 @@ fn aliases_and_edges() {
     let greedy = accept(json!({"top_p": 0})).params.top_p;
     assert_eq!(greedy, Some(f32::MIN_POSITIVE), "sampling needs some mass");
     let budget = accept(json!({"reasoning": {"max_tokens": 30}})).params.budget;
-    assert_eq!(budget.tokens.map(u32::from), Some(30));
+    assert_eq!((budget.tokens.map(u32::from), budget.by_max_tokens), (Some(30), true));
+    let both = accept(json!({"reasoning": {"max_tokens": 30, "budget": {"tokens": 30}}})).params.budget;
+    assert!(!both.by_max_tokens, "either name would do");
     // Only the request's own bounds can be contradicted.
     let reserve = |own| accept(json!({"max_tokens": own, "reasoning": {"budget": {"answer_reserve": 299}}}));
     assert_eq!(reserve(json!(null)).params.budget.answer_reserve, Some(299));
@@ -611,6 +613,7 @@ fn what_other_servers_clients_send_by_default_is_as_if_it_were_absent() {
         json!({"reasoning": {"generate_summary": "auto"}}),
         json!({"reasoning": {"context": "auto"}}),
         json!({"reasoning": {"generate_summary": "detailed", "context": "all_turns", "summary": "concise"}}),
+        json!({"seed": -1}),
         json!({"include_reasoning": true, "enable_thinking": true}),
         json!({"thinking": {"type": "enabled"}}),
         json!({"thinking": {"type": "adaptive"}}),

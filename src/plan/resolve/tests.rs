@@ -252,14 +252,15 @@ fn the_smallest_bound_holds_and_the_row_only_without_one() {
 
 #[test]
 fn a_budget_below_the_number_of_choices_is_refused() {
-    let refused = |tokens, branches| {
-        let budget =
-            BudgetParams { tokens: some(tokens), branches: some(branches), ..BudgetParams::default() };
+    let refused = |tokens, branches, by_max_tokens| {
+        let (tokens, branches) = (some(tokens), some(branches));
+        let budget = BudgetParams { tokens, branches, by_max_tokens, ..BudgetParams::default() };
         planner().plan(&Params { budget, n: 3, ..params() }, 0).expect_err("too little")
     };
     let error = |field, value| PlanError::BudgetBelowChoices { field, value, n: 3 };
-    assert_eq!(refused(2, 0), error("reasoning.budget.tokens", 2));
-    assert_eq!(refused(0, 2), error("reasoning.budget.branches", 2));
+    assert_eq!(refused(2, 0, false), error("reasoning.budget.tokens", 2));
+    assert_eq!(refused(2, 0, true), error("reasoning.max_tokens", 2), "the name that was sent");
+    assert_eq!(refused(0, 2, false), error("reasoning.budget.branches", 2));
 }
 
 #[test]
