@@ -46,8 +46,8 @@ pub struct Progress {
     pub budget: u32,
     /// The leading answer and how many branches gave it.
     pub leading: Option<(String, u32)>,
-    /// Whether the outcome of a branch was taken, which is worth a line for
-    /// people; else only its growth is reported, to machines that asked for it.
+    /// Whether it is told after the outcome of a branch and so worth a line for
+    /// people; else only growth is reported, to machines that asked for it.
     pub outcome: bool,
     /// Branches that have changed since the last report, in the order of their
     /// ids; empty unless the run is watched.

@@ -182,7 +182,9 @@ pub struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub content: Option<String>,
-    /// More of the thought; before it, in a search, one short line of progress for each branch that ended.
+    /// More of the thought; before it, in a search, short lines of progress: at the first outcome of a branch,
+    /// where the leading answer changes, and else once a second at most. With `include_search` there is one for
+    /// every outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reasoning_content: Option<String>,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use watch::Watch;
+use watch::{Lines, Watch};
 
 /// News from beside the segments.
 enum Aside {
@@ -70,6 +70,7 @@ pub(super) struct Choice {
     live: Option<Emitter>,
     /// Which branches have changed, where somebody watches them.
     watch: Option<Watch>,
+    lines: Lines,
 }
 
 impl Drop for Choice {
@@ -108,6 +109,7 @@ impl Choice {
             closing: false,
             live: None,
             watch: (shared.delivery == Delivery::Watched).then(Watch::default),
+            lines: Lines::default(),
             shared: Arc::clone(shared),
         };
         if shared.delivery != Delivery::Whole && !plan.mode.selects() {
@@ -149,7 +151,7 @@ impl Choice {
             if self.flights.is_empty() && (self.landed.is_empty() || self.closing) {
                 break;
             }
-            self.report(false);
+            self.report_growth();
             // The limit first, or an engine that always has news would outrun
             // it; the engine's end last, for what it said before that counts.
             tokio::select! {
@@ -293,12 +295,13 @@ impl Choice {
         let id = landing.node;
         self.clock = self.clock.max(at);
         let outcome = self.outcome(landing);
+        let complete = matches!(&outcome, Outcome::Grown(grown) if grown.complete);
         self.strategy.tell(work, outcome);
         if let Some(watch) = &mut self.watch {
             watch.judged(id);
         }
         if self.shared.plan.mode.selects() {
-            self.report(true);
+            self.report_outcome(complete);
         }
         true
     }

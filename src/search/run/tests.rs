@@ -104,7 +104,8 @@ struct Said {
     thought: String,
     content: String,
     tokens: Vec<Token>,
-    /// Branches made and ended, and the leading answer: all of it in logical time.
+    /// Branches made and ended, and the leading answer, after outcomes: all of it in
+    /// logical time.
     progress: Vec<Seen>,
     done: Option<Finished>,
 }
@@ -128,8 +129,10 @@ async fn collect(running: &mut Running) -> Result<BTreeMap<u32, Said>, RunError>
                 said.tokens.extend(tokens);
             }
             Event::Progress(progress) => {
-                let Progress { branches_made, branches_ended, leading, .. } = progress;
-                said.progress.push((branches_made, branches_ended, leading));
+                let Progress { branches_made, branches_ended, leading, outcome, .. } = progress;
+                if outcome {
+                    said.progress.push((branches_made, branches_ended, leading));
+                }
             }
             Event::Done(done) => said.done = Some(*done),
         }
@@ -436,6 +439,22 @@ fn told(said: Said, exact: bool) -> (String, String, Finish, StopReason, String)
     (said.thought, said.content, done.finish, done.report.stop_reason, report)
 }
 
+/// Of what there was to tell, the first, every new leader, and beside these no more than
+/// one in a second.
+fn told_now_and_then(lines: &[Seen], all: &[Seen], took: Duration) {
+    let leaders = |seen: &[Seen]| {
+        let mut leaders: Vec<Option<String>> =
+            seen.iter().map(|(.., leading)| leading.as_ref().map(|(answer, _)| answer.clone())).collect();
+        leaders.dedup();
+        leaders
+    };
+    let mut rest = all.iter();
+    assert!(lines.iter().all(|line| rest.any(|seen| seen == line)), "{lines:?} of {all:?}");
+    assert_eq!((lines.first(), leaders(lines)), (all.first(), leaders(all)));
+    let most = leaders(all).len() + usize::try_from(took.as_secs()).expect("a test is short");
+    assert!(lines.len() <= most, "{} lines: {lines:?}", lines.len());
+}
+
 #[tokio::test]
 async fn a_search_gives_the_same_result_live_or_whole_at_any_pace_and_load() {
     // A vote that is decided gives up the rest; what is ranked needs all.
@@ -453,18 +472,23 @@ async fn a_search_gives_the_same_result_live_or_whole_at_any_pace_and_load() {
                 Ok(())
             });
             for seed in 0..4 {
-                let expected = one(&quick, asked(seed), Delivery::Live).await;
+                let expected = one(&quick, asked(seed), Delivery::Watched).await;
                 assert!(expected.progress.len() >= 5);
                 let told_on_the_way = expected.progress.clone();
                 let expected = told(expected, exact);
-                assert_eq!(told(one(&slow, asked(seed), Delivery::Live).await, exact), expected);
+                assert_eq!(told(one(&slow, asked(seed), Delivery::Watched).await, exact), expected);
+                let begun = Instant::now();
+                let mut live = one(&slow, asked(seed), Delivery::Live).await;
+                let lines = std::mem::replace(&mut live.progress, told_on_the_way.clone());
+                told_now_and_then(&lines, &told_on_the_way, begun.elapsed());
+                assert_eq!(told(live, exact), expected);
                 let mut whole = one(&quick, asked(seed), Delivery::Whole).await;
                 assert!(whole.progress.is_empty(), "nobody reads it");
                 whole.progress.clone_from(&told_on_the_way);
                 assert_eq!(told(whole, exact), expected);
                 // Beside others, on one engine.
                 let (a, b) = tokio::join!(
-                    slow.runner.start(asked(seed), Delivery::Live),
+                    slow.runner.start(asked(seed), Delivery::Watched),
                     slow.runner.start(asked(seed + 100), Delivery::Live)
                 );
                 let (mut a, mut b) = (a.expect("admitted"), b.expect("admitted"));

@@ -67,7 +67,7 @@ impl Choice {
         if let Some(watch) = &mut self.watch {
             watch.close(answer.node);
         }
-        self.report(false);
+        self.report_growth();
         let node = self.tree.trajectory(answer.node);
         let (emitter, events) = match self.live.take() {
             Some(mut live) => {

@@ -1,8 +1,9 @@
 //! Progress, and which branches a watching client has yet to hear of.
 //!
 //! What becomes of a branch is reported at once, its mere growth at intervals,
-//! so that what is sent is bounded by the branches and not by their tokens. The
-//! clock is read here for display alone: nothing of it reaches a strategy.
+//! so that what is sent is bounded by the branches and not by their tokens. Who only
+//! reads along gets a line now and then. The clock is read here for display alone:
+//! nothing of it reaches a strategy.
 
 use super::Choice;
 use crate::search::NodeId;
@@ -14,6 +15,32 @@ use tokio::time::Instant;
 
 /// Between two reports of mere growth.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two lines that tell of no new leader.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a client that does not watch was told last.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    told: Option<Instant>,
+    leading: Option<String>,
+}
+
+impl Lines {
+    /// Whether a line is due, whatever it says.
+    fn is_due(&self, now: Instant) -> bool {
+        self.told.is_none_or(|told| now >= told + PAUSE)
+    }
+
+    /// Whether a line is worth telling, which it then is.
+    fn take(&mut self, leading: Option<&str>, now: Instant) -> bool {
+        let worth = self.is_due(now) || self.leading.as_deref() != leading;
+        if worth {
+            *self = Self { told: Some(now), leading: leading.map(str::to_owned) };
+        }
+        worth
+    }
+}
 
 /// Branches by what is known of them and by what is still to be told.
 #[derive(Debug, Default)]
@@ -92,21 +119,41 @@ impl Choice {
         }
     }
 
-    /// Emits progress: after an outcome always, else where the one who watches
-    /// has something to hear.
-    pub(super) fn report(&mut self, outcome: bool) {
-        if self.shared.delivery == Delivery::Whole {
-            return;
-        }
-        let changed = match &mut self.watch {
-            Some(watch) => {
-                let now = Instant::now();
-                if watch.is_due(now) { watch.take(now) } else { Vec::new() }
+    /// Emits progress after an outcome: to one who watches always, else where a line is
+    /// worth it. Only a complete trajectory can give another answer the lead, so after most
+    /// outcomes nothing is looked at.
+    pub(super) fn report_outcome(&mut self, complete: bool) {
+        let now = Instant::now();
+        match self.shared.delivery {
+            Delivery::Whole => {}
+            Delivery::Watched => {
+                let changed = self.changed(now);
+                self.emit(Event::Progress(self.progress(true, &changed)));
             }
-            None => Vec::new(),
-        };
-        if outcome || !changed.is_empty() {
-            self.emit(Event::Progress(self.progress(outcome, &changed)));
+            Delivery::Live if complete || self.lines.is_due(now) => {
+                let progress = self.progress(true, &[]);
+                let leading = progress.leading.as_ref().map(|(answer, _)| answer.as_str());
+                if self.lines.take(leading, now) {
+                    self.emit(Event::Progress(progress));
+                }
+            }
+            Delivery::Live => {}
+        }
+    }
+
+    /// Emits how branches have grown, where one who watches has something to hear.
+    pub(super) fn report_growth(&mut self) {
+        let changed = self.changed(Instant::now());
+        if !changed.is_empty() {
+            self.emit(Event::Progress(self.progress(false, &changed)));
+        }
+    }
+
+    /// What one who watches has to hear by now.
+    fn changed(&mut self, now: Instant) -> Vec<(NodeId, BranchState)> {
+        match &mut self.watch {
+            Some(watch) if watch.is_due(now) => watch.take(now),
+            Some(_) | None => Vec::new(),
         }
     }
 
@@ -184,6 +231,19 @@ mod tests {
         assert!(watch.is_due(start + INTERVAL));
         assert_eq!(watch.take(start + INTERVAL), [(B, Growing)]);
         assert!(!watch.is_due(start + INTERVAL * 9));
+    }
+
+    #[tokio::test]
+    async fn a_line_is_told_of_a_new_leader_and_once_in_a_while() {
+        let start = Instant::now();
+        let mut lines = Lines::default();
+        assert!(lines.is_due(start) && lines.take(None, start), "that it has begun");
+        let soon = start + PAUSE / 2;
+        assert!(!lines.is_due(soon) && !lines.take(None, soon));
+        assert!(lines.take(Some("7"), soon) && !lines.take(Some("7"), soon));
+        assert!(lines.take(Some("8"), soon));
+        assert!(!lines.is_due(start + PAUSE), "since the last one");
+        assert!(lines.is_due(soon + PAUSE) && lines.take(Some("8"), soon + PAUSE));
     }
 
     #[tokio::test]

@@ -150,7 +150,7 @@ async fn once_a_vote_is_decided_the_verifier_is_asked_about_no_chain_that_ends_m
     };
     let (fixture, _grades) = scored(says, before_step, rule);
     let counts = fixture.metrics.mode(vote.name());
-    let mut running = fixture.runner.start(asked(vote), Delivery::Live).await.expect("admitted");
+    let mut running = fixture.runner.start(asked(vote), Delivery::Watched).await.expect("admitted");
     until("all are begun", || counts.branches.get() == 3).await;
     go.send(()).expect("the engine waits");
     // What two good chains say the third cannot overrule.
