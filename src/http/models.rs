@@ -8,19 +8,18 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use std::future::{Ready, ready};
 
-impl From<&ModelCard> for Model {
-    fn from(card: &ModelCard) -> Self {
-        Self {
-            id: card.id.clone(),
-            object: "model",
-            created: card.created,
-            owned_by: card.owned_by.clone(),
-            max_model_len: card.context,
-        }
+/// The model under one of its names.
+fn named(card: &ModelCard, id: &str) -> Model {
+    Model {
+        id: id.to_owned(),
+        object: "model",
+        created: card.created,
+        owned_by: card.owned_by.clone(),
+        max_model_len: card.context,
     }
 }
 
-/// Lists the served models.
+/// Lists the served model, once under each of its names.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -32,11 +31,13 @@ impl From<&ModelCard> for Model {
     )
 )]
 pub(super) fn list(State(state): State<AppState>) -> Ready<Result<Json<ModelList>, ApiError>> {
-    let list = |model| Json(ModelList { object: "list", data: vec![Model::from(model)] });
-    ready(state.served().map(|served| list(&served.model)))
+    ready(state.served().map(|served| {
+        let data = served.model.names().map(|name| named(&served.model, name)).collect();
+        Json(ModelList { object: "list", data })
+    }))
 }
 
-/// One served model. The path is a wildcard because ids may contain slashes.
+/// The served model under that name. The path is a wildcard because ids may contain slashes.
 #[utoipa::path(
     get,
     path = "/v1/models/{*id}",
@@ -56,7 +57,7 @@ pub(super) fn one(
     // A path that is not UTF-8 names no model either.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     ready(state.served().and_then(|served| match served.model.answers_to(&id) {
-        true => Ok(Json(Model::from(&served.model))),
+        true => Ok(Json(named(&served.model, &id))),
         false => Err(ApiError::Model(id.chars().take(256).collect())),
     }))
 }

@@ -67,7 +67,12 @@ impl ModelCard {
     /// Whether a request that names `name` means this model.
     #[must_use]
     pub fn answers_to(&self, name: &str) -> bool {
-        self.id == name || self.aliases.iter().any(|alias| alias == name)
+        self.names().any(|own| own == name)
+    }
+
+    /// Its names, the reported one first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.id].into_iter().chain(&self.aliases).map(String::as_str)
     }
 }
 

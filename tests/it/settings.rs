@@ -304,11 +304,12 @@ async fn a_model_answers_to_the_names_that_it_is_served_under() {
     };
     let server = serve_with(ServeArgs { engine, ..ServeArgs::default() }).await;
     let listed = server.get("/v1/models").await.json();
-    assert_eq!(
-        (&listed["data"][0]["id"], &listed["data"][0]["max_model_len"]),
-        (&json!("org/first"), &json!(64))
-    );
-    assert_eq!(server.get("/v1/models/second").await.json()["id"], "org/first");
+    let listed = listed["data"].as_array().expect("a list");
+    assert_eq!(listed.len(), 2);
+    for (card, name) in listed.iter().zip(["org/first", "second"]) {
+        assert_eq!((&card["id"], &card["max_model_len"]), (&json!(name), &json!(64)));
+        assert_eq!(&server.get(&format!("/v1/models/{name}")).await.json(), card);
+    }
     let short = json!([{"role": "user", "content": "Compute (3 + 4) * 5."}]);
     for name in ["org/first", "second"] {
         let body = server.chat(json!({"model": name, "reasoning_effort": "none", "messages": short})).await;

@@ -209,12 +209,12 @@ pub struct Model {
     pub max_model_len: usize,
 }
 
-/// The served models.
+/// The served model, under each of its names.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelList {
     /// `list`.
     pub object: &'static str,
-    /// All of them.
+    /// One per name; responses report the first.
     pub data: Vec<Model>,
 }
 
