@@ -26,21 +26,15 @@ pub(super) async fn read(
     limit: usize,
     within: Duration,
 ) -> Result<Vec<u8>, ApiError> {
-    let refusal = check_content_type(request.headers()).err();
-    // Such a client sends nothing before it is told to, which reading would do.
-    let waits = request.headers().contains_key(header::EXPECT);
-    let body = request.into_body();
-    let refusal = refusal.or_else(|| {
-        let declared = body.size_hint().lower();
+    let refusal = check_content_type(request.headers()).err().or_else(|| {
+        let declared = request.body().size_hint().lower();
         (declared > u64::try_from(limit).unwrap_or(u64::MAX)).then_some(ApiError::TooLarge { limit })
     });
-    let mut chunks = body.into_data_stream();
     if let Some(refusal) = refusal {
-        if !waits {
-            drain(chunks).await;
-        }
+        discard(request).await;
         return Err(refusal);
     }
+    let mut chunks = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
     let read = async {
         while let Some(chunk) = chunks.next().await {
@@ -62,6 +56,14 @@ pub(super) async fn read(
         Err(refusal) => return Err(refusal),
     }
     Ok(bytes)
+}
+
+/// Reads on what a request that is refused has yet to send.
+pub(super) async fn discard(request: Request<Body>) {
+    // Such a client sends nothing before it is told to, which reading would do.
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body().into_data_stream()).await;
+    }
 }
 
 /// Reads a refused body to its end, within limits.

@@ -13,7 +13,7 @@ use super::json;
 use super::openai::{ChatCompletion, ChatRequest, ErrorBody};
 use super::params::{self, Parsed};
 use super::render::{View, collect};
-use super::state::AppState;
+use super::state::{AppState, Served};
 use super::stream;
 use crate::engine::Health;
 use crate::plan::{Params, Plan};
@@ -99,11 +99,13 @@ struct Started {
 
 /// All that can be refused with a status of its own.
 async fn start(state: &AppState, request: Request, account: &mut Account) -> Result<Started, ApiError> {
-    state.accepting()?;
-    let served = state.served()?;
-    if state.health() == Some(Health::Stuck) {
-        return Err(ApiError::Stuck);
-    }
+    let served = match open(state) {
+        Ok(served) => served,
+        Err(refusal) => {
+            body::discard(request).await;
+            return Err(refusal);
+        }
+    };
     let patience = patience(request.headers());
     let config = &state.config;
     let body = body::read(request, config.body_limit_bytes, config.header_timeout).await?;
@@ -142,6 +144,16 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let running = served.runner.start_since(plan, delivery, account.arrived(), place).await?;
     account.follow(running.generated());
     Ok(Started { running, view, stream, ignored })
+}
+
+/// The model, where any request may be taken on.
+fn open(state: &AppState) -> Result<&Served, ApiError> {
+    state.accepting()?;
+    let served = state.served()?;
+    if state.health() == Some(Health::Stuck) {
+        return Err(ApiError::Stuck);
+    }
+    Ok(served)
 }
 
 /// Bytes of a body that is read, and of a conversation that is cut into tokens, at

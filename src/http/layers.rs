@@ -1,5 +1,6 @@
 //! What happens to every request, whatever its handler.
 
+use super::body;
 use super::error::ApiError;
 use super::state::AppState;
 use axum::extract::{MatchedPath, Request, State};
@@ -8,7 +9,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
-use std::future::{Ready, ready};
 use std::time::{Duration, Instant};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Span;
@@ -116,15 +116,17 @@ pub(super) fn panicked(_panic: Box<dyn Any + Send>) -> Response {
 }
 
 /// Nothing is at this path.
-pub(super) fn no_route(request: Request) -> Ready<ApiError> {
+pub(super) async fn no_route(request: Request) -> ApiError {
     let (method, path) = target(&request);
-    ready(ApiError::Route { method, path })
+    body::discard(request).await;
+    ApiError::Route { method, path }
 }
 
 /// The path is there, for other methods, which axum lists in `Allow`.
-pub(super) fn no_method(request: Request) -> Ready<ApiError> {
+pub(super) async fn no_method(request: Request) -> ApiError {
     let (method, path) = target(&request);
-    ready(ApiError::Method { method, path })
+    body::discard(request).await;
+    ApiError::Method { method, path }
 }
 
 /// What was asked for, as far as a message repeats it.

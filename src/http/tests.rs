@@ -11,8 +11,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::get;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -319,6 +321,36 @@ async fn a_server_that_goes_down_takes_nothing_new_and_keeps_no_connection() {
     let (status, headers, _) = send(router(fixture.state.clone()), request("GET", "/health", JSON, "")).await;
     assert_eq!((status.as_u16(), &headers["connection"]), (200, &"close".parse().expect("a value")));
     assert_eq!(fixture.state.metrics.requests_rejected.with_label_values(&["draining"]).get(), 1);
+}
+
+#[tokio::test]
+async fn whoever_is_refused_before_its_body_is_read_may_send_it_to_its_end() {
+    let serving = fixture(false);
+    let draining = fixture(false);
+    draining.state.phase.send_replace(super::serve::Phase::Draining);
+    let cases = [
+        (&draining.state, "POST", CHAT, 503),
+        (&open_to(&[]), "POST", CHAT, 503),
+        (&serving.state, "POST", "/v1/completions", 404),
+        (&serving.state, "PUT", CHAT, 405),
+    ];
+    for (state, method, path, refusal) in cases {
+        for (expect, taken) in [(None, 3), (Some("100-continue"), 0)] {
+            let sent = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&sent);
+            let chunks = futures_util::stream::iter(0..3).map(move |_| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, std::io::Error>("{")
+            });
+            let mut builder = Request::builder().method(method).uri(path).header("content-type", JSON);
+            if let Some(expect) = expect {
+                builder = builder.header("expect", expect);
+            }
+            let request = builder.body(Body::from_stream(chunks)).expect("a request");
+            let (status, _, body) = send(router(state.clone()), request).await;
+            assert_eq!((status.as_u16(), sent.load(Ordering::SeqCst)), (refusal, taken), "{path}: {body}");
+        }
+    }
 }
 
 /// Takes its first command and never comes back from it.
