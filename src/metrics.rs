@@ -60,8 +60,8 @@ pub struct Metrics {
     registry: Registry,
     /// HTTP responses, by route and status.
     pub http_responses: IntCounterVec,
-    /// Time from a request's arrival to the end of its response head, seconds.
-    pub http_seconds: Histogram,
+    /// Time from a request's arrival to the end of its response head, by route, seconds.
+    pub http_seconds: HistogramVec,
     /// Chat requests whose client left before the end.
     pub disconnects: IntCounter,
     /// Connections cut because a request did not arrive in time.
@@ -149,8 +149,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
-        // From half a millisecond to four minutes, and from 50 us to 1.6 s.
-        let long = || prometheus::exponential_buckets(0.0005, 2.0, 20);
+        // From half a millisecond to 70 minutes, and from 50 us to 1.6 s.
+        let long = || prometheus::exponential_buckets(0.0005, 2.0, 24);
         let short = || prometheus::exponential_buckets(0.00005, 2.0, 16);
         let sizes = || prometheus::exponential_buckets(1.0, 4.0, 11);
         let requests_rejected = counters(
@@ -169,11 +169,11 @@ impl Metrics {
                 "HTTP responses, by route and status.",
                 &["route", "status"],
             )?,
-            http_seconds: histogram(
+            http_seconds: histograms(
                 r,
                 "espalier_http_response_seconds",
-                "Time from a request's arrival to its response head.",
-                long()?,
+                "Time from a request's arrival to its response head, by route.",
+                ("route", long()?),
             )?,
             disconnects: counter(
                 r,
@@ -206,31 +206,31 @@ impl Metrics {
                 r,
                 "espalier_time_to_first_token_seconds",
                 "Time from a chat request's arrival to the first token on any of its branches, by mode.",
-                long()?,
+                ("mode", long()?),
             )?,
             inter_token_seconds: histograms(
                 r,
                 "espalier_inter_token_latency_seconds",
                 "Time between two sampled tokens of one branch, by mode.",
-                short()?,
+                ("mode", short()?),
             )?,
             request_seconds: histograms(
                 r,
                 "espalier_e2e_request_latency_seconds",
                 "Time from a chat request's arrival to the end of its answer, by mode.",
-                long()?,
+                ("mode", long()?),
             )?,
             request_prompt_tokens: histograms(
                 r,
                 "espalier_request_prompt_tokens",
                 "Prompt tokens of an answered chat request, by mode.",
-                sizes()?,
+                ("mode", sizes()?),
             )?,
             request_tokens: histograms(
                 r,
                 "espalier_request_generation_tokens",
                 "Tokens generated for an answered chat request over all its branches, by mode.",
-                sizes()?,
+                ("mode", sizes()?),
             )?,
             choices: counters(
                 r,
@@ -283,7 +283,7 @@ impl Metrics {
                 r,
                 "espalier_verifier_scoring_seconds",
                 "Time from the beginning of a scoring to its scores.",
-                short()?,
+                long()?,
             )?,
             verifier_errors: counter(
                 r,
@@ -333,6 +333,8 @@ impl Metrics {
     }
 
     fn derive(&self) {
+        self.engine.derive();
+        self.verifier_engine.derive();
         // Requests, not branches: pickers take five that wait for a full server.
         let waiting = self.engine.waiting.get();
         self.derived.running.set((self.requests_running.get() - waiting).max(0));
@@ -410,14 +412,14 @@ fn histogram(
     Ok(series)
 }
 
-/// A histogram by mode.
+/// A histogram by one label.
 fn histograms(
     registry: &Registry,
     name: &str,
     help: &str,
-    buckets: Vec<f64>,
+    (label, buckets): (&str, Vec<f64>),
 ) -> prometheus::Result<HistogramVec> {
-    let series = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["mode"])?;
+    let series = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label])?;
     registry.register(Box::new(series.clone()))?;
     Ok(series)
 }
@@ -436,6 +438,42 @@ mod tests {
         for reason in Rejection::ALL {
             let line = format!("espalier_requests_rejected_total{{reason=\"{}\"}} 0", reason.name());
             assert!(text.contains(&line), "{line}: an alert needs the zero before the first");
+        }
+    }
+
+    #[test]
+    fn what_an_engine_looked_up_and_did_not_find_it_missed_and_that_never_falls() {
+        let metrics = Metrics::new().expect("names are unique");
+        let engine = &metrics.engine;
+        let missed = || {
+            let text = metrics.render().expect("renders");
+            let name = "espalier_engine_prefix_missed_positions_total ";
+            let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("the series");
+            value.parse::<u64>().expect("a number")
+        };
+        engine.looked_up.inc_by(50);
+        assert_eq!((missed(), missed()), (50, 50));
+        // It was asked for while the index was being looked through.
+        engine.reused.inc_by(48);
+        assert_eq!(missed(), 50);
+        engine.looked_up.inc_by(60);
+        assert_eq!(missed(), 62);
+        assert_eq!(metrics.verifier_engine.looked_up.get(), 0);
+    }
+
+    #[test]
+    fn latencies_are_told_apart_up_to_the_longest_that_a_request_may_take() {
+        let metrics = Metrics::new().expect("names are unique");
+        metrics.request_seconds.with_label_values(&["mcts"]).observe(590.0);
+        metrics.verifier_seconds.observe(590.0);
+        let text = metrics.render().expect("renders");
+        for series in
+            ["e2e_request_latency_seconds_bucket{mode=\"mcts\",", "verifier_scoring_seconds_bucket{"]
+        {
+            for (bound, count) in [("524.288", 0), ("1048.576", 1)] {
+                let line = format!("espalier_{series}le=\"{bound}\"}} {count}");
+                assert!(text.contains(&line), "{line} is not in {text}");
+            }
         }
     }
 

@@ -25,8 +25,6 @@ pub(super) struct Ending {
     pub(super) status: u16,
     /// Tokens generated.
     pub(super) tokens: u64,
-    /// Prompt tokens taken from a cache.
-    pub(super) cached: u64,
     /// Why the search stopped, or `error`.
     pub(super) stop_reason: &'static str,
 }
@@ -87,7 +85,7 @@ impl Account {
 
     /// The request was refused, or failed before its head was out.
     pub(super) fn refuse(&mut self, status: u16) {
-        self.close(Ending { status, tokens: 0, cached: 0, stop_reason: "error" });
+        self.close(Ending { status, tokens: 0, stop_reason: "error" });
     }
 
     /// The last byte is on its way. Only the first call counts.
@@ -103,14 +101,13 @@ impl Account {
             metrics.request_seconds.with_label_values(&[mode]).observe(took.as_secs_f64());
             metrics.request_prompt_tokens.with_label_values(&[mode]).observe(prompt_tokens as f64);
             metrics.request_tokens.with_label_values(&[mode]).observe(ending.tokens as f64);
-            metrics.cached_tokens.with_label_values(&[mode]).inc_by(ending.cached);
         }
         self.place = None;
         self.log(ending, took);
     }
 
     fn log(&self, ending: Ending, took: Duration) {
-        let Ending { status, tokens, stop_reason, .. } = ending;
+        let Ending { status, tokens, stop_reason } = ending;
         // Of a request that came to no end, what was generated for it all the same.
         let tokens = tokens.max(self.generated.load(Ordering::Relaxed));
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -136,7 +133,7 @@ impl Drop for Account {
             return;
         }
         self.metrics.disconnects.inc();
-        let ending = Ending { status: CLIENT_LEFT, tokens: 0, cached: 0, stop_reason: "error" };
+        let ending = Ending { status: CLIENT_LEFT, tokens: 0, stop_reason: "error" };
         self.log(Ending { stop_reason: "client_left", ..ending }, self.arrived.elapsed());
     }
 }

@@ -73,7 +73,6 @@ pub(super) async fn completions(State(state): State<AppState>, request: Request)
             Ok(body) => account.close(Ending {
                 status: 200,
                 tokens: body.usage.completion_tokens,
-                cached: body.usage.prompt_tokens_details.cached_tokens,
                 stop_reason: body.search.stop_reason(),
             }),
             Err(error) => account.refuse(error.status().as_u16()),

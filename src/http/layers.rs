@@ -96,7 +96,7 @@ pub(super) async fn count(State(state): State<AppState>, request: Request, next:
     let response = next.run(request).await;
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     state.metrics.http_responses.with_label_values(&[route, response.status().as_str()]).inc();
-    state.metrics.http_seconds.observe(arrival.elapsed().as_secs_f64());
+    state.metrics.http_seconds.with_label_values(&[route]).observe(arrival.elapsed().as_secs_f64());
     tracing::debug!(status = response.status().as_u16(), duration_ms = millis(arrival), "response head");
     response
 }

@@ -41,7 +41,7 @@ fn frames(
         loop {
             if let Some(data) = chunks.queue.pop_front() {
                 if chunks.over && chunks.queue.is_empty() {
-                    account.close(chunks.ending(source.cached_tokens()));
+                    account.close(chunks.ending());
                 }
                 return Some((Ok(Frame::default().data(data)), (source, chunks, account)));
             }
@@ -160,9 +160,9 @@ impl Chunks {
     }
 
     /// What the account is closed with.
-    fn ending(&self, cached: u32) -> Ending {
+    fn ending(&self) -> Ending {
         let stop_reason = if self.failed { "error" } else { self.stopped.name() };
-        Ending { status: 200, tokens: self.total.completion(), cached: cached.into(), stop_reason }
+        Ending { status: 200, tokens: self.total.completion(), stop_reason }
     }
 
     fn push(&mut self, choice: ChunkChoice, search: Option<ChunkSearch>) {

@@ -3,6 +3,7 @@
 
 use super::{counter, gauge, histogram};
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use std::sync::{Mutex, PoisonError};
 
 /// What an engine counts.
 #[derive(Debug)]
@@ -18,11 +19,12 @@ pub struct EngineMetrics {
     pub recomputed: IntCounter,
     /// Positions copied from a branch that held the same tokens.
     pub copied: IntCounter,
-    /// Positions looked up in the prefix index: all that was not sampled. Less
-    /// those that were found, what it has missed.
+    /// Positions looked up in the prefix index: all that was not sampled.
     pub looked_up: IntCounter,
     /// Positions whose KV was found in the prefix index.
     pub reused: IntCounter,
+    /// Those looked up and not found: filled in when it is read, by one reader at a time.
+    missed: Mutex<IntCounter>,
     /// KV blocks of prefixes that were given up for others.
     pub evicted: IntCounter,
     /// Branches that lost their KV to others for a while.
@@ -80,12 +82,16 @@ impl EngineMetrics {
             looked_up: counter(
                 "prefix_queried_positions_total",
                 "Positions that were not sampled (of prompts, of what was appended or injected), looked up in the \
-                 prefix index; less those reused, its misses.",
+                 prefix index.",
             )?,
             reused: counter(
                 "prefix_reused_positions_total",
                 "Positions whose KV was found in the prefix index.",
             )?,
+            missed: Mutex::new(counter(
+                "prefix_missed_positions_total",
+                "Positions looked up in the prefix index and not found there, or not yet.",
+            )?),
             evicted: counter(
                 "prefix_evicted_blocks_total",
                 "KV blocks of prefixes that were given up for others.",
@@ -124,5 +130,13 @@ impl EngineMetrics {
             blocks: gauge("kv_blocks", "KV blocks in the pool.")?,
             waiting: gauge("waiting_requests", "Requests that wait for KV blocks before they start.")?,
         })
+    }
+
+    /// Fills in what follows from other series. What waits to be looked up counts as
+    /// missed until it is found, and a counter never falls: it rests until it is right.
+    pub(super) fn derive(&self) {
+        let missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reused, looked_up) = (self.reused.get(), self.looked_up.get());
+        missed.inc_by(looked_up.saturating_sub(reused).saturating_sub(missed.get()));
     }
 }

@@ -227,7 +227,7 @@ impl Runner {
             tasks.spawn(async move {
                 let begin = async {
                     let turn = turns.acquire_owned().await;
-                    let settled = prefill.get_or_init(|| settle(&root, &shared.plan, &cached));
+                    let settled = prefill.get_or_init(|| settle(&root, &shared, &cached));
                     // The verifier reads the problem while the policy does.
                     let judged = async {
                         let verifier = verifier.as_ref()?;
@@ -292,10 +292,11 @@ async fn open_verifier(verifier: &Verifier, plan: &Plan) -> Result<Option<Arc<Le
 
 /// Computes the prompt, and takes note of how much of it was known. At least
 /// the last position is computed, for its logits.
-async fn settle(root: &Branch, plan: &Plan, cached: &AtomicU32) -> Result<(), EngineError> {
+async fn settle(root: &Branch, shared: &Shared, cached: &AtomicU32) -> Result<(), EngineError> {
     root.settle().await?;
-    let most = u64::try_from(plan.prompt.len() - 1).unwrap_or(u64::MAX);
+    let most = u64::try_from(shared.plan.prompt.len() - 1).unwrap_or(u64::MAX);
     let known = root.counts().await?.reused.min(most);
+    shared.metrics.cached_tokens.with_label_values(&[shared.plan.mode.name()]).inc_by(known);
     cached.store(u32::try_from(known).unwrap_or(u32::MAX), Ordering::Relaxed);
     Ok(())
 }

@@ -164,6 +164,8 @@ async fn on_the_real_engine_a_whole_search_is_gone_and_others_are_unaffected() {
         assert_eq!(company["choices"], alone["choices"], "nobody else notices");
         assert_eq!(company["search"], alone["search"]);
         assert_eq!(choices(&server).await, finished + 1, "the search never came to its end");
+        let cached = server.metrics.cached_tokens.with_label_values(&["mcts"]).get();
+        assert!(cached > 0, "what it had of the prompt is counted all the same");
         server.idle().await;
     }
 }

@@ -410,6 +410,7 @@ const ENGINE: &[(&str, &str)] = &[
     ("kv_blocks_idle", "gauge"),
     ("prefix_queried_positions_total", "counter"),
     ("prefix_reused_positions_total", "counter"),
+    ("prefix_missed_positions_total", "counter"),
     ("prefix_evicted_blocks_total", "counter"),
     ("faults_total", "counter"),
     ("preempted_branches_total", "counter"),
