@@ -117,7 +117,7 @@ async fn start(state: &AppState, request: Request, account: &mut Account) -> Res
     let own = params.budget.seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let limit = own.map_or(limit, |own| own.min(limit));
     // What a body needs is checked before anyone waits, and nothing else is done before that.
-    let place = state.gate.enter(account.arrived() + limit, limit).await?;
+    let place = state.gate.enter(params.priority, account.arrived() + limit, limit).await?;
     account.hold(place.clone());
     let n = params.n;
     let plan = planned(state, params, (account.arrived(), limit)).await?;

@@ -119,8 +119,8 @@ pub struct ChatRequest {
     pub user: Option<String>,
     /// Accepted without effect.
     pub safety_identifier: Option<String>,
-    /// The request's share where requests compete: `flex` has half of it and may wait for others, `priority` and
-    /// `fast` have twice and go first.
+    /// The request's share where requests compete: `flex` has half of it and waits for the others, `priority` and
+    /// `fast` have twice and go first, in the queue for a place as well.
     pub service_tier: Option<String>,
     /// Keeps the request's prefixes in the KV cache apart from those of requests with another salt, or none, so
     /// that nobody learns from timing what others have asked; our extension, as in vLLM.
