@@ -7,7 +7,7 @@ use super::environment::{CONFIG_VARIABLE, Environment};
 use super::error::ConfigError;
 use super::file::File;
 use super::flags::Given;
-use super::settings::{SETTINGS, Setting};
+use super::settings::{Kind, SETTINGS, Setting};
 use super::{EngineArgs, ServeArgs};
 use crate::verify::ApiKey;
 use serde::Deserialize;
@@ -45,6 +45,12 @@ impl fmt::Display for Origin {
 
 /// Names the variable with the key of a process reward model elsewhere.
 const PRM_KEY: &str = "prm-api-key-env";
+
+/// Which log lines are written, and what every Rust program understands to say so. It
+/// is set for all of them, so it comes after all that is said to this one, and one that
+/// is meant for another stops nothing.
+const LOG_LEVEL: &str = "log-level";
+const RUST_LOG: &str = "RUST_LOG";
 
 /// Two settings of which one takes the place of the other; the first has a default.
 const EITHER: [&str; 2] = ["kv-mib", "kv-fraction"];
@@ -115,7 +121,17 @@ impl Settings {
         let remote = values.get("prm").is_some_and(|(prm, _)| prm.as_str().is_some_and(is_address));
         let named = values.get(PRM_KEY).filter(|_| remote);
         let prm_api_key = named.map(|named| key(named, environment)).transpose()?;
-        let warnings = environment.warnings();
+        let mut warnings = environment.warnings();
+        let level = values.get(LOG_LEVEL);
+        if let Some(text) =
+            environment.get(RUST_LOG).filter(|_| level.is_some_and(|(_, from)| *from == Origin::Default))
+        {
+            warnings.push(format!(
+                "the environment variable {RUST_LOG} is {} and was ignored; it would have to be {}",
+                shown(text),
+                Kind::Filter.bound()
+            ));
+        }
         Ok(Self { values, prm_api_key, models: file.models, file: file.label, warnings })
     }
 
@@ -204,19 +220,22 @@ fn one(
         })?;
         return Ok(Some((value, Origin::Flag)));
     }
-    // RUST_LOG is what every Rust program understands; ours comes before it.
-    let own = setting.variable();
-    let variables = [own.as_str(), if setting.flag == "log-level" { "RUST_LOG" } else { &own }];
-    if let Some((name, text)) = variables.iter().find_map(|name| Some((*name, environment.get(name)?))) {
+    let name = setting.variable();
+    if let Some(text) = environment.get(&name) {
         let value = kind.read(&[text.to_owned()]).ok_or_else(|| ConfigError::Value {
             place: format!("the environment variable {name}"),
             given: shown(text),
             bound,
         })?;
-        return Ok(Some((value, Origin::Variable(name.to_owned()))));
+        return Ok(Some((value, Origin::Variable(name))));
     }
     if let Some(value) = file.values.get(setting.flag) {
         return Ok(Some((value.clone(), Origin::File(file.label.clone()))));
+    }
+    if setting.flag == LOG_LEVEL
+        && let Some(value) = environment.get(RUST_LOG).and_then(|text| kind.read(&[text.to_owned()]))
+    {
+        return Ok(Some((value, Origin::Variable(RUST_LOG.to_owned()))));
     }
     let value = setting.default.and_then(|text| kind.read(&[text.to_owned()]));
     Ok(value.map(|value| (value, Origin::Default)))

@@ -342,7 +342,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("info"),
         absent: "",
         help: "Which log lines are written: error, warn, info, debug, trace, or a filter such as \
-               warn,espalier=debug",
+               warn,espalier=debug. RUST_LOG counts where no flag, variable of ours or file says it",
     },
 ];
 

@@ -138,6 +138,24 @@ fn a_flag_comes_before_a_variable_before_the_file_before_the_default() {
 }
 
 #[test]
+fn what_every_program_logs_by_comes_after_all_that_is_said_to_this_one() {
+    let level = |flags: &[&str], rust_log: &str, own: &str, file: &str| {
+        let environment = Environment::from([("RUST_LOG", rust_log), ("ESPALIER_LOG_LEVEL", own)]);
+        let settings = resolved(&given(flags), &environment, file).expect("it stops nothing");
+        (settings.serve().log_level, settings.warnings)
+    };
+    let file = "[log]\nlevel = \"warn\"";
+    assert_eq!(level(&[], "debug", "", ""), ("debug".to_owned(), vec![]));
+    assert_eq!(level(&[], "debug", "", file), ("warn".to_owned(), vec![]));
+    assert_eq!(level(&[], "debug", "error", file), ("error".to_owned(), vec![]));
+    assert_eq!(level(&["--log-level=trace"], "sqlx", "error", file), ("trace".to_owned(), vec![]));
+    assert_eq!(level(&[], "sqlx", "", file), ("warn".to_owned(), vec![]));
+    let (level, warnings) = level(&[], "sqlx", "", "");
+    assert_eq!((level.as_str(), warnings.len()), ("info", 1), "{warnings:?}");
+    assert!(warnings[0].contains("RUST_LOG is `sqlx` and was ignored"), "{warnings:?}");
+}
+
+#[test]
 fn what_is_set_reaches_the_field_of_its_name() {
     // One of the two that are in each other's place; the other has a test below.
     let flags: Vec<String> = SETTINGS
