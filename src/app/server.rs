@@ -148,6 +148,7 @@ pub fn http_config(args: &ServeArgs) -> http::Config {
         keep_alive: seconds(args.keep_alive),
         request_timeout: seconds(args.request_timeout),
         header_timeout: seconds(args.header_timeout),
+        idle_timeout: seconds(args.idle_timeout),
         max_concurrency: args.max_concurrency,
         max_queue: args.max_queue,
         stuck_after: seconds(args.stuck_timeout),

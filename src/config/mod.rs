@@ -97,6 +97,8 @@ pub struct ServeArgs {
     /// Longest that a request's head, and then its body, may take to arrive, and that
     /// a client may take nothing of its answer, in seconds.
     pub header_timeout: u64,
+    /// How long a connection may rest between two requests, in seconds.
+    pub idle_timeout: u64,
     /// Silence on a stream, in seconds, after which a comment keeps it open.
     pub keep_alive: u64,
     /// Origins whose pages may call from a browser, `*` for all; empty for none.

@@ -136,6 +136,17 @@ pub const SETTINGS: &[Setting] = &[
                client that takes nothing of its answer for as long is cut",
     },
     Setting {
+        flag: "idle-timeout",
+        section: "server",
+        key: "idle_timeout",
+        value: "SECONDS",
+        kind: Kind::Number(1, DAY),
+        default: Some("120"),
+        absent: "",
+        help: "How long a connection may rest between two requests, in seconds, and no less than \
+               --header-timeout; longer than a proxy before the server keeps its own",
+    },
+    Setting {
         flag: "keep-alive",
         section: "server",
         key: "keep_alive",

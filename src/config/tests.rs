@@ -98,7 +98,7 @@ fn the_table_of_settings_is_consistent_and_its_defaults_are_within_bounds() {
     let defaults = ServeArgs::default();
     assert_eq!((defaults.host.to_string().as_str(), defaults.port), ("127.0.0.1", 8080));
     assert_eq!((defaults.max_concurrency, defaults.max_queue, defaults.body_limit), (256, 256, 4 << 20));
-    assert_eq!((defaults.request_timeout, defaults.header_timeout), (600, 30));
+    assert_eq!((defaults.request_timeout, defaults.header_timeout, defaults.idle_timeout), (600, 30, 120));
     assert_eq!((defaults.keep_alive, defaults.shutdown_timeout), (10, 30));
     assert_eq!(defaults.allow_origin, [""; 0], "no other site's pages");
     assert_eq!((defaults.log_format, defaults.log_level.as_str()), (LogFormat::Human, "info"));
@@ -167,7 +167,8 @@ fn what_is_set_reaches_the_field_of_its_name() {
     let args = Settings::resolve(&given(&flags), &Environment::default()).expect("valid").serve();
     assert_eq!((args.host.to_string().as_str(), args.port, args.body_limit), ("10.0.0.7", 7, 7));
     assert_eq!((args.max_concurrency, args.max_queue), (7, 7));
-    assert_eq!((args.request_timeout, args.header_timeout, args.keep_alive), (7, 7, 7));
+    assert_eq!((args.request_timeout, args.header_timeout), (7, 7));
+    assert_eq!((args.idle_timeout, args.keep_alive), (7, 7));
     assert_eq!((args.shutdown_timeout, args.log_format), (7, LogFormat::Json));
     assert_eq!(args.allow_origin, ["https://a.example", "http://b:3"]);
     let engine = args.engine;

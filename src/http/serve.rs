@@ -3,7 +3,8 @@
 //! axum's own `serve` waits without end for a request's head, so the
 //! connections are driven here. A client that does not send its head in time is
 //! cut, with a 408 where it has begun one and can still read; one that takes nothing
-//! of its answer for as long is cut as well.
+//! of its answer for as long is cut as well. Between two requests a connection may
+//! rest longer.
 //!
 //! Going down has two phases. While *draining*, what runs goes on, connections
 //! close after their response, and new ones are still accepted, so that whoever
@@ -12,18 +13,19 @@
 //! server is *closing*.
 
 use super::state::AppState;
-use super::wire::Wire;
+use super::wire::{Heads, Wire};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use axum::routing::future::RouteFuture;
+use axum::response::Response;
+use futures_util::future::{BoxFuture, FutureExt};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -154,7 +156,7 @@ async fn connection(stream: TcpStream, router: Router, state: AppState) {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
+        .header_read_timeout(patience.max(state.config.idle_timeout))
         .keep_alive(last == Phase::Draining);
     builder
         .http2()
@@ -163,30 +165,20 @@ async fn connection(stream: TcpStream, router: Router, state: AppState) {
         .max_header_list_size(MAX_HEADERS)
         .keep_alive_interval(patience)
         .keep_alive_timeout(patience);
-    let (cut, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let wire = Wire::new(stream, state, Arc::clone(&cut));
-    let surface = Surface { router, asked: Arc::clone(&asked) };
+    let heads = Arc::new(Heads::default());
+    let wire = Wire::new(stream, state, Arc::clone(&heads));
+    let surface = Surface { router, heads: Arc::clone(&heads) };
     let connection = builder.serve_connection(TokioIo::new(wire), surface);
     tokio::pin!(connection);
-    // hyper counts from when it knows the protocol, which a silent client never tells.
-    let first = sleep(patience);
-    tokio::pin!(first);
-    let (mut begun, mut told) = (false, false);
+    let mut told = false;
     loop {
         tokio::select! {
             outcome = connection.as_mut() => {
                 let timeout = |error: &hyper::Error| error.is_timeout();
                 if outcome.is_err_and(|error| error.downcast_ref().is_some_and(timeout)) {
-                    cut.store(true, Ordering::Relaxed);
+                    heads.cut.store(true, Ordering::Relaxed);
                 }
                 return;
-            }
-            () = &mut first, if !begun => {
-                begun = true;
-                if !asked.load(Ordering::Relaxed) {
-                    cut.store(true, Ordering::Relaxed);
-                    return;
-                }
             }
             () = reached(&mut phase, last), if !told => {
                 told = true;
@@ -206,17 +198,21 @@ async fn reached(phase: &mut watch::Receiver<Phase>, last: Phase) {
 /// The router as hyper calls it.
 struct Surface {
     router: Router,
-    /// Whether any request came.
-    asked: Arc<AtomicBool>,
+    heads: Arc<Heads>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Surface {
-    type Response = axum::response::Response;
+    type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.asked.store(true, Ordering::Relaxed);
-        tower::Service::call(&mut self.router.clone(), request.map(Body::new))
+        self.heads.whole.fetch_add(1, Ordering::Relaxed);
+        let heads = Arc::clone(&self.heads);
+        let response = tower::Service::call(&mut self.router.clone(), request.map(Body::new));
+        let answered = move |_: &_| {
+            heads.answered.fetch_add(1, Ordering::Relaxed);
+        };
+        response.inspect(answered).boxed()
     }
 }

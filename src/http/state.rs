@@ -37,6 +37,8 @@ pub struct Config {
     /// How long a request's head, and then its body, may take to arrive, and how long
     /// a client may take nothing of what it is sent.
     pub header_timeout: Duration,
+    /// How long a connection may rest between two requests; no less than a head may take.
+    pub idle_timeout: Duration,
     /// Chat requests in flight, at most; at least 1.
     pub max_concurrency: usize,
     /// Chat requests that may wait beyond those.

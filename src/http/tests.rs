@@ -96,6 +96,7 @@ fn config() -> Config {
         keep_alive: Duration::from_secs(10),
         request_timeout: Duration::from_secs(60),
         header_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
         max_concurrency: 4,
         max_queue: 4,
         stuck_after: Duration::from_millis(50),

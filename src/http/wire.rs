@@ -1,6 +1,10 @@
 //! A connection's socket, which has a last word for clients that are cut: hyper
 //! closes in silence when a head does not come in time. And it is the socket that
 //! gives up on a client which does not read: hyper would wait for ever to write.
+//!
+//! It is the socket as well that times a head from its first byte, and a connection's
+//! first head from the beginning: hyper has one limit, which counts from the end of the
+//! response before, so that it says how long a connection may rest.
 
 use super::error::ApiError;
 use super::layers::request_id;
@@ -9,7 +13,7 @@ use axum::http::HeaderMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -29,14 +33,26 @@ enum Heard {
     Frames,
 }
 
+/// What a connection's requests tell its socket.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    /// Heads that came to their end.
+    pub(super) whole: AtomicU64,
+    /// Those of them that have a response.
+    pub(super) answered: AtomicU64,
+    /// Set when the connection is given up because nothing came in time.
+    pub(super) cut: AtomicBool,
+}
+
 /// A socket that says 408 when it is closed on a client in the middle of a head.
 pub(super) struct Wire {
     /// `None` only once it is being dropped.
     stream: Option<TcpStream>,
     state: AppState,
-    /// Set when the connection is given up because nothing came in time.
-    cut: Arc<AtomicBool>,
+    heads: Arc<Heads>,
     heard: Heard,
+    /// Runs while a head is awaited: until there are more than so many.
+    awaited: Option<(u64, Pin<Box<Sleep>>)>,
     /// Runs while the client takes nothing, so that a part of a response may be missing.
     blocked: Option<Pin<Box<Sleep>>>,
 }
@@ -48,19 +64,49 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(self.socket()?.poll_read(context, buffer))?;
+        let outcome = self.socket()?.poll_read(context, buffer);
+        if outcome.is_pending() {
+            ready!(self.head_is_late(context));
+            self.heads.cut.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let news = &buffer.filled()[before..];
         if self.heard == Heard::Nothing && !news.is_empty() {
             self.heard = if news.starts_with(b"PRI") { Heard::Frames } else { Heard::Something };
+            // A body is timed by who reads it, and a first head from before its first byte.
+            let whole = self.heads.whole.load(Ordering::Relaxed);
+            if whole > 0 && self.heads.answered.load(Ordering::Relaxed) == whole {
+                self.awaited = Some((whole, Box::pin(sleep(self.state.config.header_timeout))));
+            }
         }
-        Poll::Ready(Ok(()))
+        outcome
     }
 }
 
 impl Wire {
-    /// A socket that is given up once `cut` is set.
-    pub(super) fn new(stream: TcpStream, state: AppState, cut: Arc<AtomicBool>) -> Self {
-        Self { stream: Some(stream), state, cut, heard: Heard::Nothing, blocked: None }
+    /// The socket of a connection that begins.
+    pub(super) fn new(stream: TcpStream, state: AppState, heads: Arc<Heads>) -> Self {
+        let first = (0, Box::pin(sleep(state.config.header_timeout)));
+        Self {
+            stream: Some(stream),
+            state,
+            heads,
+            heard: Heard::Nothing,
+            awaited: Some(first),
+            blocked: None,
+        }
+    }
+
+    /// Waits for the end of a head's time; for ever while none is awaited.
+    fn head_is_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let whole = self.heads.whole.load(Ordering::Relaxed);
+        match &mut self.awaited {
+            Some((before, sleep)) if *before == whole => sleep.as_mut().poll(context),
+            awaited => {
+                *awaited = None;
+                Poll::Pending
+            }
+        }
     }
 
     fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -76,6 +122,8 @@ impl Wire {
     ) -> Poll<io::Result<usize>> {
         if self.heard == Heard::Something {
             self.heard = Heard::Nothing;
+            // What came during a response waits for its end.
+            self.awaited = None;
         }
         if outcome.is_ready() {
             self.blocked = None;
@@ -123,7 +171,8 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         // One that sent nothing was idle, and idle connections are closed in silence.
-        if !self.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked.is_some() {
+        if !self.heads.cut.load(Ordering::Relaxed) || self.heard != Heard::Something || self.blocked.is_some()
+        {
             return;
         }
         let error = ApiError::ReadTimeout { seconds: self.state.config.header_timeout.as_secs_f64() };
