@@ -261,7 +261,8 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         absent: "what its prm.json, its head, its name or the name of an adapter's base says",
         help: "How the process reward model is read: tag_logits, math_shepherd, rlhflow, math_psa, \
-               versa_prm, qwen_prm or skywork",
+               versa_prm, qwen_prm or skywork; a server with /pooling is read as qwen_prm, or, where \
+               it pools logits with the good token's first, as math_shepherd, math_psa or versa_prm",
     },
     Setting {
         flag: "prm-model",

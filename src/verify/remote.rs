@@ -3,10 +3,19 @@
 //! The server is told the whole solution every time and answers with a row for
 //! every step; its own prefix cache is what keeps that cheap. A row is a
 //! probability, or those of the two labels: `[wrong, right]` of a model with a
-//! head, `[good, bad]` where vLLM is told to return the logits of two tokens, in
-//! the order of its documentation (`returned_token_ids: [648, 387]`). What a
-//! question costs is an estimate by bytes until it is answered, and then what the
-//! server counts (`usage.prompt_tokens`), what was in its cache included.
+//! head (`qwen_prm`), `[good, bad]` of two tokens in the formats of tag logits
+//! (`math_shepherd`, `math_psa`, `versa_prm`). What a question costs is an estimate
+//! by bytes until it is answered, and then what the server counts
+//! (`usage.prompt_tokens`), what was in its cache included.
+//!
+//! Formats of tag logits need a server that pools logits, and is told the good
+//! token first (`returned_token_ids: [648, 387]` for Math-Shepherd; VersaPRM's
+//! authors write the bad one first). vLLM did so when it took them up
+//! (vllm-project/vllm#9697); later it takes these ids for columns of the hidden
+//! states (#13559, #16545), and gives softmaxed numbers that mean nothing. So the
+//! model is shown solutions that are plainly right and wrong when the program
+//! starts, or else before its first score, and is refused where it does not tell
+//! them apart.
 //!
 //! Deliberately absent: models whose scores `/pooling` does not give by steps
 //! (RLHFlow, Skywork), and ways to log in but a key.
@@ -15,10 +24,17 @@ use super::clean::Cleaner;
 use super::config::Kind;
 use super::lease::Transcript;
 use super::{Aggregate, VerifyError, probability};
+use probe::Verdict;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::OnceCell;
+
+mod error;
+mod probe;
+
+pub use error::RemoteError;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,8 +42,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// How long the program waits for a probe when it starts.
+const START: Duration = Duration::from_secs(10);
+
 /// Pauses before further tries, where another try may help.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+
+/// What the probabilities of two labels may be off 1: they are rounded to 16 bits.
+const ROUNDED: f64 = 0.02;
 
 /// Bytes of text to a token, about: to estimate what a solution will cost.
 const BYTES_A_TOKEN: usize = 4;
@@ -62,86 +84,6 @@ impl ApiKey {
     }
 }
 
-/// Why another server does not score, as its operator is told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RemoteError {
-    /// The address is none.
-    #[error("'{url}' is not reached by HTTP: {cause}; give --prm an address such as http://host:8000/")]
-    Address {
-        /// The address.
-        url: String,
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// An address with more than a place: it is told in logs, and secrets are not.
-    #[error(
-        "the address of --prm has a user, a password, a query or a fragment: name the server alone, and a key by --prm-api-key-env"
-    )]
-    Login,
-    /// No connection, or one that broke.
-    #[error("{url} cannot be reached: {cause}")]
-    Unreachable {
-        /// The address.
-        url: String,
-        /// Why.
-        cause: String,
-    },
-    /// No answer in time.
-    #[error("{url} has not answered within {seconds} s")]
-    TimedOut {
-        /// The address.
-        url: String,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// The server refused.
-    #[error("{url} refuses with {status}: {message}")]
-    Refused {
-        /// The address.
-        url: String,
-        /// The HTTP status code.
-        status: u16,
-        /// What it says.
-        message: String,
-    },
-    /// An answer that is not what `/pooling` gives.
-    #[error("{url} answers what is not understood: {what}")]
-    Answer {
-        /// The address.
-        url: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// A server without models.
-    #[error("{0} lists no model; name one with --prm-model")]
-    NoModel(String),
-    /// A model of which nobody says how it is read.
-    #[error(
-        "{url} serves '{model}', and how its scores are read is not known: give --prm-format (qwen_prm, math_shepherd, math_psa or versa_prm)"
-    )]
-    Format {
-        /// The address.
-        url: String,
-        /// The model.
-        model: String,
-    },
-}
-
-impl RemoteError {
-    /// What a client is told, who need not know where the server is nor what it says.
-    pub(super) fn to_a_client(&self) -> String {
-        match self {
-            Self::Unreachable { .. } => "cannot be reached".to_owned(),
-            Self::TimedOut { seconds, .. } => format!("has not answered within {seconds} s"),
-            Self::Refused { status, .. } => format!("refuses with {status}"),
-            Self::Answer { what, .. } => format!("answers what is not understood: {what}"),
-            Self::Address { .. } | Self::Login | Self::NoModel(_) | Self::Format { .. } => {
-                "is not set up".to_owned()
-            }
-        }
-    }
-}
-
 /// A model on another server.
 #[derive(Debug)]
 pub struct Remote {
@@ -151,15 +93,18 @@ pub struct Remote {
     model: String,
     kind: Kind,
     cleaner: Cleaner,
+    /// What its probe said, once it was answered.
+    probed: OnceCell<Verdict>,
 }
 
 impl Remote {
     /// Makes out the model and how it is read; asks the server where the
-    /// configuration does not name the model.
+    /// configuration does not name the model, and probes it where its format has tag
+    /// logits. A server that cannot be probed yet is before its first score.
     ///
     /// # Errors
-    /// When the address is none, the server does not list a model, or its format
-    /// is not known or not one that `/pooling` gives by steps.
+    /// When the address is none, the server does not list a model, its format is not
+    /// known or not one that `/pooling` gives by steps, or its scores are none.
     pub async fn find(config: RemoteConfig) -> Result<Self, RemoteError> {
         let url = config.url;
         let address = |cause: String| RemoteError::Address { url: url.clone(), cause };
@@ -193,7 +138,16 @@ impl Remote {
         let blank = tag.trim().is_empty() || kind == Kind::QwenPrm;
         let (anywhere, word) = if blank { (Some(tag), None) } else { (None, Some(tag.to_owned())) };
         let cleaner = Cleaner::new(anywhere.map(str::to_owned).into_iter().collect(), word).guessing();
-        Ok(Self { http, base, model, kind, cleaner })
+        let remote = Self { http, base, model, kind, cleaner, probed: OnceCell::new() };
+        match tokio::time::timeout(START, remote.proven()).await {
+            Ok(Err(noise @ RemoteError::Noise { .. })) => return Err(noise),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the process reward model will be probed before its first score");
+            }
+            Err(_) => tracing::warn!("the process reward model will be probed before its first score"),
+            Ok(Ok(())) => {}
+        }
+        Ok(remote)
     }
 
     /// The model's name.
@@ -233,6 +187,19 @@ impl Remote {
         transcript: &Transcript,
         new: usize,
     ) -> Result<(Vec<f64>, Option<u32>), VerifyError> {
+        self.proven().await?;
+        self.ask(transcript, new).await
+    }
+
+    /// Probes a model whose numbers may be none of its scores, once.
+    async fn proven(&self) -> Result<(), RemoteError> {
+        if self.kind.plain().is_none() {
+            return Ok(());
+        }
+        self.probed.get_or_try_init(|| probe::probe(self)).await?.clone()
+    }
+
+    async fn ask(&self, transcript: &Transcript, new: usize) -> Result<(Vec<f64>, Option<u32>), VerifyError> {
         let url = format!("{}pooling", self.base);
         let body = self.body(transcript);
         let value = answer(&self.base, || self.http.post(&url).json(&body)).await?;
@@ -244,15 +211,21 @@ impl Remote {
             return Err(VerifyError::Steps { expected, found });
         }
         let score = |row: &Value| {
-            let number = match row.as_array().map(Vec::as_slice) {
-                None => row.as_f64(),
-                Some([only]) => only.as_f64(),
-                // The labels of a head, or two tokens in the order of the documentation.
-                Some([first, second]) => if self.kind == Kind::QwenPrm { second } else { first }.as_f64(),
-                Some(_) => None,
+            let labels: Option<Vec<f64>> = match row.as_array() {
+                None => row.as_f64().map(|only| vec![only]),
+                Some(labels) => labels.iter().map(Value::as_f64).collect(),
             };
-            let number = number.ok_or_else(|| strange(format!("a step's row is {row}")))?;
-            probability(number)
+            match labels.as_deref() {
+                Some(&[only]) => probability(only),
+                Some(&[first, second]) => {
+                    // A head names what is wrong first, and the formats of two tokens the good one.
+                    let score = probability(if self.kind == Kind::QwenPrm { second } else { first })?;
+                    let whole = (first + second - 1.0).abs() <= ROUNDED;
+                    let what = || strange(format!("a step's row is {row}, whose sum is not 1"));
+                    whole.then_some(score).ok_or_else(|| what().into())
+                }
+                _ => Err(strange(format!("a step's row is {row}")).into()),
+            }
         };
         let scores: Result<Vec<f64>, VerifyError> =
             rows[found - new.min(found)..].iter().map(score).collect();

@@ -245,15 +245,19 @@ async fn choices_that_cannot_have_a_token_or_branch_each_are_refused() {
 }
 
 /// A reward model of Math-Shepherd's kind on another server: each of its answers
-/// approves of the longer steps, and counts every byte as a token. Where it is,
-/// and what it has counted so far.
+/// approves of the longer steps, but for the mistakes by which it is probed, and
+/// counts every byte as a token. Where it is, and what it has counted so far.
 async fn another() -> (String, Arc<AtomicU64>) {
     let read = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&read);
     let pooling = move |body: String| {
         let asked: Value = serde_json::from_str(&body).expect("JSON");
         let text = asked["input"].as_str().expect("a text");
-        let good = |step: &str| 0.5 + 0.4 * (step.len() as f64 / 100.0).min(1.0);
+        let mistakes = ["1 + 1 = 5", "3 + 4 = 12", "5 * 6 = 11"];
+        let good = |step: &str| match mistakes.iter().any(|mistake| step.contains(mistake)) {
+            true => 0.1,
+            false => 0.5 + 0.4 * (step.len() as f64 / 100.0).min(1.0),
+        };
         let rows: Vec<Value> =
             text.split_terminator(" ки").map(|step| json!([good(step), 1.0 - good(step)])).collect();
         counted.fetch_add(text.len() as u64, Ordering::Relaxed);

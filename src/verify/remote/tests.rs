@@ -77,6 +77,13 @@ fn listed(model: &str) -> Value {
     json!({"object": "list", "data": [{"id": model, "object": "model"}]})
 }
 
+/// What a model of tag logits answers its probe with: these scores for the steps that
+/// are right, and for those that are wrong.
+fn probed(right: f64, wrong: f64) -> Vec<(u16, Value)> {
+    let row = |good: f64| rows(json!([[good, 1.0 - good]]));
+    (0..3).flat_map(|_| [row(right), row(wrong)]).collect()
+}
+
 async fn found(played: &Played, kind: Option<Kind>) -> Remote {
     let config = RemoteConfig { url: played.url.clone(), model: None, kind, key: None };
     Remote::find(config).await.expect("it is listed and known")
@@ -133,18 +140,75 @@ async fn a_chat_model_is_told_all_steps_and_the_rows_of_new_ones_are_taken() {
 
 #[tokio::test]
 async fn plain_formats_go_as_text_with_pairs_good_first_and_scalars() {
-    let answers =
-        [rows(json!([[0.75, 0.25], [0.5, 0.5]])), rows(json!([0.125, [0.25], 1])), rows(json!([[1.5]]))];
+    let mut answers = probed(0.75, 0.25);
+    answers.extend([
+        rows(json!([[0.75, 0.25], [0.5, 0.5]])),
+        rows(json!([0.125, [0.25], 1])),
+        rows(json!([[1.5]])),
+    ]);
     let played = play(listed("any"), &answers).await;
     let root = opened(found(&played, Some(Kind::MathShepherd)).await).await;
     let mut lease = root.fork();
     assert_eq!(scored(&mut lease, "one\n\ntwo ки", true).await, Ok(vec![0.75, 0.5]));
-    let text = played.script.asked.lock().expect("not poisoned")[0]["input"].clone();
-    assert_eq!(text, "What is 1 + 1? one ки\ntwo ки");
+    let asked = |i: usize| played.script.asked.lock().expect("not poisoned")[i]["input"].clone();
+    assert_eq!(asked(0), "What is 1 + 1? 1 + 1 = 2. The answer is: 2 ки");
+    assert_eq!(asked(1), "What is 1 + 1? 1 + 1 = 5. The answer is: 5 ки");
+    assert_eq!(asked(6), "What is 1 + 1? one ки\ntwo ки", "it is probed once");
     let mut lease = root.fork();
     assert_eq!(scored(&mut lease, "one\n\ntwo\n\nthree", true).await, Ok(vec![0.125, 0.25, 1.0]));
     let mut lease = root.fork();
     assert_eq!(scored(&mut lease, "one", true).await, Err(VerifyError::Score("1.5".to_owned())));
+}
+
+/// Rows of two columns of a hidden state, softmaxed, are distributions as good as any.
+#[tokio::test]
+async fn numbers_that_do_not_tell_right_from_wrong_are_refused_at_the_start() {
+    let refusal = async |kind, answers: &[(u16, Value)]| {
+        let played = play(listed("any"), answers).await;
+        let config = RemoteConfig { url: played.url.clone(), model: None, kind: Some(kind), key: None };
+        Remote::find(config).await.map(|_| ()).map_err(|error| error.to_string())
+    };
+    for kind in [Kind::MathShepherd, Kind::MathPsa, Kind::VersaPrm] {
+        assert_eq!(refusal(kind, &probed(0.75, 0.5)).await, Ok(()));
+        for (answers, what) in [
+            (probed(0.625, 0.5), "it gives right steps 0.62 and plainly wrong ones 0.50"),
+            (probed(0.25, 0.75), "it gives right steps 0.25 and plainly wrong ones 0.75"),
+            (vec![rows(json!([[0.5, 0.25]]))], "a step's row is [0.5,0.25], whose sum is not 1"),
+            (vec![rows(json!([[2.5, -1.5]]))], "the score 2.5, which does not lie from 0 to 1"),
+            (vec![rows(json!([[0.5, 0.5], [0.5, 0.5]]))], "scored 2 steps where 1"),
+        ] {
+            let said = refusal(kind, &answers).await.expect_err("refused");
+            let told = [what, "returned_token_ids name the good token first", "pools logits"];
+            assert!(told.iter().all(|part| said.contains(part)), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_yet_is_probed_before_its_first_score() {
+    let busy = (503, json!({"error": {"message": "loading"}}));
+    for (answers, sound) in [(probed(0.75, 0.25), true), (probed(0.5, 0.5), false)] {
+        let mut all = vec![busy.clone(); 6];
+        all.extend(answers);
+        if sound {
+            all.push(rows(json!([[0.5, 0.5]])));
+        }
+        let played = play(listed("any"), &all).await;
+        let root = opened(found(&played, Some(Kind::VersaPrm)).await).await;
+        let said = scored(&mut root.fork(), "one", true).await.expect_err("it is still not there");
+        assert_eq!(said.to_string(), "the verifier refuses with 503");
+        let said = scored(&mut root.fork(), "one", true).await;
+        if sound {
+            assert_eq!(said, Ok(vec![0.5]));
+            continue;
+        }
+        // The verdict stands, and nothing more is asked.
+        let again = scored(&mut root.fork(), "one", true).await;
+        assert!(matches!(said, Err(VerifyError::Remote(RemoteError::Noise { .. }))), "{said:?}");
+        assert_eq!(again, said);
+        let told = said.expect_err("it is one").to_string();
+        assert_eq!(told, "the verifier does not tell right steps from wrong ones");
+    }
 }
 
 /// An answer with a row for one step, and what it says of its cost.
@@ -234,6 +298,7 @@ async fn strange_answers_are_errors() {
         (rows(json!([[null, null]])), "a step's row is [null,null]"),
         (rows(json!("AAAA")), "data[0].data is not a list of rows"),
         ((200, json!({"data": []})), "data[0].data is not a list of rows"),
+        (rows(json!([[0.5, 0.75]])), "a step's row is [0.5,0.75], whose sum is not 1"),
         (rows(json!([[0.5, -0.5]])), "the score -0.5, which does not lie from 0 to 1"),
     ];
     let answers: Vec<(u16, Value)> = strange.iter().map(|(answer, _)| answer.clone()).collect();
