@@ -60,7 +60,8 @@ pub enum Kind {
     /// labels there.
     QwenPrm,
     /// Skywork-o1-Open-PRM: plain text by lines, a head of one value at the end
-    /// of each.
+    /// of each. Its authors' code scores blank lines too, which are no steps here:
+    /// the model reads them, and their scores do not count.
     Skywork,
 }
 

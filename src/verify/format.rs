@@ -87,7 +87,8 @@ enum Layout {
     Turns { template: ChatTemplate, approval: String },
     /// Plain text: what stands before the first step, before others, after each.
     Plain { first: &'static str, between: &'static str, after: String, tag: TokenId },
-    /// Plain text whose steps are encoded one by one, each with a last token.
+    /// Plain text whose lines are encoded one by one as they are, each with a last
+    /// token. A blank line has that token too, and its score is no step's.
     Lines { bos: String, end: TokenId },
 }
 
@@ -182,6 +183,11 @@ impl Format {
         &self.separator
     }
 
+    /// Whether steps are lines, of which the blank ones are read as well.
+    pub(super) fn keeps_lines(&self) -> bool {
+        matches!(self.layout, Layout::Lines { .. })
+    }
+
     /// What is read at a step's last token.
     pub(super) fn readout(&self) -> Readout {
         self.readout
@@ -247,7 +253,9 @@ impl Format {
             let mut positions = Vec::with_capacity(steps.len());
             for step in steps {
                 script.ids.extend(self.tokenizer.encode(step)?);
-                positions.push(script.ids.len());
+                if !step.trim().is_empty() {
+                    positions.push(script.ids.len());
+                }
                 script.ids.push(*end);
             }
             return Ok(positions);

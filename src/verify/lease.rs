@@ -165,7 +165,8 @@ impl Lease {
     /// What is new in `text`, the whole text of the trajectory so far: steps
     /// that ended and were not scored, and, where the trajectory has `ended`,
     /// what follows the last separator. `None` where there is nothing new.
-    /// Steps of nothing but blanks are none.
+    /// Steps of nothing but blanks are none; a format that keeps blank lines reads
+    /// those with the next step.
     #[must_use]
     pub fn read(&self, text: &str, ended: bool) -> Option<Reading> {
         aside(text.len(), || self.read_at_once(text, ended))
@@ -174,13 +175,21 @@ impl Lease {
     fn read_at_once(&self, text: &str, ended: bool) -> Option<Reading> {
         let new = text.get(self.read..)?;
         let (pieces, read) = pieces(new, self.verifier.separator(), ended);
-        let cleaned = pieces.into_iter().map(|piece| self.verifier.clean(&new[piece]));
-        let steps: Vec<String> = cleaned.map(|step| step.trim().to_owned()).collect();
-        let steps: Vec<String> = steps.into_iter().filter(|step| !step.is_empty()).collect();
-        if steps.is_empty() {
-            return None;
+        let lines = self.verifier.keeps_lines();
+        let step = |piece: &Range<usize>| {
+            let text = self.verifier.clean(&new[piece.clone()]);
+            if lines { text.trim_end_matches('\r') } else { text.trim() }.to_owned()
+        };
+        let mut steps: Vec<String> = pieces.iter().map(step).collect();
+        let written = |step: &String| !step.trim().is_empty();
+        // Blank lines behind the last step wait for the next one, before which they stand.
+        let last = steps.iter().rposition(written)?;
+        let read = self.read + pieces.get(last + 1).map_or(read, |next| next.start);
+        steps.truncate(last + 1);
+        if !lines {
+            steps.retain(written);
         }
-        let (count, read) = (steps.len(), self.read + read);
+        let count = steps.iter().filter(|step| written(step)).count();
         let (tokens, work) = match self.work(steps) {
             Ok((tokens, work)) => (tokens, Ok(work)),
             Err(fault) => (0, Err(fault)),

@@ -262,6 +262,11 @@ impl Verifier {
         }
     }
 
+    /// Whether it reads lines as they are, blank ones too.
+    fn keeps_lines(&self) -> bool {
+        matches!(&self.source.backend, Backend::Engine(streams) if streams.format.keeps_lines())
+    }
+
     /// A text without what the verifier could take for a marker.
     fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match &self.source.backend {

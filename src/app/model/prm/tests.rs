@@ -76,15 +76,21 @@ async fn scores(verifier: &Verifier, solution: &Value, text: &str, spoof: &str) 
     let mut whole = root.fork();
     let reading = whole.read(&format!("{text}{spoof}"), true).expect("steps");
     let at_once = whole.score(reading).await.expect("scores").values;
-    let mut by_steps = root.fork();
-    let separators = text.char_indices().filter(|&(at, c)| c == '\n' && text[..at].ends_with('\n'));
-    for end in separators.map(|(at, _)| at + 1).chain([text.len()]) {
-        if let Some(reading) = by_steps.read(&text[..end], end == text.len()) {
-            let scores = by_steps.score(reading).await.expect("scores").values;
-            by_steps.take(&scores);
+    let mut by_steps = Vec::new();
+    // As steps come, and line by line.
+    for lines in [false, true] {
+        let mut lease = root.fork();
+        let newlines = text.match_indices('\n').filter(|&(at, _)| lines || text[..at].ends_with('\n'));
+        for end in newlines.map(|(at, _)| at + 1).chain([text.len()]) {
+            if let Some(reading) = lease.read(&text[..end], end == text.len()) {
+                let scores = lease.score(reading).await.expect("scores").values;
+                lease.take(&scores);
+            }
         }
+        by_steps.push(lease.scores().to_vec());
     }
-    (at_once, by_steps.scores().to_vec())
+    assert_eq!(by_steps[0], by_steps[1], "bit for bit");
+    (at_once, by_steps.swap_remove(0))
 }
 
 #[tokio::test]
