@@ -275,6 +275,36 @@ fn signs_that_are_good_and_bad_stay_in_the_text() {
 }
 
 #[test]
+fn what_a_description_says_is_used_and_else_what_its_format_has() {
+    let chat = serde_json::json!({
+        "kind": "qwen_prm", "step_tag": "<|step|>", "aggregate": null, "step_separator": null,
+    });
+    let with = |field: &str, value: &str| {
+        let mut change = chat.clone();
+        change[field] = value.into();
+        bundled(change)
+    };
+    let said = |(tokenizer, format): &(Arc<Tokenizer>, Format)| {
+        let mut script = format.begin("5".to_owned()).expect("a problem");
+        format.extend(&mut script, &["2 + 3".to_owned()]).expect("a step");
+        tokenizer.decode(&script.ids).expect("text")
+    };
+    let own = bundled(chat.clone());
+    assert_eq!((own.1.aggregate(), own.1.separator()), (Aggregate::Prod, "\n\n"));
+    assert!(said(&own).contains("Please reason step by step"), "{}", said(&own));
+    for aggregate in Aggregate::ALL {
+        assert_eq!(with("aggregate", aggregate.name()).1.aggregate(), aggregate);
+    }
+    assert_eq!(with("step_separator", ";").1.separator(), ";");
+    let other = said(&with("system", "Be strict."));
+    assert_eq!(other, said(&own).replace(Kind::QwenPrm.system().expect("it has one"), "Be strict."));
+    // Where a format has the separator before its tag, it is the one that is named.
+    let (tokenizer, format) = bundled(serde_json::json!({"step_separator": ";"}));
+    let text = said(&(tokenizer, format));
+    assert!(text.ends_with("2 + 3;<|step|>") || text.ends_with("2 + 3;"), "{text}");
+}
+
+#[test]
 fn a_problem_of_one_token_is_one() {
     let (tokenizer, format) = bundled(serde_json::json!({"kind": "versa_prm", "good": "+", "bad": "-"}));
     let script = format.begin("5".to_owned()).expect("a problem");
