@@ -86,24 +86,42 @@ pub(super) async fn put(
     store: &mut Store,
 ) -> io::Result<Vec<Record>> {
     let (known, open) = store.split(asking);
-    let bar = ProgressBar::new(asking.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
-        bar.set_style(style);
-    }
-    let mut right = known.iter().filter(|record| record.right).count() as u64;
-    bar.set_message(asking.first().map_or_else(String::new, |one| one.arm.label.clone()));
-    bar.set_position(known.len() as u64);
-    bar.reset_eta();
+    let label = asking.first().map_or("", |one| &one.arm.label);
+    let mut progress = Progress::new(label, asking.len(), &known);
     let asked = futures_util::stream::iter(open.into_iter().map(|one| one.put(client)));
     let mut answers = asked.buffer_unordered(concurrency);
     while let Some(record) = answers.next().await {
-        bar.inc(1);
-        right += u64::from(record.right);
-        bar.set_message(format!("{} {:.1} %", record.arm, 100.0 * right as f64 / bar.position() as f64));
+        progress.note(&record);
         store.add(record)?;
     }
-    bar.finish_and_clear();
+    progress.bar.finish_and_clear();
     Ok(store.split(asking).0)
+}
+
+/// How far an arm is, for a person who watches, and how much of it is right.
+struct Progress {
+    bar: ProgressBar,
+    right: u64,
+}
+
+impl Progress {
+    fn new(label: &str, requests: usize, known: &[Record]) -> Self {
+        let bar = ProgressBar::new(requests as u64);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+            bar.set_style(style);
+        }
+        bar.set_message(label.to_owned());
+        bar.set_position(known.len() as u64);
+        bar.reset_eta();
+        Self { bar, right: known.iter().filter(|record| record.right).count() as u64 }
+    }
+
+    fn note(&mut self, record: &Record) {
+        self.bar.inc(1);
+        self.right += u64::from(record.right);
+        let percent = 100.0 * self.right as f64 / self.bar.position() as f64;
+        self.bar.set_message(format!("{} {percent:.1} %", record.arm));
+    }
 }
 
 impl Asking<'_> {
@@ -187,4 +205,20 @@ fn whole_text(message: &Value) -> String {
     let thought = message["reasoning_content"].as_str().or_else(|| message["reasoning"].as_str());
     let content = message["content"].as_str();
     format!("{}{}", thought.unwrap_or_default(), content.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_what_was_known_and_what_comes() {
+        let record = |right| Record { arm: "low".to_owned(), right, ..Record::default() };
+        let mut progress = Progress::new("low", 9, &[record(true), record(false), record(false)]);
+        let seen =
+            |progress: &Progress| (progress.bar.length(), progress.bar.position(), progress.bar.message());
+        assert_eq!(seen(&progress), (Some(9), 3, "low".to_owned()));
+        progress.note(&record(true));
+        assert_eq!(seen(&progress), (Some(9), 4, "low 50.0 %".to_owned()));
+    }
 }

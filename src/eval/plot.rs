@@ -296,14 +296,34 @@ mod tests {
         }
     }
 
+    /// The numbers of every element of that name.
+    fn numbers(svg: &str, name: &str) -> Vec<Vec<f64>> {
+        let lines = svg.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.split('"').filter_map(|part| part.parse().ok()).collect()).collect()
+    }
+
+    #[test]
+    fn every_point_has_a_bar_from_one_end_of_its_interval_to_the_other() {
+        let arms = [summary("a", None, (50, 10)), summary("b", None, (90, 10_000))];
+        let svg = svg(&arms);
+        let (circles, lines) = (numbers(&svg, "<circle"), numbers(&svg, "<line"));
+        // Pixels to a point of a percentage.
+        let scale = (circles[0][1] - circles[1][1]) / 40.0;
+        for (circle, arm) in circles.iter().zip(&arms) {
+            let (x, row) = (circle[0], arm.all());
+            let [low, high] = [row.low, row.high].map(|percent| circle[1] - (percent - row.percent) * scale);
+            assert!(low > circle[1] && circle[1] > high, "{row:?}");
+            for bar in [[x, low, x, high], [x - 4.0, low, x + 4.0, low], [x - 4.0, high, x + 4.0, high]] {
+                let is = |line: &&Vec<f64>| line.iter().zip(bar).all(|(a, b)| (a - b).abs() < 0.2);
+                assert_eq!(lines.iter().filter(is).count(), 1, "{bar:?} in {svg}");
+            }
+        }
+    }
+
     #[test]
     fn more_tokens_lie_right_and_more_right_answers_above() {
         let svg = svg(&[summary("a", None, (50, 10)), summary("b", None, (90, 10_000))]);
-        let circles: Vec<Vec<f64>> = svg
-            .lines()
-            .filter(|line| line.starts_with("<circle"))
-            .map(|line| line.split('"').filter_map(|part| part.parse().ok()).collect())
-            .collect();
+        let circles = numbers(&svg, "<circle");
         assert!(circles[0][0] < circles[1][0] && circles[0][1] > circles[1][1], "{circles:?}");
         for circle in &circles {
             assert!(
