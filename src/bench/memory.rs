@@ -17,6 +17,7 @@ use crate::config::{EngineArgs, ServeArgs};
 use crate::engine::rng;
 use crate::engine::tree::config::ModelConfig as Shape;
 use crate::metrics::EngineMetrics;
+use crate::plan::Effort;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -84,6 +85,18 @@ struct Parts {
     verifies: bool,
 }
 
+/// What a run has seen.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    requests: usize,
+    tokens: u64,
+    start: u64,
+    loaded: u64,
+    pools_full: bool,
+    marks: Vec<Mark>,
+    peak: u64,
+}
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -101,15 +114,7 @@ pub async fn run(
     } else {
         report.table(out)?;
     }
-    match (report.within && report.steady, report.pools_full) {
-        (true, true) => Ok(()),
-        (false, _) => Err(BenchError::Broken("the server holds more memory than it should".to_owned())),
-        (true, false) => Err(BenchError::Broken(
-            "not every block was written, so that memory may be hidden in the pools: make them smaller \
-             (--kv-mib, --prm-kv-mib) or ask more (--requests)"
-                .to_owned(),
-        )),
-    }
+    report.verdict()
 }
 
 async fn measure(requests: usize, args: &EngineArgs, hub: &Hub) -> Result<Report, BenchError> {
@@ -134,28 +139,8 @@ async fn measure(requests: usize, args: &EngineArgs, hub: &Hub) -> Result<Report
     }
     let peak = now()?.peak;
     serving.abort();
-    let growth = match (marks.first(), marks.last()) {
-        (Some(first), Some(last)) => signed(last.resident) - signed(first.resident),
-        _ => 0,
-    };
-    let rest = signed(peak) - signed(parts.weights + parts.pools + parts.step);
-    Ok(Report {
-        requests,
-        tokens,
-        start,
-        loaded,
-        weights: parts.weights,
-        pools: parts.pools,
-        pools_full: full(&metrics.engine) && (!parts.verifies || full(&metrics.verifier_engine)),
-        step: parts.step,
-        rest,
-        rest_allowed: REST,
-        marks,
-        peak,
-        growth,
-        within: rest <= signed(REST),
-        steady: growth <= signed(NOISE),
-    })
+    let pools_full = full(&metrics.engine) && (!parts.verifies || full(&metrics.verifier_engine));
+    Ok(Report::of(parts, Seen { requests, tokens, start, loaded, pools_full, marks, peak }))
 }
 
 /// Whether an engine has had to give blocks up, for which it must have used all.
@@ -199,7 +184,7 @@ fn step(shape: &Shape, positions: usize) -> usize {
     positions * (floats + shape.outputs()) * size_of::<f32>()
 }
 
-/// A request unlike those before it: all modes in turn, with many problems.
+/// A request unlike those before it: all efforts in turn, with many problems.
 fn body(model: &str, index: u64) -> Value {
     let number = |i: u64| 2 + rng::derive(index, i) % 60;
     let (a, b, c) = (number(0), number(1), number(2));
@@ -213,7 +198,7 @@ fn body(model: &str, index: u64) -> Value {
             "Mina has {a} apples. Tom gives Mina {b}. Then the number doubles. How many apples does Mina have now?"
         ),
     };
-    let effort = ["none", "low", "medium", "high", "xhigh"][(index % 5) as usize];
+    let effort = Effort::ALL[(index % Effort::ALL.len() as u64) as usize].name();
     json!({
         "model": model,
         "messages": [{"role": "user", "content": problem}],
@@ -225,6 +210,45 @@ fn body(model: &str, index: u64) -> Value {
 }
 
 impl Report {
+    /// What was seen beside what should be.
+    fn of(parts: Parts, seen: Seen) -> Self {
+        let Seen { requests, tokens, start, loaded, pools_full, marks, peak } = seen;
+        let growth = match (marks.first(), marks.last()) {
+            (Some(first), Some(last)) => signed(last.resident) - signed(first.resident),
+            _ => 0,
+        };
+        let rest = signed(peak) - signed(parts.weights + parts.pools + parts.step);
+        Self {
+            requests,
+            tokens,
+            start,
+            loaded,
+            weights: parts.weights,
+            pools: parts.pools,
+            pools_full,
+            step: parts.step,
+            rest,
+            rest_allowed: REST,
+            marks,
+            peak,
+            growth,
+            within: rest <= signed(REST),
+            steady: growth <= signed(NOISE),
+        }
+    }
+
+    fn verdict(&self) -> Result<(), BenchError> {
+        match (self.within && self.steady, self.pools_full) {
+            (true, true) => Ok(()),
+            (false, _) => Err(BenchError::Broken("the server holds more memory than it should".to_owned())),
+            (true, false) => Err(BenchError::Broken(
+                "not every block was written, so that memory may be hidden in the pools: make them smaller \
+                 (--kv-mib, --prm-kv-mib) or ask more (--requests)"
+                    .to_owned(),
+            )),
+        }
+    }
+
     fn table(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let line = |bytes: u64, what: &str| format!("{:>9.1} MiB  {what}", mib(bytes));
         writeln!(out, "{} requests in a row, {} tokens generated\n", self.requests, self.tokens)?;
@@ -277,14 +301,23 @@ mod tests {
     // How much this process holds depends on the other tests in it, so that the
     // verdict is not looked at here.
     #[test]
-    fn the_sum_is_made_of_its_parts() {
+    fn a_run_is_told_by_its_parts() {
         let report = report(20);
         // Matrices in f16; norms of 128 floats, two to a layer and one behind them.
         let norms = 128 * (2 * (6 + 9) + 2);
         assert_eq!(report.weights, 2 * (1_263_232 + 1_853_824) + 2 * norms);
         assert_eq!(report.pools, 8 << 20);
-        let parts = signed(report.weights + report.pools + report.step);
-        assert_eq!(report.rest, signed(report.peak) - parts);
+        let steps = ["policy", "prm"].map(|model| {
+            let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
+            let shape =
+                std::fs::read(models.join(model).join("config.json")).expect("a file of the repository");
+            step(&Shape::from_json(&shape).expect("a shape"), 128) as u64
+        });
+        assert_eq!(report.step, steps.iter().sum::<u64>());
+        assert!(report.start > 0 && report.loaded >= report.weights, "{report:?}");
+        assert!(
+            report.marks.iter().all(|mark| report.weights <= mark.resident && mark.resident <= report.peak)
+        );
         assert_eq!(report.marks.iter().map(|mark| mark.requests).collect::<Vec<_>>(), [2, 5, 10, 20]);
         assert!(report.tokens > 20 && report.loaded >= 1 << 20);
         let mut text = Vec::new();
@@ -296,6 +329,36 @@ mod tests {
         let json = serde_json::to_value(&report).expect("JSON");
         assert_eq!(json["marks"][3]["requests"], 20);
         assert!(json["within"].is_boolean() && json["steady"].is_boolean());
+    }
+
+    #[test]
+    fn what_is_beside_the_parts_is_the_rest_and_more_of_it_than_may_be_is_refused() {
+        let parts = Parts { weights: 6_000_000, pools: 8_000_000, step: 1_000_000, verifies: true };
+        let report = |rest: u64, growth: u64, pools_full| {
+            let (first, last) = (20_000_000, 20_000_000 + growth);
+            let marks = [(100, first), (1_000, last)].map(|(requests, resident)| Mark { requests, resident });
+            let seen = Seen { marks: marks.to_vec(), peak: 15_000_000 + rest, pools_full, ..Seen::default() };
+            Report::of(parts, seen)
+        };
+        let most = report(50_000_000, 2 << 20, true);
+        assert_eq!((most.rest, most.growth, most.verdict().is_ok()), (50_000_000, 2 << 20, true));
+        for (report, told) in [
+            (report(50_000_001, 0, true), "more memory than it should"),
+            (report(0, (2 << 20) + 1, true), "more memory than it should"),
+            (report(0, 0, false), "not every block was written"),
+        ] {
+            let error = report.verdict().expect_err("refused").to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn requests_are_of_all_efforts_and_of_several_choices() {
+        let bodies: Vec<Value> = (0..14).map(|index| body("m", index)).collect();
+        for effort in Effort::ALL {
+            let own = bodies.iter().filter(|body| body["reasoning_effort"] == effort.name());
+            assert_eq!(own.map(|body| body["n"].as_u64()).max(), Some(Some(2)), "{effort:?}");
+        }
     }
 
     #[test]
