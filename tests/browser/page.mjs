@@ -142,6 +142,33 @@ test("a search over steps is drawn as a tree with its scores, by the parameters 
   await close();
 });
 
+// A mode and what is filled in, how many branches there are at least, and whether they have scores.
+for (const [mode, filled, least, scored] of [
+  ["cot", {}, 1, false],
+  ["best_of_n", { "#branches": "4" }, 4, true],
+  ["lookahead", { "#parameters [name=width]": "2", "#parameters [name=expansion]": "2" }, 3, true],
+  ["auto", { "#parameters [name=simulations]": "16" }, 2, true],
+]) {
+  test(`${mode} is drawn, ${scored ? "with" : "without"} scores`, async () => {
+    const { page, close } = await open();
+    await ready(page);
+    await page.locator("#question").fill(PUZZLE);
+    await page.locator("#more > summary").click();
+    await page.locator(`#mode option[value=${mode}]`).waitFor({ state: "attached" });
+    await page.locator("#mode").selectOption(mode);
+    for (const [field, value] of Object.entries(filled)) await page.locator(field).fill(value);
+    await page.locator("#go").click();
+    await over(page);
+    await page.waitForFunction((least) => document.querySelectorAll("#tree g g").length >= least, least);
+    assert.equal(await page.locator("#tree .selected").count(), 1);
+    const titles = await page.locator("#tree g g title").allTextContents();
+    assert.equal(titles.some((title) => /score [01]\.\d{3}/.test(title)), scored, titles.join("; "));
+    assert.match(await page.locator("#facts").textContent(), new RegExp(mode));
+    assert.match(await page.locator("#answer").textContent(), /answer is/);
+    await close();
+  });
+}
+
 test("branches are seen growing, and Stop ends the request", async () => {
   const { page, close } = await open();
   await ready(page);
