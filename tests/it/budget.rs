@@ -4,7 +4,9 @@
 //! `ESPALIER_RANDOM_REQUESTS` is how many random requests are asked; 200 where it
 //! is not set.
 
-use crate::support::{PROBLEM, PUZZLE, Served, branches, engine, positions, serve, serve_with};
+use crate::support::{
+    PROBLEM, PUZZLE, Reply, Served, branches, engine, frames, positions, serve, serve_with,
+};
 use axum::Router;
 use axum::routing::post;
 use espalier::config::ServeArgs;
@@ -57,10 +59,31 @@ async fn computed(server: &Served) -> [u64; 2] {
     [computed + copied + reused, injected]
 }
 
-/// The reports of all choices, in their order.
-fn reports(body: &Value) -> Vec<Value> {
-    let search = &body["search"];
-    search["choices"].as_array().cloned().unwrap_or_else(|| vec![search.clone()])
+/// What a response says of what was spent, streamed or not: its usage, and the reports
+/// and finish reasons of all choices, in their order.
+fn told(asked: &Value, reply: &Reply) -> (Value, Vec<Value>, Vec<Value>) {
+    if asked["stream"] != true {
+        let body = reply.json();
+        let search = &body["search"];
+        let reports = search["choices"].as_array().cloned().unwrap_or_else(|| vec![search.clone()]);
+        let finishes = body["choices"].as_array().expect("choices").iter();
+        return (body["usage"].clone(), reports, finishes.map(|c| c["finish_reason"].clone()).collect());
+    }
+    let mut frames = frames(reply);
+    assert_eq!(frames.pop().as_deref(), Some("[DONE]"));
+    let chunks: Vec<Value> = frames.iter().map(|frame| serde_json::from_str(frame).expect("JSON")).collect();
+    let mut reports: Vec<Value> = chunks
+        .iter()
+        .map(|chunk| chunk["search"].clone())
+        .filter(|search| search["type"] == "report")
+        .collect();
+    reports.sort_by_key(|report| number(&report["index"]));
+    let mut finishes: Vec<Value> =
+        chunks.iter().flat_map(|chunk| chunk["choices"].as_array().expect("choices").clone()).collect();
+    finishes.retain(|choice| choice["finish_reason"].is_string());
+    finishes.sort_by_key(|choice| number(&choice["index"]));
+    let finishes = finishes.iter().map(|choice| choice["finish_reason"].clone()).collect();
+    (chunks.last().expect("chunks")["usage"].clone(), reports, finishes)
 }
 
 /// A request by chance. Efforts, bounds and widths of all sizes, so that some
@@ -91,49 +114,89 @@ fn request(key: u64) -> Value {
         if mode < 2 {
             body["reasoning"]["branches"] = json!(1 + pick(13, 12));
         }
+        parameters(key, MODES[mode], &mut body["reasoning"]);
+    }
+    if pick(15, 3) == 0 {
+        body["stream"] = json!(true);
+        body["stream_options"] = json!({"include_usage": true, "include_search": (pick(16, 2) == 0)});
+    }
+    if pick(17, 5) == 0 {
+        // In most answers, in some, and in none.
+        body["stop"] = json!((["boxed", "1", "zzz"][pick(18, 3) as usize]));
+    }
+    if pick(19, 5) == 0 {
+        body["reasoning"]["budget"]["verifier_tokens"] = json!(pick(20, 900));
+    }
+    if pick(21, 6) == 0 {
+        body["reasoning"]["budget"]["seconds"] = json!(500);
     }
     body
 }
 
+/// Parameters of a mode by chance, each about every other time.
+fn parameters(key: u64, mode: &str, reasoning: &mut Value) {
+    let width = [json!(1), json!(2), json!(3), json!(5)];
+    let all: [(&str, &[&str], &[Value]); 10] = [
+        ("width", &["beam", "lookahead", "mcts", "auto"], &width),
+        ("expansion", &["beam", "lookahead"], &width),
+        ("variant", &["beam", "lookahead"], &["plain", "dvts", "rebase"].map(Value::from)),
+        ("lookahead", &["lookahead"], &[1, 2, 3].map(Value::from)),
+        ("max_steps", &["beam", "lookahead", "mcts", "auto"], &[1, 2, 5, 40].map(Value::from)),
+        ("step_tokens", &["beam", "lookahead", "mcts", "auto"], &[3, 20, 256].map(Value::from)),
+        ("simulations", &["mcts", "auto"], &[1, 3, 12, 40].map(Value::from)),
+        ("in_flight", &["mcts", "auto"], &[1, 2, 8].map(Value::from)),
+        ("value", &["mcts", "auto"], &["trajectory", "step", "rollouts"].map(Value::from)),
+        ("rollouts", &["beam", "lookahead", "mcts", "auto"], &[2, 3].map(Value::from)),
+    ];
+    for (i, (name, _, values)) in (30..).zip(all.iter().filter(|(_, modes, _)| modes.contains(&mode))) {
+        if draw(key, i, 2) == 0 {
+            reasoning[*name] = values[draw(key, 50 + i, values.len() as u64) as usize].clone();
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
-    let server = serve().await;
+    let mut bare = ServeArgs { engine: engine("seedling"), ..ServeArgs::default() };
+    bare.engine.model.prm = Some("none".to_owned());
+    let (with, without) = (serve().await, serve_with(bare).await);
     let mut modes = std::collections::BTreeMap::<String, u32>::new();
     let mut reasons = std::collections::BTreeMap::<String, u32>::new();
     let (mut refused, mut exact) = (0, 0);
     let requests = std::env::var("ESPALIER_RANDOM_REQUESTS").map_or(200, |n| n.parse().expect("a number"));
     for key in 0..requests {
         let asked = request(key);
+        // Every fourth is asked where there is no verifier.
+        let server = if key % 4 == 3 { &without } else { &with };
         let n = number(&asked["n"]);
         let budget = &asked["reasoning"]["budget"];
-        let before = counted(&server).await;
-        let positions_before = computed(&server).await;
+        let before = counted(server).await;
+        let positions_before = computed(server).await;
         let reply = server.post(asked.clone()).await;
         let too_small = |field: &str| budget[field].as_u64().is_some_and(|bound| bound < n);
         if too_small("tokens") || too_small("branches") {
             let field = if too_small("tokens") { "tokens" } else { "branches" };
             let error = reply.error();
             assert_eq!((reply.status, &error["param"]), (400, &json!(format!("reasoning.budget.{field}"))));
-            assert_eq!(counted(&server).await, before, "a refused request costs nothing");
+            assert_eq!(counted(server).await, before, "a refused request costs nothing");
             refused += 1;
             continue;
         }
         assert_eq!(reply.status, 200, "{asked}: {}", reply.text);
-        let body = reply.json();
-        let spent = number(&body["usage"]["completion_tokens"]);
+        let (usage, reports, finishes) = told(&asked, &reply);
+        let spent = number(&usage["completion_tokens"]);
         let each = number(&asked["max_completion_tokens"]);
         assert!(0 < spent && spent <= n * each, "{asked}: {spent}");
         if let Some(whole) = budget["tokens"].as_u64() {
             assert!(spent <= whole, "{asked}: {spent}");
         }
-        let reasoning = number(&body["usage"]["completion_tokens_details"]["reasoning_tokens"]);
+        let reasoning = number(&usage["completion_tokens_details"]["reasoning_tokens"]);
         assert!(reasoning <= spent, "{asked}: {reasoning} of {spent}");
 
-        let reports = reports(&body);
-        assert_eq!(reports.len() as u64, n);
+        assert_eq!((reports.len() as u64, finishes.len() as u64), (n, n), "{asked}");
         let (mut along, mut made, mut read, mut given_up) = (0, 0, 0, false);
         // The prompt is computed once for all choices.
-        let prompt = number(&body["usage"]["prompt_tokens"]);
+        let prompt = number(&usage["prompt_tokens"]);
         let (mut least, mut most) = (prompt, prompt);
         for (index, report) in reports.iter().enumerate() {
             let tokens = number(&report["spent"]["tokens"]);
@@ -144,8 +207,10 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
             assert_eq!(sum, tokens, "{asked}: {report}");
             assert_eq!(candidates.iter().filter(|candidate| candidate["selected"] == true).count(), 1);
             let complete = candidates.iter().any(|c| c["selected"] == true && c["complete"] == true);
-            let finish = &body["choices"][index]["finish_reason"];
-            assert_eq!(finish, if complete { "stop" } else { "length" }, "{asked}: {report}");
+            // A stop sequence may end what a budget has cut.
+            let stopped = !complete && asked["stop"].is_string() && finishes[index] == "stop";
+            let finish = if complete || stopped { "stop" } else { "length" };
+            assert_eq!(finishes[index], finish, "{asked}: {report}");
             let own = positions(&branches(&report["tree"]));
             (least, most) = (least + own.start(), most + own.end());
             along += sum;
@@ -162,15 +227,18 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
         if let Some(bound) = budget["branches"].as_u64() {
             assert!(made <= bound, "{asked}: {made} branches");
         }
+        if let Some(bound) = budget["verifier_tokens"].as_u64() {
+            assert!(read <= bound, "{asked}: {read} of the verifier's tokens");
+        }
         server.idle().await;
-        let after = counted(&server).await;
+        let after = counted(server).await;
         let counted: [u64; 4] = std::array::from_fn(|i| after[i] - before[i]);
         // What a vote asks of the verifier is paid, and where the vote is decided before
         // the engine has come to it, it never does.
         let had = if given_up { counted[2].min(read) } else { read };
         let expected = [spent, spent, had, read];
         assert_eq!(counted, expected, "{asked}: engine, runs, verifier's engine, verifier");
-        let after = computed(&server).await;
+        let after = computed(server).await;
         let [positions, injected]: [u64; 2] = std::array::from_fn(|i| after[i] - positions_before[i]);
         // What a small budget ends within the marker has not been computed: nothing
         // is drawn behind it.
@@ -180,14 +248,14 @@ async fn no_request_spends_one_token_more_than_it_may_and_all_counts_agree() {
         );
         exact += u64::from(injected == 0 && least == most);
     }
-    server.idle().await;
+    with.idle().await;
     // The grid is worth something only if it meets everything.
     assert!(refused > 3, "{refused}");
     assert!(exact > requests / 10, "only {exact} of {requests} requests have one number of positions");
     let all = ["auto", "beam", "best_of_n", "cot", "direct", "lookahead", "mcts", "self_consistency"]
         .map(str::to_owned);
     assert!(modes.keys().eq(all.iter()), "{modes:?}");
-    for reason in ["completed", "budget_tokens", "budget_branches"] {
+    for reason in ["completed", "budget_tokens", "budget_branches", "budget_verifier_tokens"] {
         assert!(reasons.contains_key(reason), "{reasons:?}");
     }
 }
