@@ -7,7 +7,7 @@
 //! refuses it, wherever it stands.
 
 use super::error::ApiError;
-use super::params::{IGNORED, KNOWN};
+use super::params::{IGNORED, is_known};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -48,7 +48,7 @@ impl<'a> Keep<'a> {
     /// What is kept of a field.
     fn of_field(self, key: &str) -> Keep<'a> {
         match self {
-            Keep::Known(left) if KNOWN.contains(&key) => Keep::All(left),
+            Keep::Known(left) if is_known(key) => Keep::All(left),
             keep => keep.of_item(),
         }
     }
@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for Keep<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, IGNORED, KNOWN, MOST, parse};
+    use super::{ApiError, IGNORED, MOST, is_known, parse};
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
@@ -152,7 +152,7 @@ mod tests {
             return Ok(if body.is_array() { json!([]) } else { body });
         };
         let known = |(key, value): (String, Value)| {
-            let value = if KNOWN.contains(&key.as_str()) { value } else { Value::Null };
+            let value = if is_known(&key) { value } else { Value::Null };
             (key, value)
         };
         Ok(Value::Object(body.into_iter().map(known).collect::<Map<_, _>>()))

@@ -158,6 +158,11 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
     Ok(Parsed { params, stream, include_usage, include_search, exclude, include_tree, ignored })
 }
 
+/// Whether anybody reads a top-level key.
+pub(super) fn is_known(key: &str) -> bool {
+    known().any(|known| known == key)
+}
+
 /// Every top-level key that is not ignored.
 fn known() -> impl Iterator<Item = &'static str> {
     KNOWN.into_iter().chain(NEUTRAL.map(|(key, _)| key))

@@ -72,6 +72,7 @@ async fn every_kind_of_refusal_names_the_field_what_is_wrong_and_what_came() {
             ["Unknown", "reasoning.hue"],
         ),
         (json!({"tools": [{}]}), "tools", "unsupported_parameter", ["tools", "not supported"]),
+        (json!({"min_tokens": 5}), "min_tokens", "unsupported_parameter", ["min_tokens", "but as 0"]),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}),
             "messages[0].content[0].type",

@@ -1,8 +1,9 @@
 //! Every rule about a request's fields.
 
-use super::{Parsed, known, parse};
+use super::{Parsed, known};
 use crate::engine::Priority;
 use crate::http::error::ApiError;
+use crate::http::json;
 use crate::plan::{Effort, ModeName, PARAMETERS, Parameter, SamplingParams, Setting};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -15,6 +16,11 @@ fn with(fields: Value) -> Value {
     };
     body_map.extend(fields);
     body
+}
+
+/// A body as it is read, from its text on.
+fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
+    super::parse(&json::parse(body.to_string().as_bytes())?, model)
 }
 
 fn accept(fields: Value) -> Parsed {
