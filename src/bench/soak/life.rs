@@ -175,10 +175,11 @@ impl Life<'_> {
                 let leaf = &mut self.leaves[at];
                 let len = 1 + self.dice.below(leaf.tokens.len());
                 leaf.branch.truncate(len);
+                // What is left of a text that got shorter is searched again, where strings
+                // are asked for.
+                leaf.stopped &= len == leaf.tokens.len();
                 leaf.tokens.truncate(len);
                 leaf.written = leaf.written.min(len);
-                // What is left of the text is searched again, where strings are asked for.
-                leaf.stopped = false;
                 self.tally.did(Deed::Truncation);
             }
             5 if room > 0 => {
