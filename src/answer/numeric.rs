@@ -457,7 +457,8 @@ mod tests {
     #[test]
     fn what_there_is_no_work_left_to_decide_is_different() {
         let decided = |a: &str, b: &str, values: u32| {
-            let side = |text| super::super::expression::expression(text, &mut Work::new()).unwrap();
+            let side =
+                |text| super::super::expression::expression(text, &mut Work::new()).expect("an expression");
             equal(&side(a), &side(b), &mut Work::with_values(values))
         };
         assert!((0..200).all(|values| !decided("|x+1|", "x+1", values)));

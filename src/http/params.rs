@@ -42,7 +42,7 @@ pub struct Parsed {
 
 /// Top-level keys that mean something here, in the order of the contract, beside
 /// those of [`NEUTRAL`].
-pub(super) const KNOWN: [&str; 46] = [
+const KNOWN: [&str; 46] = [
     "model",
     "messages",
     "reasoning_effort",
@@ -114,16 +114,16 @@ pub fn parse(body: &Value, model: &str) -> Result<Parsed, ApiError> {
     }
     unserved::refuse(&body)?;
     check_accepted(&body)?;
-    let mut ignored: Vec<String> = unknown(&body, &known().collect::<Vec<_>>());
+    let mut ignored: Vec<String> = unknown(&body, is_known);
     let messages = messages::messages(&body)?;
     let reasoning = reasoning::reasoning(&body)?;
     let stream = body.flag("stream")?.unwrap_or(false);
     let options = stream_options(&body, stream, &mut ignored)?;
     if let Some(field) = body.optional("chat_template_kwargs") {
-        ignored.extend(unknown(&field.object()?, &reasoning::SWITCHES));
+        ignored.extend(unknown(&field.object()?, |key| reasoning::SWITCHES.contains(&key)));
     }
     if let Some(field) = body.optional("thinking") {
-        ignored.extend(unknown(&field.object()?, &["type"]));
+        ignored.extend(unknown(&field.object()?, |key| key == "type"));
     }
     ignored.truncate(IGNORED);
     // Both bounds are read, so that a wrong one is refused though the other wins.
@@ -224,7 +224,8 @@ fn stream_options(
     }
     let options = field.object()?;
     options.flag("include_obfuscation")?;
-    ignored.extend(unknown(&options, &["include_usage", "include_obfuscation", "include_search"]));
+    let known = ["include_usage", "include_obfuscation", "include_search"];
+    ignored.extend(unknown(&options, |key| known.contains(&key)));
     let wanted = |key| Ok(options.flag(key)?.unwrap_or(false));
     Ok([wanted("include_usage")?, wanted("include_search")?])
 }
@@ -269,9 +270,9 @@ fn metadata(field: &Field<'_>) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// Keys outside of the list, in a form that a header can carry.
-fn unknown(object: &Object<'_>, known: &[&str]) -> Vec<String> {
-    let unknown = object.map.keys().filter(|key| !known.contains(&key.as_str()));
+/// Keys that are not known, in a form that a header can carry.
+fn unknown(object: &Object<'_>, is_known: impl Fn(&str) -> bool) -> Vec<String> {
+    let unknown = object.map.keys().filter(|key| !is_known(key));
     let safe = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
     let name = |key: &String| object.path_of(key).chars().take(IGNORED_LENGTH).map(safe).collect();
     unknown.take(IGNORED).map(name).collect()

@@ -88,7 +88,7 @@ impl Planner {
         let settings = settings(params, &row, &mut notes)?;
         let mut own_notes = Vec::new();
         let wanted = Mode::new(row.mode, &settings, self.parts.verifiers, &mut own_notes);
-        let name = wanted.kind();
+        let kind = wanted.kind();
         let longest = tokens.iter().copied().max().unwrap_or(1).min(room);
         let positions = prompt.len() + longest as usize;
         if tokens.iter().any(|tokens| *tokens > room) && prompt.len() + (room as usize) < context {
@@ -101,7 +101,7 @@ impl Planner {
         let kept = if marker.is_some() { self.reserve(asked, least.min(room)) } else { 0 };
         let mode = self.fitting(wanted, temperature, ((least, kept), most, pool), &mut notes);
         // Of a mode that was given up only that is said.
-        notes.extend(own_notes.into_iter().filter(|_| mode.kind() == name));
+        notes.extend(own_notes.into_iter().filter(|_| mode.kind() == kind));
         // The table's own budgets are what its searches are meant to have.
         notes.extend(self.shortage(&mode, (least, kept)).filter(|_| least < row.terms.budget));
         let thinking = !matches!(mode, Mode::Direct);

@@ -124,8 +124,7 @@ impl TreeSearch {
 
     /// Brings the visits home for which a leaf's rollouts have all ended.
     fn rolled(&mut self, place: Place) {
-        let is_due = self.rollouts.leaves().any(|leaf| leaf == place);
-        if self.nodes.get(place).rolling > 0 || is_due {
+        if self.nodes.get(place).rolling > 0 || self.rollouts.leaves().any(|leaf| leaf == place) {
             return;
         }
         for _ in 0..self.rollouts.valuing.remove(&place).unwrap_or(0) {

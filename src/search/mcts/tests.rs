@@ -608,6 +608,19 @@ fn where_tokens_are_short_a_leaf_is_valued_by_rollouts_that_end() {
     tree.tell(2, end(3, f64::NAN, "4"));
     assert!(asked(&mut tree).is_empty() && tree.is_done());
     assert_eq!(tree.answer(), Some(Answer { node: NodeId(2), complete: true }));
+    // It makes way for what needs its room, and for whatever comes to an answer.
+    let cut_one = || {
+        let mut tree = of(200, 100);
+        assert_eq!(tree.ask(2).len(), 2);
+        tree.tell(1, long(45, step(2, f64::NAN)));
+        tree
+    };
+    let mut tree = cut_one();
+    tree.tell(2, long(45, step(3, f64::NAN)));
+    assert_eq!(tree.ask(0), [2, 3].map(|node| Work::Retire(NodeId(node))));
+    let mut tree = cut_one();
+    tree.tell(2, long(20, end(3, f64::NAN, "4")));
+    assert_eq!(tree.ask(100), [Work::Retire(NodeId(2))]);
 }
 
 /// What one simulation is granted to its end is nothing to the others, till it lands.

@@ -123,38 +123,40 @@ impl Choice {
     /// worth it. Only a complete trajectory can give another answer the lead, so after most
     /// outcomes nothing is looked at.
     pub(super) fn report_outcome(&mut self, complete: bool) {
-        let now = Instant::now();
         match self.shared.delivery {
             Delivery::Whole => {}
             Delivery::Watched => {
-                let changed = self.changed(now);
+                let changed = self.changed();
                 self.emit(Event::Progress(self.progress(true, &changed)));
             }
-            Delivery::Live if complete || self.lines.is_due(now) => {
+            Delivery::Live => {
+                let now = Instant::now();
+                if !complete && !self.lines.is_due(now) {
+                    return;
+                }
                 let progress = self.progress(true, &[]);
                 let leading = progress.leading.as_ref().map(|(answer, _)| answer.as_str());
                 if self.lines.take(leading, now) {
                     self.emit(Event::Progress(progress));
                 }
             }
-            Delivery::Live => {}
         }
     }
 
     /// Emits how branches have grown, where one who watches has something to hear.
     pub(super) fn report_growth(&mut self) {
-        let changed = self.changed(Instant::now());
+        let changed = self.changed();
         if !changed.is_empty() {
             self.emit(Event::Progress(self.progress(false, &changed)));
         }
     }
 
     /// What one who watches has to hear by now.
-    fn changed(&mut self, now: Instant) -> Vec<(NodeId, BranchState)> {
-        match &mut self.watch {
-            Some(watch) if watch.is_due(now) => watch.take(now),
-            Some(_) | None => Vec::new(),
-        }
+    fn changed(&mut self) -> Vec<(NodeId, BranchState)> {
+        // This is asked at every token, and most clients do not watch.
+        let Some(watch) = &mut self.watch else { return Vec::new() };
+        let now = Instant::now();
+        if watch.is_due(now) { watch.take(now) } else { Vec::new() }
     }
 
     fn progress(&self, outcome: bool, changed: &[(NodeId, BranchState)]) -> Progress {

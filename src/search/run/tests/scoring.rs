@@ -277,6 +277,8 @@ async fn a_search_whose_verifier_fails_in_the_middle_ends_with_the_best_so_far()
         let notes = &said.done().report.notes;
         let note = "the verifier failed, so the search ended with what it had";
         assert!(notes.iter().any(|said| said.starts_with(note)), "{mode:?}: {notes:?}");
+        let steps = said.done().report.verifier_steps as usize;
+        assert!(steps <= pass, "{mode:?}: {steps} steps by {pass} answers");
         until("the verifier has nothing left", || grades.live.load(Ordering::SeqCst) == 0).await;
     }
 }
