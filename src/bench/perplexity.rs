@@ -15,7 +15,7 @@ use crate::config::{EngineArgs, ModelArgs};
 use crate::engine::tree::model::Model;
 use crate::engine::tree::quant::Quantize;
 use crate::engine::tree::{self, TreeEngine};
-use crate::engine::{EngineError, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent};
+use crate::engine::{EngineError, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent, channel};
 use crate::metrics::Metrics;
 use crate::prompt::{ChatTemplate, Message, StopRule, Tokenizer};
 use crate::token::TokenId;
@@ -24,7 +24,6 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Tokens of a window, or the model's context where that is less.
 const WINDOW: usize = 512;
@@ -205,7 +204,7 @@ impl Subject {
     async fn greedy(&self, prompt: &[TokenId], eos: &[TokenId]) -> Result<Vec<TokenId>, BenchError> {
         let room = self.handle.caps().context.saturating_sub(prompt.len()).min(ANSWER);
         let root = self.handle.open(Open::new(prompt.into(), prompt.len() + room, 1)).await?;
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         let segment = Segment {
             inject: Vec::new(),
             max_tokens: room as u32,

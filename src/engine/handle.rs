@@ -7,7 +7,7 @@
 //! belongs to a lease and leases are bounded by the plans that are admitted.
 
 use super::thread::Pulse;
-use super::{Caps, EngineError, Health, Reply, Report, RequestCounts, Segment, SegmentEvent};
+use super::{Caps, EngineError, Events, Health, Reply, Report, RequestCounts, Segment};
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +19,6 @@ pub type BranchId = u64;
 
 /// Names a request (a root and all that was forked from it).
 pub type RequestId = u64;
-
-/// Where a segment reports: the work's number and what happened to it. All
-/// segments of one run share a channel, so that one wake-up drains a step.
-pub type Events = mpsc::UnboundedSender<(u64, SegmentEvent)>;
 
 /// How much a request matters beside others. Its weight is its share of a step;
 /// its handicap is by how many later requests of the highest class it may be

@@ -8,6 +8,7 @@
 //! through [`Branch::fork`]. Modes, budgets of requests and text of answers are
 //! deliberately unknown here.
 
+mod events;
 mod handle;
 #[cfg(feature = "mistralrs")]
 pub mod mistralrs;
@@ -22,7 +23,8 @@ use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::sync::Arc;
 
-pub use handle::{Branch, BranchId, Command, Events, Handle, Open, Priority, RequestId};
+pub use events::{Bell, Event, Events, Inbox, channel};
+pub use handle::{Branch, BranchId, Command, Handle, Open, Priority, RequestId};
 pub use reply::{Reply, Report};
 pub use sampling::Sampling;
 pub use thread::{EngineThread, Health};

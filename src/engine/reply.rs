@@ -5,7 +5,7 @@
 //! any other time says nothing, for then its asker has gone, or the engine ends,
 //! which closes the channel.
 
-use super::{End, EngineError, Events, SegmentEvent, Token};
+use super::{Bell, End, EngineError, Events, SegmentEvent, Token};
 use tokio::sync::oneshot;
 
 /// The answer to a command.
@@ -59,27 +59,27 @@ impl Report {
         Self { work, events: Some(events) }
     }
 
-    /// A token was added.
-    pub fn token(&self, token: Token) {
-        self.tell(SegmentEvent::Token(token));
+    /// A token was added, of which is heard when the bell rings.
+    pub fn token(&self, token: Token, bell: &mut Bell) {
+        self.tell(SegmentEvent::Token(token), bell);
     }
 
-    /// The segment is over; see [`SegmentEvent::End`].
-    pub fn end(mut self, end: End, tail: String) {
-        self.tell(SegmentEvent::End { end, tail });
+    /// The segment is over; see [`SegmentEvent::End`]. It is heard of when the bell rings.
+    pub fn end(mut self, end: End, tail: String, bell: &mut Bell) {
+        self.tell(SegmentEvent::End { end, tail }, bell);
         self.events = None;
     }
 
-    /// The segment cannot go on.
+    /// The segment cannot go on, which is heard of at once.
     pub fn fail(mut self, error: EngineError) {
-        self.tell(SegmentEvent::Failed(error));
+        self.tell(SegmentEvent::Failed(error), &mut Bell::default());
         self.events = None;
     }
 
     /// A receiver that has gone will free the branch soon.
-    fn tell(&self, event: SegmentEvent) {
+    fn tell(&self, event: SegmentEvent, bell: &mut Bell) {
         if let Some(events) = &self.events {
-            drop(events.send((self.work, event)));
+            events.put((self.work, event), bell);
         }
     }
 }
@@ -87,21 +87,21 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell(SegmentEvent::Failed(EngineError::Fault));
+            self.tell(SegmentEvent::Failed(EngineError::Fault), &mut Bell::default());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::channel;
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use tokio::sync::mpsc;
 
     #[test]
     fn what_is_lost_in_a_panic_says_so_and_what_is_dropped_otherwise_does_not() {
         let (reply, mut answer) = Reply::<()>::new();
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         let report = Report::new(7, events.clone());
         let lost = AssertUnwindSafe(|| {
             let _held = (reply, report);
@@ -109,29 +109,29 @@ mod tests {
         });
         assert!(catch_unwind(lost).is_err());
         assert_eq!(answer.try_recv(), Ok(Err(EngineError::Fault)));
-        assert_eq!(inbox.try_recv(), Ok((7, SegmentEvent::Failed(EngineError::Fault))));
+        assert_eq!(inbox.try_recv(), Some((7, SegmentEvent::Failed(EngineError::Fault))));
 
         let (reply, mut answer) = Reply::<()>::new();
         assert!(!reply.is_closed());
         drop((reply, Report::new(8, events.clone())));
         assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
-        assert!(inbox.try_recv().is_err());
+        assert!(inbox.try_recv().is_none());
     }
 
     #[test]
     fn what_was_answered_is_not_answered_again_by_a_panic() {
         let (reply, mut answer) = Reply::new();
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         let report = Report::new(7, events);
         let answered = AssertUnwindSafe(|| {
             reply.send(Ok(3));
-            report.end(End::Length, String::new());
+            report.end(End::Length, String::new(), &mut Bell::default());
             panic!("as this test wants it");
         });
         assert!(catch_unwind(answered).is_err());
         assert_eq!(answer.try_recv(), Ok(Ok(3)));
-        assert!(matches!(inbox.try_recv(), Ok((7, SegmentEvent::End { end: End::Length, .. }))));
-        assert!(inbox.try_recv().is_err(), "one end");
+        assert!(matches!(inbox.try_recv(), Some((7, SegmentEvent::End { end: End::Length, .. }))));
+        assert!(inbox.try_recv().is_none(), "one end");
         let (reply, answer) = Reply::<()>::new();
         drop(answer);
         assert!(reply.is_closed());

@@ -7,8 +7,8 @@
 //! nothing: [`Command::Logits`] is refused.
 
 use super::{
-    BranchId, Caps, Command, End, Engine, EngineError, Progress, Report, RequestCounts, RequestId, Segment,
-    Token,
+    Bell, BranchId, Caps, Command, End, Engine, EngineError, Progress, Report, RequestCounts, RequestId,
+    Segment, Token,
 };
 use crate::prompt::StopMatcher;
 use std::collections::{BTreeMap, HashMap};
@@ -60,13 +60,13 @@ impl State {
 
     fn token(&self, token: Token) {
         if let Some(job) = &self.job {
-            job.report.token(token);
+            job.report.token(token, &mut Bell::default());
         }
     }
 
     fn end(&mut self, end: End) {
         if let Some(job) = self.job.take() {
-            job.report.end(end, String::new());
+            job.report.end(end, String::new(), &mut Bell::default());
         }
     }
 
@@ -228,11 +228,10 @@ impl Engine for ScriptedEngine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Open, Reply, SegmentEvent};
+    use super::super::{Open, Reply, SegmentEvent, channel};
     use super::*;
     use crate::engine::Sampling;
     use crate::prompt::StopRule;
-    use tokio::sync::mpsc;
 
     /// Decodes on the root of an engine that says some tokens, with each of some
     /// segments as soon as the one before it was begun; all that is heard of them.
@@ -243,13 +242,13 @@ mod tests {
         let mut engine = ScriptedEngine::new(script);
         let (reply, _) = Reply::new();
         engine.apply(Command::Open { root: 1, open: Open::new([1].into(), 50, 1), reply });
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         for (work, segment) in (0..).zip(segments) {
             let report = Report::new(work, events.clone());
             engine.apply(Command::Decode { branch: 1, segment, report });
         }
         while engine.step().is_ok_and(|progress| progress.more) {}
-        std::iter::from_fn(|| inbox.try_recv().ok()).collect()
+        std::iter::from_fn(|| inbox.try_recv()).collect()
     }
 
     fn segment(inject: &[u32], max_tokens: u32) -> Segment {

@@ -7,13 +7,12 @@ use espalier::engine::tree::config::ModelConfig;
 use espalier::engine::tree::model::Model;
 use espalier::engine::tree::{self, TreeEngine};
 use espalier::engine::{
-    Branch, End, Engine, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent, Token,
+    Branch, End, Engine, EngineThread, Handle, Open, Sampling, Segment, SegmentEvent, Token, channel,
 };
 use espalier::metrics::{EngineMetrics, Metrics};
 use espalier::prompt::{StopRule, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// A checkpoint on an engine thread.
 pub(crate) struct Rig {
@@ -192,7 +191,7 @@ pub(crate) fn segment(max_tokens: u32, temperature: f32) -> Segment {
 }
 
 pub(crate) async fn decode(branch: &Branch, segment: Segment) -> (Vec<Token>, End) {
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = channel();
     branch.decode(segment, 9, &events);
     let mut tokens = Vec::new();
     loop {

@@ -6,11 +6,10 @@ use super::measure::{Stage, Subject};
 use super::spread::Spread;
 use super::workload::{segment, tokens};
 use crate::engine::tree::TreeEngine;
-use crate::engine::{Branch, EngineError, Open, SegmentEvent};
+use crate::engine::{Branch, EngineError, Open, SegmentEvent, channel};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Instant;
-use tokio::sync::mpsc;
 
 /// Lengths at which the clock is read.
 pub(super) const LENGTHS: [usize; 3] = [512, 2048, 8192];
@@ -142,7 +141,7 @@ async fn beside(stage: &Stage, positions: usize) -> Result<Beside, BenchError> {
     let room = handle.caps().context - PROMPT - 2;
     let prompt = tokens(handle, 2, PROMPT);
     let chat = handle.open(Open::new(prompt.into(), PROMPT + room + 1, 0)).await?;
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = channel();
     // Not only as long as the prefill: this thread may be late to ask for that.
     chat.decode(segment(room.min(positions.max(FEWEST))), 0, &events);
     let mut last = None;

@@ -9,10 +9,9 @@ use super::BenchError;
 use super::measure::Stage;
 use super::spread::Spread;
 use super::workload::{Grown, Name, Workload, grow, segment};
-use crate::engine::{EngineError, SegmentEvent};
+use crate::engine::{EngineError, Inbox, SegmentEvent, channel};
 use serde::Serialize;
 use std::time::Instant;
-use tokio::sync::mpsc;
 
 /// Tokens of the chat's prompt and of the other request's.
 const PROMPT: usize = 120;
@@ -80,12 +79,12 @@ pub(super) async fn measure(stage: &Stage, runs: usize) -> Result<Fairness, Benc
 async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchError> {
     let (handle, metrics) = (&stage.handle, &stage.metrics);
     let background = grow(handle, &other(branches), (OTHERS, seed)).await?;
-    let (noise, mut heard) = mpsc::unbounded_channel();
+    let (noise, mut heard) = channel();
     for (branch, work) in background.branches.iter().zip(0..) {
         branch.decode(segment(OTHERS), work, &noise);
     }
     let Grown { root, branches } = grow(handle, &other(1), (TOKENS, seed + 1)).await?;
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = channel();
     let asked = metrics.steps.get();
     for branch in &branches {
         branch.decode(segment(TOKENS), 0, &events);
@@ -113,9 +112,9 @@ async fn beside(stage: &Stage, branches: usize, seed: u64) -> Result<Lap, BenchE
 }
 
 /// How many tokens of the other request have come meanwhile.
-fn drain(heard: &mut mpsc::UnboundedReceiver<(u64, SegmentEvent)>) -> Result<usize, BenchError> {
+fn drain(heard: &mut Inbox) -> Result<usize, BenchError> {
     let mut tokens = 0;
-    while let Ok((_, event)) = heard.try_recv() {
+    while let Some((_, event)) = heard.try_recv() {
         match event {
             SegmentEvent::Token(_) => tokens += 1,
             // Else the chat would have been alone for a while.

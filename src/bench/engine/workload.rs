@@ -1,14 +1,15 @@
 //! What is decoded, and how long that takes.
 
 use super::BenchError;
-use crate::engine::{Branch, EngineError, Handle, Open, RequestCounts, Sampling, Segment, SegmentEvent, rng};
+use crate::engine::{
+    Branch, EngineError, Handle, Open, RequestCounts, Sampling, Segment, SegmentEvent, channel, rng,
+};
 use crate::metrics::EngineMetrics;
 use crate::prompt::StopRule;
 use crate::token::TokenId;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// Branches of one request that decode side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +146,7 @@ pub(super) async fn decode(
     (new, seed): (usize, u64),
 ) -> Result<Run, BenchError> {
     let Grown { root, branches } = grow(handle, workload, (new, seed)).await?;
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = channel();
     let segment = segment(new);
     let steps = metrics.steps.get();
     let begun = Instant::now();

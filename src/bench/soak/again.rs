@@ -2,11 +2,10 @@
 //! for everything: equal tokens, key and sampling must give equal tokens.
 
 use super::super::BenchError;
-use crate::engine::{End, EngineError, Handle, Open, Sampling, Segment, SegmentEvent};
+use crate::engine::{End, EngineError, Handle, Open, Sampling, Segment, SegmentEvent, channel};
 use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// A segment as it was decoded, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +77,7 @@ async fn decode(handle: &Handle, sample: &Sample) -> Result<(Vec<TokenId>, End),
     root.settle().await?;
     let branch = root.fork(sample.key);
     branch.append(rest.to_vec());
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = channel();
     branch.decode(sample.ask.segment(), 0, &events);
     // Now only the engine holds the line: should it die, that shows.
     drop(events);

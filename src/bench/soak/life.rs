@@ -12,14 +12,14 @@ use super::again::{Ask, Sample};
 use super::dice::Dice;
 use super::tally::{Deed, Tally};
 use crate::engine::{
-    Branch, End, EngineError, Events, Handle, Open, Priority, Sampling, Segment, SegmentEvent, rng,
+    Branch, End, EngineError, Events, Handle, Inbox, Open, Priority, Sampling, Segment, SegmentEvent,
+    channel, rng,
 };
 use crate::prompt::StopRule;
 use crate::token::TokenId;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Texts that prompts are taken from, so few that many share a prefix.
 const TEXTS: usize = 6;
@@ -71,7 +71,7 @@ struct Life<'a> {
     width: usize,
     leaves: Vec<Leaf>,
     events: Events,
-    inbox: mpsc::UnboundedReceiver<(u64, SegmentEvent)>,
+    inbox: Inbox,
     works: u64,
     over: HashSet<u64>,
     /// Tokens heard, of branches that were dropped too.
@@ -116,7 +116,7 @@ async fn request(handle: &Handle, mut dice: Dice, (kind, tally): (usize, &Tally)
     };
     let branch = handle.open(open).await?;
     let root = Leaf { branch, key: 0, tokens: prompt.to_vec(), written: 0, stopped: false, running: None };
-    let (events, inbox) = mpsc::unbounded_channel();
+    let (events, inbox) = channel();
     let life = Life {
         handle,
         dice,
@@ -390,7 +390,7 @@ impl Life<'_> {
     /// Compares the account with the engine's.
     async fn account(mut self) -> Result<(), Wrong> {
         let counts = self.leaves[0].branch.counts().await?;
-        while let Ok((work, event)) = self.inbox.try_recv() {
+        while let Some((work, event)) = self.inbox.try_recv() {
             self.take(work, event)?;
         }
         let same = counts.sampled + counts.injected == self.heard

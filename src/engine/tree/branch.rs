@@ -3,7 +3,7 @@
 
 use super::kv::Table;
 use super::prefix::NodeId;
-use crate::engine::{End, EngineError, Reply, Report, RequestId, Segment, Token};
+use crate::engine::{Bell, End, EngineError, Reply, Report, RequestId, Segment, Token};
 use crate::prompt::{Detokenizer, StopMatcher};
 use crate::token::TokenId;
 use std::ops::Range;
@@ -250,13 +250,13 @@ impl BranchState {
     }
 
     /// Ends the running segment and reports it.
-    pub(super) fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: End, bell: &mut Bell) {
         if let Some(Job::Decode(decode)) = self.job.take_if(|job| matches!(job, Job::Decode(_))) {
             // Only the model's own end finishes the text: after any other the
             // branch may go on, and with it a half character.
             let tail = if end == End::Eos { self.text.detokenizer.finish() } else { String::new() };
             self.text.text.push_str(&tail);
-            decode.report.end(end, tail);
+            decode.report.end(end, tail, bell);
         }
     }
 }

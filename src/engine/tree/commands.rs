@@ -160,7 +160,7 @@ impl<M: Forward> TreeEngine<M> {
             request.counts.injected += 1;
             forest.metrics.injected.inc();
             forest.metrics.looked_up.inc();
-            decode.report.token(token);
+            decode.report.token(token, &mut forest.bell);
         }
         decode.look = state.look();
         let cut = state.stopped(&decode.segment);
@@ -228,7 +228,7 @@ impl Forest {
     /// Ends a branch's segment.
     pub(super) fn finish(&mut self, id: u64, end: End) {
         let Some(state) = self.branches.get_mut(&id) else { return };
-        state.end(end);
+        state.end(end, &mut self.bell);
         if state.job.is_none() {
             self.retire(id);
         }

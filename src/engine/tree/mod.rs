@@ -55,7 +55,7 @@ mod store;
 pub mod threads;
 mod twins;
 
-use super::{BranchId, Caps, Command, End, Engine, EngineError, Progress, RequestId};
+use super::{Bell, BranchId, Caps, Command, End, Engine, EngineError, Progress, RequestId};
 use crate::metrics::EngineMetrics;
 use crate::prompt::Tokenizer;
 use crate::token::TokenId;
@@ -162,6 +162,8 @@ struct Forest {
     /// Branches that a fault has ended and whose leases are still held.
     lost: HashSet<u64>,
     kept: Kept,
+    /// Rings once for all that a step or a command has to say.
+    bell: Bell,
     metrics: Arc<EngineMetrics>,
 }
 
@@ -242,6 +244,7 @@ impl<M: Forward> TreeEngine<M> {
                 level: 0,
                 lost: HashSet::new(),
                 kept: Kept::new(vocab),
+                bell: Bell::default(),
                 metrics,
             },
         })
@@ -292,6 +295,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
                 reply.send(counts.ok_or_else(|| self.forest.unknown(request)));
             }
         }
+        self.forest.bell.ring();
     }
 
     fn step(&mut self) -> Result<Progress, EngineError> {
@@ -300,6 +304,7 @@ impl<M: Forward> Engine for TreeEngine<M> {
         self.unfit = false;
         self.forest.unpark();
         let outcome = self.run_step();
+        self.forest.bell.ring();
         // Whoever waits may fit now that a branch is idle, and nobody else may
         // come to ask for another step.
         self.admit();

@@ -30,6 +30,7 @@ impl<M: Forward> TreeEngine<M> {
         }
         forest.start_over();
         self.unfit = false;
+        forest.bell.ring();
         forest.metrics.waiting.set(i64::try_from(self.waiting.len()).unwrap_or(i64::MAX));
         forest.publish_sizes();
     }

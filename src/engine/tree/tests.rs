@@ -15,10 +15,9 @@ use super::sample::{Ask, Scratch, draw};
 use super::store::{BLOCK, Store};
 use super::threads::Threads;
 use super::{Config, Forest, TreeEngine};
-use crate::engine::handle::Events;
 use crate::engine::{
-    Command, End, Engine, EngineError, Open, Priority, Reply, Report, RequestCounts, Sampling, Segment,
-    SegmentEvent, rng,
+    Command, End, Engine, EngineError, Events, Inbox, Open, Priority, Reply, Report, RequestCounts, Sampling,
+    Segment, SegmentEvent, channel, rng,
 };
 use crate::metrics::{EngineMetrics, Metrics};
 use crate::prompt::StopRule;
@@ -29,7 +28,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub(super) const VOCAB: usize = 13;
 
@@ -153,7 +152,7 @@ pub(super) struct Rig {
     pub(super) metrics: Arc<EngineMetrics>,
     pub(super) passes: Arc<Mutex<Vec<usize>>>,
     pub(super) events: Events,
-    pub(super) inbox: mpsc::UnboundedReceiver<(u64, SegmentEvent)>,
+    pub(super) inbox: Inbox,
     /// What each piece of work has said, and how it ended.
     pub(super) heard: BTreeMap<u64, Heard>,
 }
@@ -175,7 +174,7 @@ fn rig_of(kv_bytes: usize, step_positions: usize, fault: Fault) -> Rig {
     let seen = Arc::clone(&passes);
     engine.clock =
         Box::new(move || seen.lock().expect("not poisoned").iter().map(|&rows| 4.0 + rows as f64).sum());
-    let (events, inbox) = mpsc::unbounded_channel();
+    let (events, inbox) = channel();
     Rig { engine, metrics, passes, events, inbox, heard: BTreeMap::new() }
 }
 
@@ -243,7 +242,7 @@ impl Rig {
 
     pub(super) fn step(&mut self) -> Result<bool, EngineError> {
         let outcome = self.engine.step().map(|progress| progress.more);
-        while let Ok((work, event)) = self.inbox.try_recv() {
+        while let Some((work, event)) = self.inbox.try_recv() {
             let heard = self.heard.get_mut(&work).expect("work that was started");
             assert_eq!(heard.1, None, "nothing comes after the end");
             match event {

@@ -10,7 +10,7 @@ use super::emit::Emitter;
 use super::flight::{Flight, Landing, Scoring};
 use super::shared::{Shared, Told};
 use super::{Delivery, RunError};
-use crate::engine::{Branch, End, EngineError, Handle, SegmentEvent, rng};
+use crate::engine::{Branch, End, EngineError, Handle, Inbox, SegmentEvent, channel, rng};
 use crate::plan::Budget;
 use crate::search::event::{BranchState, ChoiceEvent, Event, StopReason};
 use crate::search::tree::Tree;
@@ -24,7 +24,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use watch::{Lines, Watch};
 
@@ -141,7 +140,7 @@ impl Choice {
         root: &Branch,
         mut limit: Pin<&mut impl Future<Output = StopReason>>,
     ) -> Result<(), RunError> {
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         loop {
             self.start_work(root, &events);
             while self.deliver() {
@@ -191,8 +190,8 @@ impl Choice {
     }
 
     /// Takes every event that waits.
-    fn drain(&mut self, inbox: &mut mpsc::UnboundedReceiver<(WorkId, SegmentEvent)>) {
-        while let Ok((work, happened)) = inbox.try_recv() {
+    fn drain(&mut self, inbox: &mut Inbox) {
+        while let Some((work, happened)) = inbox.try_recv() {
             self.take(work, happened);
         }
     }

@@ -5,15 +5,14 @@
 use super::super::tests::{Echo, Fault, Opened, Rig, VOCAB, echo, prompt, rig_with, said, segment};
 use super::*;
 use crate::engine::{
-    Branch, Caps, Command, End, Engine, EngineThread, Handle, Health, Open, Progress, Reply, Report, Segment,
-    SegmentEvent,
+    Branch, Caps, Command, End, Engine, EngineThread, Handle, Health, Inbox, Open, Progress, Reply, Report,
+    Segment, SegmentEvent, channel,
 };
 use crate::metrics::EngineMetrics;
 use crate::token::TokenId;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// The command's number. A new command does not compile before it has one, and
 /// then the tests below fail until they send it.
@@ -144,8 +143,6 @@ fn stage(blow: Option<Blow>) -> Stage {
     Stage { thread, handle, metrics, grave }
 }
 
-type Inbox = mpsc::UnboundedReceiver<(u64, SegmentEvent)>;
-
 /// Hears a segment to its end; `most` tokens at most.
 async fn hear(inbox: &mut Inbox, most: usize) -> Result<Vec<TokenId>, EngineError> {
     let mut tokens = Vec::new();
@@ -154,7 +151,7 @@ async fn hear(inbox: &mut Inbox, most: usize) -> Result<Vec<TokenId>, EngineErro
             Some((_, SegmentEvent::Token(token))) => tokens.push(token.id),
             Some((_, SegmentEvent::End { .. })) => return Ok(tokens),
             Some((_, SegmentEvent::Failed(error))) => {
-                assert!(inbox.try_recv().is_err(), "one error and nothing after it");
+                assert!(inbox.try_recv().is_none(), "one error and nothing after it");
                 return Err(error);
             }
             None => return Err(EngineError::Closed),
@@ -164,7 +161,7 @@ async fn hear(inbox: &mut Inbox, most: usize) -> Result<Vec<TokenId>, EngineErro
 }
 
 fn decode(branch: &Branch, segment: Segment) -> Inbox {
-    let (events, inbox) = mpsc::unbounded_channel();
+    let (events, inbox) = channel();
     branch.decode(segment, 0, &events);
     inbox
 }
@@ -363,12 +360,12 @@ fn a_command_that_makes_no_sense_hurts_nobody_else() {
         }
         rig.step().expect("runs");
         // 201 is busy, 200 is idle and has nothing pending, and there is no 999.
-        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (events, mut inbox) = channel();
         let mut failed = |rig: &mut Rig, branch| {
             let report = Report::new(1, events.clone());
             rig.engine.apply(Command::Decode { branch, segment: segment(3), report });
             match inbox.try_recv() {
-                Ok((1, SegmentEvent::Failed(error))) => error,
+                Some((1, SegmentEvent::Failed(error))) => error,
                 other => panic!("{other:?}"),
             }
         };

@@ -1,7 +1,7 @@
 //! The confidence of tokens, from an engine's log-probabilities to the vote.
 
 use super::*;
-use crate::engine::{BranchId, Command, End, Engine, RequestCounts};
+use crate::engine::{Bell, BranchId, Command, End, Engine, RequestCounts};
 use crate::plan::{Measure, Over};
 use std::collections::HashMap;
 
@@ -34,16 +34,17 @@ impl Engine for Sure {
             Command::Fork { child, key, .. } => drop(self.keys.insert(child, key)),
             Command::Decode { branch, segment, report } => {
                 assert_eq!(segment.top_logprobs, 20, "as many as DeepConf asks for");
+                let mut bell = Bell::default();
                 let (text, confidences) = chain(self.keys[&branch]);
                 let texts = words(text).into_iter().map(|text| (7, text)).chain([(2, String::new())]);
                 for ((id, text), sure) in texts.zip(confidences) {
                     // Minus their mean is the confidence, to the bit.
                     let [likely, unlikely] = [0.25 - sure, -0.25 - sure];
                     let top = vec![(id, likely), (8, likely), (9, unlikely), (10, unlikely)];
-                    report.token(Token { id, logprob: -0.5, top, text });
+                    report.token(Token { id, logprob: -0.5, top, text }, &mut bell);
                     self.counts.sampled += 1;
                 }
-                report.end(End::Eos, String::new());
+                report.end(End::Eos, String::new(), &mut bell);
             }
             Command::Counts { reply, .. } => reply.send(Ok(self.counts)),
             Command::Logits { reply, .. } => reply.send(Err(EngineError::Misuse("it does not score"))),

@@ -3,9 +3,8 @@
 use super::super::judge::tests::choice;
 use super::*;
 use crate::engine::scripted::{Script, ScriptedEngine};
-use crate::engine::{Caps, EngineThread, Open, Token};
+use crate::engine::{Caps, EngineThread, Open, Token, channel};
 use crate::search::Outcome;
-use tokio::sync::mpsc;
 
 #[tokio::test]
 async fn what_waits_to_fork_from_a_branch_that_is_given_back_is_called_off() {
@@ -14,7 +13,7 @@ async fn what_waits_to_fork_from_a_branch_that_is_given_back_is_called_off() {
     let script = Script { caps, says, before_step, live: Arc::default() };
     let (_thread, engine) = EngineThread::spawn(ScriptedEngine::new(script)).expect("a thread");
     let root = engine.open(Open::new([3].into(), 90, 9)).await.expect("admitted");
-    let (events, _inbox) = mpsc::unbounded_channel();
+    let (events, _inbox) = channel();
     let mut choice = choice().await;
     let (parent, child) = (NodeId(1), NodeId(2));
     choice.reserve(parent, NodeId::ROOT);
