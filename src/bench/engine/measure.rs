@@ -218,6 +218,8 @@ fn roofline(alone: &mut Alone, dealing: Dealing, plan: &Plan) -> Parts {
     let mut parts = Parts { products: Duration::ZERO, attention: Duration::ZERO };
     // From the middle of each stretch of steps, which stands for all of it.
     let steps: Vec<usize> = (plan.stride / 2..plan.new).step_by(plan.stride.max(1)).collect();
+    // The threads wake up first.
+    alone.products(None, dealing);
     for &step in &steps {
         parts.products += alone.products(None, dealing);
         parts.attention += alone.attention(step, true, Attention::Products);

@@ -1,9 +1,18 @@
 //! The threads of a step: the engine's own, and some that help it.
 //!
 //! The engine's thread takes the first part of whatever is shared out, so a step
-//! of one part costs no switch of threads at all.
+//! of one part costs no switch of threads at all. A helper that has been asked once
+//! stays awake for a while: between two parts of a step, and between two steps, there
+//! is less time than the system takes to wake it. Meanwhile it gives way to whatever
+//! else would run.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use rayon::Yield;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a helper stays awake after what it did last.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// How often the engine's thread looks whether the others are done before it
 /// goes to sleep: waking it takes longer than what they are usually late by.
@@ -13,8 +22,49 @@ const LOOKS: usize = 200;
 #[derive(Debug)]
 pub struct Threads {
     /// The helpers, unless the engine's thread is alone.
-    helpers: Option<rayon::ThreadPool>,
+    helpers: Option<Helpers>,
     count: usize,
+}
+
+#[derive(Debug)]
+struct Helpers {
+    pool: rayon::ThreadPool,
+    /// Which of them stay awake.
+    awake: Arc<[AtomicBool]>,
+}
+
+impl Helpers {
+    fn new(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
+        let pool = pool.thread_name(|index| format!("espalier-worker-{index}")).build()?;
+        Ok(Self { pool, awake: (0..count).map(|_| AtomicBool::new(false)).collect() })
+    }
+
+    /// Has those that sleep wake up and stay awake.
+    fn wake(&self) {
+        if self.awake.iter().all(|awake| awake.load(Ordering::Relaxed)) {
+            return;
+        }
+        let awake = Arc::clone(&self.awake);
+        self.pool.spawn_broadcast(move |helper| {
+            let awake = &awake[helper.index()];
+            if !awake.swap(true, Ordering::Relaxed) {
+                stay_awake();
+                awake.store(false, Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Does what the pool has to do until there has been nothing for a while.
+fn stay_awake() {
+    let mut last = Instant::now();
+    while last.elapsed() < PATIENCE {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => last = Instant::now(),
+            Some(Yield::Idle) | None => std::thread::yield_now(),
+        }
+    }
 }
 
 impl Threads {
@@ -26,10 +76,7 @@ impl Threads {
         let count = count.max(1);
         let helpers = match count {
             1 => None,
-            _ => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(count - 1);
-                Some(pool.thread_name(|index| format!("espalier-worker-{index}")).build()?)
-            }
+            _ => Some(Helpers::new(count - 1)?),
         };
         Ok(Self { helpers, count })
     }
@@ -50,7 +97,8 @@ impl Threads {
             return work(first);
         }
         let (work, left) = (&work, &AtomicUsize::new(others.len()));
-        helpers.in_place_scope(|scope| {
+        helpers.wake();
+        helpers.pool.in_place_scope(|scope| {
             for part in others {
                 scope.spawn(move |_| {
                     work(part);
