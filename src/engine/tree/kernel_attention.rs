@@ -24,7 +24,7 @@ use super::kernel::{Kernels, compile, dispatch, multiply_add, power, power_of};
 use super::kernel_kv::View;
 #[cfg(target_arch = "x86_64")]
 use super::kernel_lanes::{Avx2, Avx512};
-use super::kernel_lanes::{Baseline, LANES, Lanes, accumulate};
+use super::kernel_lanes::{Baseline, LANES, Lanes, accumulate, vectors, vectors_mut};
 use super::kernel_tiles::share;
 use super::kv::BlockId;
 use super::store::BLOCK;
@@ -141,23 +141,34 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     let (dim, kv_heads) = (tile.layer.head_dim(), tile.layer.kv_heads());
     let group = width / (dim * kv_heads);
     let queries = rows.len() * group;
-    scratch.resize(QUERIES * CHUNK + queries * (dim + LANES + 2), 0.0);
-    let (scores, rest) = scratch.split_at_mut(QUERIES * CHUNK);
+    let numbers = QUERIES * CHUNK + queries * (2 * dim + LANES + 2);
+    scratch.resize(numbers + LANES, 0.0);
+    // Where it can be found out, no vector of it lies in two lines of a cache.
+    let line = scratch.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
+    let (scores, rest) = scratch[line..][..numbers].split_at_mut(QUERIES * CHUNK);
     let (scaled, rest) = rest.split_at_mut(queries * dim);
+    let (values, rest) = rest.split_at_mut(queries * dim);
     let (sums, rest) = rest.split_at_mut(queries * LANES);
     let (highest, factors) = rest.split_at_mut(queries);
     let (scores, sums) = (scores.as_chunks_mut().0, sums.as_chunks_mut().0);
-    let mut parts = [Part::default(); PARTS];
+    // The first part is what all rows go over together, the others are a row's own.
+    let mut parts = [Part::default(); 1 + QUERIES];
     for kv_head in 0..kv_heads {
-        let mut head = Head { tile, rows, kv_head, group, scores, scaled, sums, highest, factors };
+        let mut head = Head { tile, rows, kv_head, group, scores, scaled, values, sums, highest, factors };
         head.begin();
         for chunk in chunks(rows) {
             let together = together(tile, rows, chunk);
+            let begun = usize::from(together.is_empty());
+            if begun == 0 {
+                head.blocks(&mut parts[0], 0, (chunk, together.clone()));
+            }
             let mut first = 0;
             while first < queries {
                 let n = share(queries - first, MOST);
-                let count = head.cut::<MOST>((first, n), chunk, &together, &mut parts);
-                for part in &parts[..count] {
+                let all = together.len() == CHUNK / BLOCK;
+                (parts[0].first, parts[0].queries) = (first, n);
+                let count = if all { 1 } else { head.cut::<MOST>((first, n), chunk, &together, &mut parts) };
+                for part in &parts[begun..count] {
                     match part.queries {
                         1 => head.scores::<V, 1>(part),
                         2 => head.scores::<V, 2>(part),
@@ -169,28 +180,32 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                         _ => head.scores::<V, MOST>(part),
                     }
                 }
+                let mut seen = (0, CHUNK);
                 for n in 0..n {
-                    head.soften::<V, FMA>((first + n, n), chunk, softmax);
+                    if !all {
+                        seen = head.seen(first + n, chunk);
+                    }
+                    head.soften::<V, FMA>((first + n, n), seen, softmax);
                 }
-                for part in &parts[..count] {
+                for part in &parts[begun..count] {
                     match part.queries {
-                        1 => head.values::<V, 1>(part, out),
-                        2 => head.values::<V, 2>(part, out),
-                        3 => head.values::<V, 3>(part, out),
-                        4 => head.values::<V, 4>(part, out),
-                        5 => head.values::<V, 5>(part, out),
-                        6 => head.values::<V, 6>(part, out),
-                        7 => head.values::<V, 7>(part, out),
-                        _ => head.values::<V, MOST>(part, out),
+                        1 => head.values::<V, 1>(part),
+                        2 => head.values::<V, 2>(part),
+                        3 => head.values::<V, 3>(part),
+                        4 => head.values::<V, 4>(part),
+                        5 => head.values::<V, 5>(part),
+                        6 => head.values::<V, 6>(part),
+                        7 => head.values::<V, 7>(part),
+                        _ => head.values::<V, MOST>(part),
                     }
                     if !dim.is_multiple_of(LANES) {
-                        head.last_columns::<FMA>(part, out);
+                        head.last_columns::<FMA>(part);
                     }
                 }
                 first += n;
             }
         }
-        head.end(softmax, out);
+        head.end(out);
     }
 }
 
@@ -210,10 +225,6 @@ fn together(tile: Tile<'_>, rows: &[Attend<'_>], chunk: usize) -> Range<usize> {
     let to = if whole { tile.shared.min(from + CHUNK / BLOCK) } else { from };
     from..to.max(from)
 }
-
-/// Parts that [`Head::cut`] makes, at most: what all queries go over together,
-/// and then what those of each row do.
-const PARTS: usize = QUERIES + 1;
 
 /// Blocks of a chunk that some queries go over together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -238,8 +249,7 @@ struct Part {
 }
 
 /// The queries of a tile's rows that share one KV head, numbered by row and
-/// then by head, and what is known of their attention so far; the weighted sums
-/// of values grow in `out`.
+/// then by head, and what is known of their attention so far.
 struct Head<'a> {
     tile: Tile<'a>,
     rows: &'a [Attend<'a>],
@@ -250,6 +260,8 @@ struct Head<'a> {
     /// The queries times the scale of scores, which are logarithms of weights
     /// to base 2, `[query][head dim]`.
     scaled: &'a mut [f32],
+    /// Weighted sums of values, `[query][head dim]`.
+    values: &'a mut [f32],
     /// Sums of weights, by position modulo [`LANES`].
     sums: &'a mut [[f32; LANES]],
     /// Highest scores.
@@ -259,103 +271,91 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The row of a query, and where in it the query's head begins.
-    #[inline(always)]
-    fn place(&self, query: usize) -> (usize, usize) {
-        let (row, head) = (query / self.group, query % self.group);
-        (row, (self.kv_head * self.group + head) * self.tile.layer.head_dim())
-    }
-
-    /// Where a query's result begins in `out`.
-    #[inline(always)]
-    fn result(&self, query: usize) -> usize {
-        let (row, at) = self.place(query);
-        row * self.rows[row].query.len() + at
-    }
-
     #[inline(always)]
     fn begin(&mut self) {
         let dim = self.tile.layer.head_dim();
         let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
-        for query in 0..self.highest.len() {
-            let (row, at) = self.place(query);
-            let from = &self.rows[row].query[at..at + dim];
-            for (scaled, q) in self.scaled[query * dim..(query + 1) * dim].iter_mut().zip(from) {
+        let part = self.group * dim;
+        for (row, scaled) in self.rows.iter().zip(self.scaled.chunks_exact_mut(part)) {
+            for (scaled, q) in scaled.iter_mut().zip(&row.query[self.kv_head * part..]) {
                 *scaled = q * scale;
             }
         }
+        self.values.fill(0.0);
         self.sums.fill([0.0; LANES]);
         self.highest.fill(f32::NEG_INFINITY);
     }
 
     #[inline(always)]
-    fn end(&self, softmax: bool, out: &mut [f32]) {
-        for query in 0..self.highest.len() * usize::from(softmax) {
-            let total: f32 = self.sums[query].iter().sum();
-            for value in &mut out[self.result(query)..][..self.tile.layer.head_dim()] {
-                *value /= total;
+    fn end(&self, out: &mut [f32]) {
+        let dim = self.tile.layer.head_dim();
+        let part = self.group * dim;
+        let rows = self.values.chunks_exact(part).zip(self.sums.chunks_exact(self.group));
+        let width = out.len() / self.rows.len();
+        for ((values, sums), out) in rows.zip(out.chunks_exact_mut(width)) {
+            let out = out[self.kv_head * part..][..part].chunks_exact_mut(dim);
+            for ((values, sums), out) in values.chunks_exact(dim).zip(sums).zip(out) {
+                let total: f32 = sums.iter().sum();
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = value / total;
+                }
             }
         }
     }
 
-    /// Cuts a chunk into parts for `n` queries from `first` on: what their rows
-    /// list together, and then the rest of each row. Returns how many they are.
+    /// The positions of a chunk that a query sees, counted from the chunk's first.
+    #[inline(always)]
+    fn seen(&self, query: usize, chunk: usize) -> (usize, usize) {
+        let row = &self.rows[query / self.group];
+        let begin = chunk * CHUNK;
+        (row.start.max(begin) - begin, row.len.min(begin + CHUNK).max(begin) - begin)
+    }
+
+    /// Cuts what the rows of `n` queries from `first` on see of a chunk, but for the
+    /// blocks that they go over together, into parts behind the first one. Returns how
+    /// many these are with it.
     #[inline(always)]
     fn cut<const MOST: usize>(
         &self,
         (first, n): (usize, usize),
         chunk: usize,
         together: &Range<usize>,
-        parts: &mut [Part; PARTS],
+        parts: &mut [Part; 1 + QUERIES],
     ) -> usize {
-        let mut count = 0;
-        let mut cut = |queries: Range<usize>, blocks: Range<usize>, again| {
-            let (mut from, scores) = (queries.start, queries.start - first);
-            while !blocks.is_empty() && from < queries.end {
-                let size = share(queries.end - from, MOST);
-                let scores = scores + from - queries.start;
-                parts[count] = self.part((from, size, scores), (chunk, blocks.clone()), again);
-                count += 1;
-                from += size;
-            }
-        };
-        cut(first..first + n, together.clone(), false);
-        let mut from = first;
+        let mut count = 1;
+        let (mut row, mut from) = (first / self.group, first);
         while from < first + n {
-            let row = from / self.group;
             let to = ((row + 1) * self.group).min(first + n);
             let seen = &self.rows[row];
             let start = (seen.start / BLOCK).max(together.end);
             let end = seen.len.div_ceil(BLOCK).min((chunk + 1) * (CHUNK / BLOCK));
-            cut(from..to, start..end, !together.is_empty());
-            from = to;
+            if start < end {
+                let part = &mut parts[count];
+                self.blocks(part, row, (chunk, start..end));
+                // As many as a tile has at most: they are `n` at most together.
+                (part.first, part.queries, part.scores) = (from, to - from, from - first);
+                part.again = !together.is_empty();
+                count += 1;
+            }
+            (row, from) = (row + 1, to);
         }
         count
     }
 
-    /// Blocks of a chunk for some queries, all of which see them as the row of
-    /// the first one does.
+    /// Blocks of a chunk for queries all of which see them as a row does.
     #[inline(always)]
-    fn part(
-        &self,
-        (first, queries, scores): (usize, usize, usize),
-        (chunk, blocks): (usize, Range<usize>),
-        again: bool,
-    ) -> Part {
-        assert!(first + queries <= self.highest.len(), "queries of this head");
-        assert!(scores + queries <= QUERIES && blocks.len() <= CHUNK / BLOCK, "scores that there are");
-        let row = &self.rows[first / self.group];
+    fn blocks(&self, part: &mut Part, row: usize, (chunk, blocks): (usize, Range<usize>)) {
+        let row = &self.rows[row];
         let begin = blocks.start * BLOCK;
-        let seen = (row.start.max(begin) - begin, row.len.min(blocks.end * BLOCK) - begin);
-        let at = blocks.start - chunk * (CHUNK / BLOCK);
-        assert!(at + blocks.len() <= CHUNK / BLOCK, "blocks of the chunk");
-        let mut part = Part { first, queries, scores, at, blocks: blocks.len(), seen, again, starts: [0; _] };
+        part.at = blocks.start - chunk * (CHUNK / BLOCK);
+        part.blocks = blocks.len();
+        assert!(part.at + part.blocks <= CHUNK / BLOCK, "blocks of the chunk");
+        part.seen = (row.start.max(begin) - begin, row.len.min(blocks.end * BLOCK).max(begin) - begin);
         let size = self.tile.layer.head_dim() * BLOCK;
         for (start, &block) in part.starts.iter_mut().zip(&row.blocks[blocks]) {
             *start = (block as usize * self.tile.layer.kv_heads() + self.kv_head) * size;
             assert!(*start + size <= self.tile.layer.floats(), "blocks lie in the store");
         }
-        part
     }
 
     /// Scores of `N` queries.
@@ -363,9 +363,10 @@ impl<'a> Head<'a> {
     fn scores<V: Lanes, const N: usize>(&mut self, part: &Part) {
         let mut done = 0;
         while done < part.blocks {
-            done += match part.blocks - done {
-                4.. if V::at_once(N) >= 4 => self.score::<V, N, 4>(part, done),
-                2.. if V::at_once(N) >= 2 => self.score::<V, N, 2>(part, done),
+            done += match share(part.blocks - done, V::at_once(N)) {
+                4 => self.score::<V, N, 4>(part, done),
+                3 => self.score::<V, N, 3>(part, done),
+                2 => self.score::<V, N, 2>(part, done),
                 _ => self.score::<V, N, 1>(part, done),
             };
         }
@@ -379,36 +380,37 @@ impl<'a> Head<'a> {
         let mut sums = [[V::splat(0.0); B]; N];
         // SAFETY: each of the `N` queries has `dim` floats, and each block has
         // `dim` times `BLOCK` keys from its start on, all of them checked above
-        // and in `part`. The block is one of the row's, up to its position: the
+        // and in `blocks`. The block is one of the row's, up to its position: the
         // view promises that nobody writes it.
         unsafe {
             let keys = std::array::from_fn(|b| self.tile.layer.keys().add(starts[b]));
-            accumulate::<V, f32, N, B>(&mut sums, (queries.as_ptr(), dim), (keys, BLOCK), dim);
+            let whole = std::iter::once((queries.as_ptr(), keys, dim));
+            accumulate::<V, f32, N, B>(&mut sums, (dim, BLOCK), whole);
         }
-        for (sums, scores) in sums.iter().zip(&mut self.scores[part.scores..]) {
-            let (scores, _) = scores[(part.at + at) * BLOCK..].as_chunks_mut::<BLOCK>();
-            for (sum, scores) in sums.iter().zip(scores) {
+        for (n, sums) in sums.iter().enumerate() {
+            let scores = &mut self.scores[part.scores + n][(part.at + at) * BLOCK..];
+            for (sum, scores) in sums.iter().zip(vectors_mut::<B>(scores)) {
                 sum.store(scores);
             }
         }
         B
     }
 
-    /// Turns a query's scores of a chunk, the `n`-th ones, into weights relative
-    /// to the highest score so far and adds them up.
+    /// Turns a query's scores of a chunk, the `n`-th ones, of which it sees some, into
+    /// weights relative to the highest score so far and adds them up.
     #[inline(always)]
-    fn soften<V: Lanes, const FMA: bool>(&mut self, (query, n): (usize, usize), chunk: usize, softmax: bool) {
-        let row = &self.rows[query / self.group];
-        let begin = chunk * CHUNK;
-        let (from, to) = (row.start.max(begin), row.len.min(begin + CHUNK));
+    fn soften<V: Lanes, const FMA: bool>(
+        &mut self,
+        (query, n): (usize, usize),
+        (from, to): (usize, usize),
+        softmax: bool,
+    ) {
         if from >= to {
             return;
         }
-        let (from, to) = (from - begin, to - begin);
         let before = self.highest[query];
         if !softmax {
-            self.highest[query] = 0.0;
-            self.factors[query] = if before == 0.0 { 1.0 } else { f32::NAN };
+            self.factors[query] = 1.0;
             return;
         }
         let (floor, ceiling) = (from / BLOCK * BLOCK, to.next_multiple_of(BLOCK));
@@ -422,15 +424,8 @@ impl<'a> Head<'a> {
         for scores in &*blocks {
             most = V::load(scores).larger(most);
         }
-        let mut lanes = [0.0; LANES];
-        most.store(&mut lanes);
-        for half in [8, 4, 2, 1] {
-            let (low, high) = lanes.split_at_mut(half);
-            for (low, high) in low.iter_mut().zip(high) {
-                *low = if *high > *low { *high } else { *low };
-            }
-        }
-        let highest = lanes[0];
+        let highest = most.highest();
+        // What is nothing yet may be multiplied by anything.
         let first = before == f32::NEG_INFINITY;
         let factor = if before == highest || first { 1.0 } else { power::<FMA>(before - highest) };
         let mut sum = V::load(&self.sums[query]).mul(V::splat(factor));
@@ -440,69 +435,58 @@ impl<'a> Head<'a> {
             sum = sum.add(weights);
         }
         sum.store(&mut self.sums[query]);
-        self.highest[query] = highest;
-        // Nothing was summed before: what `out` holds is not a number of ours.
-        self.factors[query] = if first { f32::NAN } else { factor };
+        (self.highest[query], self.factors[query]) = (highest, factor);
     }
 
     /// Adds weighted values, over positions in order, to the sums of `N`
     /// queries, in strips of columns that stay in registers.
     #[inline(always)]
-    fn values<V: Lanes, const N: usize>(&self, part: &Part, out: &mut [f32]) {
+    fn values<V: Lanes, const N: usize>(&mut self, part: &Part) {
         let vectors = self.tile.layer.head_dim() / LANES;
         let mut done = 0;
         while done < vectors {
             done += match vectors - done {
-                4.. if V::at_once(N) >= 4 => self.weigh::<V, N, 4>(part, done * LANES, out),
-                2.. if V::at_once(N) >= 2 => self.weigh::<V, N, 2>(part, done * LANES, out),
-                _ => self.weigh::<V, N, 1>(part, done * LANES, out),
+                4.. if V::at_once(N) >= 4 => self.weigh::<V, N, 4>(part, done * LANES),
+                2.. if V::at_once(N) >= 2 => self.weigh::<V, N, 2>(part, done * LANES),
+                _ => self.weigh::<V, N, 1>(part, done * LANES),
             };
         }
     }
 
     #[inline(always)]
-    fn weigh<V: Lanes, const N: usize, const C: usize>(
-        &self,
-        part: &Part,
-        column: usize,
-        out: &mut [f32],
-    ) -> usize {
+    fn weigh<V: Lanes, const N: usize, const C: usize>(&mut self, part: &Part, column: usize) -> usize {
         let dim = self.tile.layer.head_dim();
         let mut sums = [[V::splat(0.0); C]; N];
-        for (query, sums) in (part.first..).zip(&mut sums) {
-            let factor = if part.again { 1.0 } else { self.factors[query] };
-            let (before, _) = out[self.result(query)..][column..].as_chunks::<LANES>();
-            if !factor.is_nan() {
-                for (sum, before) in sums.iter_mut().zip(before) {
-                    *sum = V::load(before).mul(V::splat(factor));
-                }
+        for (n, sums) in sums.iter_mut().enumerate() {
+            let factor = V::splat(if part.again { 1.0 } else { self.factors[part.first + n] });
+            let before = &self.values[(part.first + n) * dim + column..];
+            for (sum, before) in sums.iter_mut().zip(vectors::<C>(before)) {
+                *sum = V::load(before).mul(factor);
             }
         }
         let scores = &self.scores[part.scores..][..N];
         assert!(column + C * LANES <= dim, "columns that there are");
-        for (b, &start) in part.starts[..part.blocks].iter().enumerate() {
+        let blocks = part.starts[..part.blocks].iter().enumerate().map(|(b, &start)| {
             let from = part.seen.0.saturating_sub(b * BLOCK);
             let to = (part.seen.1 - b * BLOCK).min(BLOCK);
-            // SAFETY: a query's scores hold a chunk, and block `at + b` is in it;
-            // a block has `BLOCK` times `dim` values from its start on (both
-            // checked in `part`), and `to` is at most `BLOCK`. As for the keys,
-            // nobody writes the block.
-            unsafe {
-                let weights = scores.as_ptr().cast::<f32>().add((part.at + b) * BLOCK + from);
-                let values = self.tile.layer.values().add(start + from * dim + column);
-                let columns = std::array::from_fn(|c| values.add(c * LANES));
-                accumulate::<V, f32, N, C>(
-                    &mut sums,
-                    (weights, CHUNK),
-                    (columns, dim),
-                    to.saturating_sub(from),
-                );
-            }
-        }
-        for (query, sums) in (part.first..).zip(&sums) {
-            let (out, _) = out[self.result(query)..][column..].as_chunks_mut::<LANES>();
-            for (sum, out) in sums.iter().zip(out) {
-                sum.store(out);
+            // SAFETY: a query's scores hold a chunk, and block `at + b` is in it; a block
+            // has `BLOCK` times `dim` values from its start on (both checked in `blocks`).
+            let (weights, values) = unsafe {
+                (
+                    scores.as_ptr().cast::<f32>().add((part.at + b) * BLOCK + from),
+                    self.tile.layer.values().add(start + from * dim + column),
+                )
+            };
+            let columns = std::array::from_fn(|c| values.wrapping_add(c * LANES));
+            (weights, columns, to.saturating_sub(from))
+        });
+        // SAFETY: positions end with the block, `to` being at most `BLOCK`, and columns
+        // with the head. As for the keys, nobody writes the block.
+        unsafe { accumulate::<V, f32, N, C>(&mut sums, (CHUNK, dim), blocks) };
+        for (n, sums) in sums.iter().enumerate() {
+            let after = &mut self.values[(part.first + n) * dim + column..];
+            for (sum, after) in sums.iter().zip(vectors_mut::<C>(after)) {
+                sum.store(after);
             }
         }
         C
@@ -510,22 +494,21 @@ impl<'a> Head<'a> {
 
     /// The same for the columns that fill no vector.
     #[inline(always)]
-    fn last_columns<const FMA: bool>(&self, part: &Part, out: &mut [f32]) {
+    fn last_columns<const FMA: bool>(&mut self, part: &Part) {
         let dim = self.tile.layer.head_dim();
         let column = dim / LANES * LANES;
-        for n in 0..part.queries {
+        let sums = self.values[part.first * dim..].chunks_exact_mut(dim).take(part.queries);
+        for (n, sums) in sums.enumerate() {
             let factor = if part.again { 1.0 } else { self.factors[part.first + n] };
             let weights = &self.scores[part.scores + n][part.at * BLOCK..];
-            let sums = &mut out[self.result(part.first + n)..][column..dim];
-            for sum in &mut *sums {
-                *sum = if factor.is_nan() { 0.0 } else { *sum * factor };
-            }
+            let sums = &mut sums[column..];
+            sums.iter_mut().for_each(|sum| *sum *= factor);
             let seen = weights.iter().enumerate().take(part.seen.1).skip(part.seen.0);
             for (p, &weight) in seen {
                 let at = part.starts[p / BLOCK] + p % BLOCK * dim + column;
                 for (i, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the place lies in the block, and the block in the
-                    // values (checked in `part`), where nobody writes it.
+                    // values (checked in `blocks`), where nobody writes it.
                     let value = unsafe { *self.tile.layer.values().add(at + i) };
                     *sum = multiply_add::<FMA>(weight, value, *sum);
                 }
@@ -598,6 +581,8 @@ mod tests {
     }
     #[test]
     fn rows_get_the_same_bits_alone_and_in_every_tile() {
+        /// Blocks of a branch's own.
+        const OWN: usize = 10;
         for kernels in every_isa() {
             let wide = size(64, 16);
             for (dim, kv_heads, group, window) in [
@@ -614,9 +599,10 @@ mod tests {
                 // prefill of the first's branch.
                 let common = size(2, 1) * CHUNK / BLOCK + 1;
                 let prefill = 12..size(12 + TILE, 17);
-                let lens: Vec<usize> = [1, 2, 16, 22, 0, 47].into_iter().chain(prefill).collect();
+                // One of them reaches into a chunk that the others do not see.
+                let lens: Vec<usize> = [1, 2, 16, 22, 0, 147].into_iter().chain(prefill).collect();
                 let lens: Vec<usize> = lens.iter().map(|own| common * BLOCK + own).collect();
-                let all = common + 40;
+                let all = common + 6 * OWN;
                 let mut store = Store::new(1, kv_heads, dim, all).expect("little memory");
                 let width = kv_heads * dim;
                 let (keys, values) = (noise(5, all * BLOCK * width), noise(6, all * BLOCK * width));
@@ -624,10 +610,11 @@ mod tests {
                     let at = p * width..(p + 1) * width;
                     store.write(0, (p / BLOCK) as u32, p % BLOCK, (&keys[at.clone()], &values[at]));
                 }
-                let blocks: Vec<Vec<BlockId>> = (0..lens.len() as u32)
-                    .map(|row| {
-                        let own = common as u32 + if row < 6 { row * 3 } else { 0 };
-                        (0..common as u32).chain(own..own + 3).collect()
+                let blocks: Vec<Vec<BlockId>> = (lens.iter().enumerate())
+                    .map(|(row, len)| {
+                        let own = (common + if row < 6 { row * OWN } else { 0 }) as u32;
+                        let all = (0..common as u32).chain(own..own + OWN as u32);
+                        all.take(len.div_ceil(BLOCK)).collect()
                     })
                     .collect();
                 let queries = noise(7, lens.len() * width * group);

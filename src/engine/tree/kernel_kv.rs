@@ -320,8 +320,8 @@ mod tests {
             }
         });
         for layer in 0..layers {
-            assert_eq!(store.layer(layer).keys, expected.layer(layer).keys);
-            assert_eq!(store.layer(layer).values, expected.layer(layer).values);
+            assert_eq!(*store.layer(layer).keys, *expected.layer(layer).keys);
+            assert_eq!(*store.layer(layer).values, *expected.layer(layer).values);
         }
     }
 

@@ -31,9 +31,25 @@ pub(super) trait Lanes: Copy {
     fn larger(self, b: Self) -> Self;
     /// `self` where it is smaller than `b`, else `b`, NaN included.
     fn smaller(self, b: Self) -> Self;
+    /// The highest number of the lanes, none of which is NaN.
+    fn highest(self) -> f32;
     /// Two to the power of the whole numbers whose floats have these bits less
     /// `bias`; within the exponents of normal floats.
     fn power_of_two(self, bias: u32) -> Self;
+}
+
+/// The first `C` vectors of some floats. Loops over so many, a number that the compiler
+/// knows, go from register to memory and back; over a slice they go through a copy in
+/// memory and a call that moves it.
+#[inline(always)]
+pub(super) fn vectors<const C: usize>(floats: &[f32]) -> &[[f32; LANES]; C] {
+    floats.as_chunks().0.first_chunk().expect("the caller has as many floats")
+}
+
+/// The same, to be written.
+#[inline(always)]
+pub(super) fn vectors_mut<const C: usize>(floats: &mut [f32]) -> &mut [[f32; LANES]; C] {
+    floats.as_chunks_mut().0.first_chunk_mut().expect("the caller has as many floats")
 }
 
 /// The baseline: what the compiler makes of an array.
@@ -78,6 +94,10 @@ impl Lanes for Baseline {
         Self(std::array::from_fn(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
     }
     #[inline(always)]
+    fn highest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+    #[inline(always)]
     fn power_of_two(self, bias: u32) -> Self {
         let bits = |x: f32| x.to_bits().wrapping_sub(bias).wrapping_add(127) << 23;
         Self(self.0.map(|x| f32::from_bits(bits(x))))
@@ -104,7 +124,8 @@ impl<V: Lanes> Number<V> for f32 {
 }
 
 /// `sums[n][c] += a[n * apart + i] * b[c][i * row..][..16]`, for every `i` below
-/// `len` in order: the inner loop of every product.
+/// `len` in order, and that for one `(a, b, len)` after the other: the inner loop of
+/// every product.
 ///
 /// # Safety
 /// All of these numbers must be readable.
@@ -112,23 +133,24 @@ impl<V: Lanes> Number<V> for f32 {
 // SAFETY: every place that is read is one that the caller vouches for.
 pub(super) unsafe fn accumulate<V: Lanes, W: Number<V>, const N: usize, const C: usize>(
     sums: &mut [[V; C]; N],
-    (a, apart): (*const f32, usize),
-    (b, row): ([*const W; C], usize),
-    len: usize,
+    (apart, row): (usize, usize),
+    stretches: impl Iterator<Item = (*const f32, [*const W; C], usize)>,
 ) {
-    // A copy that nothing points to stays in registers.
+    // A copy that nothing points to stays in registers, over all stretches.
     let mut kept = *sums;
-    for i in 0..len {
-        let mut vectors = [V::splat(0.0); C];
-        for (vector, b) in vectors.iter_mut().zip(&b) {
-            // SAFETY: the caller's.
-            *vector = unsafe { W::load(b.add(i * row)) };
-        }
-        for (n, kept) in kept.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            let factor = V::splat(unsafe { *a.add(n * apart + i) });
-            for (kept, vector) in kept.iter_mut().zip(&vectors) {
-                *kept = factor.mul_add(*vector, *kept);
+    for (a, b, len) in stretches {
+        for i in 0..len {
+            let mut vectors = [V::splat(0.0); C];
+            for (vector, b) in vectors.iter_mut().zip(&b) {
+                // SAFETY: the caller's.
+                *vector = unsafe { W::load(b.add(i * row)) };
+            }
+            for (n, kept) in kept.iter_mut().enumerate() {
+                // SAFETY: the caller's.
+                let factor = V::splat(unsafe { *a.add(n * apart + i) });
+                for (kept, vector) in kept.iter_mut().zip(&vectors) {
+                    *kept = factor.mul_add(*vector, *kept);
+                }
             }
         }
     }
@@ -142,11 +164,13 @@ pub(super) use x86::{Avx2, Avx512};
 mod x86 {
     use super::{LANES, Lanes};
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_castps_si256, _mm256_castsi256_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
-        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
-        _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+        __m256, __m512, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
+        _mm256_add_epi32, _mm256_add_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     /// One register of AVX-512.
@@ -202,6 +226,11 @@ mod x86 {
         fn smaller(self, b: Self) -> Self {
             // SAFETY: as above.
             Self(unsafe { _mm512_min_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn highest(self) -> f32 {
+            // SAFETY: as above.
+            unsafe { _mm512_reduce_max_ps(self.0) }
         }
         #[inline(always)]
         fn power_of_two(self, bias: u32) -> Self {
@@ -269,6 +298,16 @@ mod x86 {
         fn smaller(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { Self(_mm256_min_ps(self.0, b.0), _mm256_min_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn highest(self) -> f32 {
+            // SAFETY: as above.
+            unsafe {
+                let eight = _mm256_max_ps(self.0, self.1);
+                let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
         }
         #[inline(always)]
         fn power_of_two(self, bias: u32) -> Self {

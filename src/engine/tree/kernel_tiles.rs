@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "an inner loop whose bounds are checked before it")]
 
 use super::kernel::PANEL;
-use super::kernel_lanes::{LANES, Lanes, Number, accumulate};
+use super::kernel_lanes::{LANES, Lanes, Number, accumulate, vectors, vectors_mut};
 use std::ops::Range;
 
 /// `out = x · wᵀ` for `rows` rows of `k` in and of `n` out, `panels` being `w` in
@@ -18,7 +18,14 @@ pub(super) fn matrix_body<V: Lanes, W: Number<V>, const ROWS: usize>(
     panels: &[W],
     out: &mut [f32],
 ) {
-    for (index, panel) in panels.chunks_exact((PANEL * k).max(1)).enumerate() {
+    let done = match rows {
+        1 if V::at_once(1) >= 4 => pairs_body::<V, W, 1>(x, (k, n), panels, out),
+        2 if V::at_once(2) >= 4 => pairs_body::<V, W, 2>(x, (k, n), panels, out),
+        3 if V::at_once(3) >= 4 => pairs_body::<V, W, 3>(x, (k, n), panels, out),
+        4 if V::at_once(4) >= 4 => pairs_body::<V, W, 4>(x, (k, n), panels, out),
+        _ => 0,
+    };
+    for (index, panel) in panels.chunks_exact((PANEL * k).max(1)).enumerate().skip(done) {
         let column = index * PANEL;
         let width = PANEL.min(n - column);
         let mut row = 0;
@@ -29,6 +36,40 @@ pub(super) fn matrix_body<V: Lanes, W: Number<V>, const ROWS: usize>(
             row += tile;
         }
     }
+}
+
+/// The same for as many rows as keep the sums of two panels in registers, panels two by
+/// two: with those of one alone, each product would wait for the one before it. Returns
+/// how many panels that were; what is left is no whole pair.
+#[inline(always)]
+fn pairs_body<V: Lanes, W: Number<V>, const ROWS: usize>(
+    x: &[f32],
+    (k, n): (usize, usize),
+    panels: &[W],
+    out: &mut [f32],
+) -> usize {
+    assert_eq!(x.len(), ROWS * k, "rows that there are");
+    let mut done = 0;
+    for pair in panels.chunks_exact((2 * PANEL * k).max(1)) {
+        let column = done * PANEL;
+        if column + 2 * PANEL > n {
+            break;
+        }
+        let mut sums = [[V::splat(0.0); 4]; ROWS];
+        let strip = std::array::from_fn(|c| pair.as_ptr().wrapping_add(c / 2 * PANEL * k + c % 2 * LANES));
+        // SAFETY: each of the `ROWS` rows has `k` floats, and each of the two panels has
+        // `k` times two vectors: all that `accumulate` reads, `k` being its length.
+        unsafe {
+            accumulate::<V, W, ROWS, 4>(&mut sums, (k, PANEL), std::iter::once((x.as_ptr(), strip, k)));
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (sum, out) in sums.iter().zip(vectors_mut::<4>(&mut out[r * n + column..])) {
+                sum.store(out);
+            }
+        }
+        done += 2;
+    }
+    done
 }
 
 /// How many of `n` rows go together where at most `most` can: the first of
@@ -99,7 +140,7 @@ fn strip_body<V: Lanes, W: Number<V>, const ROWS: usize, const C: usize, const O
     assert!(!ON || columns.len() == C * LANES, "sums that go on are those of a whole panel");
     if ON {
         for (r, sums) in sums.iter_mut().enumerate() {
-            for (sum, out) in sums.iter_mut().zip(out[r * n + first..].as_chunks().0) {
+            for (sum, out) in sums.iter_mut().zip(vectors::<C>(&out[r * n + first..])) {
                 *sum = V::load(out);
             }
         }
@@ -108,17 +149,23 @@ fn strip_body<V: Lanes, W: Number<V>, const ROWS: usize, const C: usize, const O
     // SAFETY: each of the `ROWS` rows has `inner` floats from its start on, and
     // each of the `inner` times `PANEL` weights has `C` vectors from `first` on;
     // both are checked above.
-    unsafe { accumulate::<V, W, ROWS, C>(&mut sums, (x.as_ptr(), apart), (strip, PANEL), inner) };
-    for (r, sums) in sums.into_iter().enumerate() {
+    unsafe {
+        let whole = std::iter::once((x.as_ptr(), strip, inner));
+        accumulate::<V, W, ROWS, C>(&mut sums, (apart, PANEL), whole);
+    };
+    // By reference: an array that is iterated by value is copied through memory first,
+    // from places that were just written in other pieces, which takes as long as a third
+    // of a short sum.
+    for (r, sums) in sums.iter().enumerate() {
         let out = &mut out[r * n..][columns.clone()];
         if out.len() == C * LANES {
-            for (sum, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
+            for (sum, out) in sums.iter().zip(vectors_mut::<C>(out)) {
                 sum.store(out);
             }
             continue;
         }
         let mut lanes = [[0.0; LANES]; C];
-        for (sum, lanes) in sums.into_iter().zip(&mut lanes) {
+        for (sum, lanes) in sums.iter().zip(&mut lanes) {
             sum.store(lanes);
         }
         out.copy_from_slice(&lanes.as_flattened()[..out.len()]);

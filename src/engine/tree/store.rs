@@ -4,10 +4,12 @@
 //! scores of a block's positions are one vector; values
 //! `[block][kv head][position][head dim]`, so that a weighted sum is one too.
 //! The memory is zeroed lazily by the operating system: a pool costs what was
-//! written, not what was reserved.
+//! written, not what was reserved. It begins with a page, so that no vector of it
+//! lies in two lines of a cache.
 
 use super::kernel_zeros::zeros;
 use super::kv::{BlockCopy, BlockId};
+use std::ops::{Deref, DerefMut};
 
 /// Positions in a block.
 pub(super) const BLOCK: usize = 16;
@@ -24,9 +26,44 @@ pub struct Store {
 #[derive(Debug)]
 pub struct LayerStore {
     /// Keys, `[block][kv head][head dim][BLOCK]`.
-    pub keys: Vec<f32>,
+    pub keys: Paged,
     /// Values, `[block][kv head][BLOCK][head dim]`.
-    pub values: Vec<f32>,
+    pub values: Paged,
+}
+
+/// Floats that begin with a page of memory.
+#[derive(Debug)]
+pub struct Paged {
+    memory: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+/// Bytes of a page, at least.
+const PAGE: usize = 4096;
+
+impl Paged {
+    fn zeros(len: usize) -> Option<Self> {
+        let spare = PAGE / size_of::<f32>();
+        let memory = zeros(len.checked_add(spare)?)?;
+        // Where a page begins is not always found out; vectors are then read a little slower.
+        let start = memory.as_ptr().align_offset(PAGE).min(spare);
+        Some(Self { memory, start, len })
+    }
+}
+
+impl Deref for Paged {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Paged {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
 }
 
 impl Store {
@@ -35,7 +72,7 @@ impl Store {
     #[must_use]
     pub fn new(layers: usize, kv_heads: usize, head_dim: usize, blocks: usize) -> Option<Self> {
         let floats = blocks * BLOCK * kv_heads * head_dim;
-        let layer = || Some(LayerStore { keys: zeros(floats)?, values: zeros(floats)? });
+        let layer = || Some(LayerStore { keys: Paged::zeros(floats)?, values: Paged::zeros(floats)? });
         let layers = (0..layers).map(|_| layer()).collect::<Option<_>>()?;
         Some(Self { layers, kv_heads, head_dim })
     }
@@ -130,7 +167,7 @@ mod tests {
         let mut next = 0.0;
         for layer in store.layers_mut() {
             for floats in [&mut layer.keys, &mut layer.values] {
-                for float in floats {
+                for float in floats.iter_mut() {
                     next += 1.0;
                     *float = next;
                 }
@@ -140,7 +177,7 @@ mod tests {
         // within one.
         for (from, to) in [((1, 5), (2, 0)), ((0, BLOCK - 1), (1, 9)), ((2, 3), (2, 4))] {
             let before: Vec<(Vec<f32>, Vec<f32>)> =
-                store.layers.iter().map(|layer| (layer.keys.clone(), layer.values.clone())).collect();
+                store.layers.iter().map(|layer| (layer.keys.to_vec(), layer.values.to_vec())).collect();
             store.copy_position(from, to);
             for (layer, (keys, values)) in store.layers.iter().zip(&before) {
                 for block in 0..blocks {
