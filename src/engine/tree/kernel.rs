@@ -250,7 +250,17 @@ pub(super) fn rms_norm_heads(heads: &mut [f32], weight: &[f32], epsilon: f32) {
 }
 
 fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
-    let square = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / x.len().max(1) as f64;
+    // Side by side: one after the other, each sum would wait for the one before it.
+    let square = |v: f32| f64::from(v) * f64::from(v);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += square(*v);
+        }
+    }
+    let sum = lanes.iter().sum::<f64>() + rest.iter().map(|v| square(*v)).sum::<f64>();
+    let square = sum / x.len().max(1) as f64;
     (1.0 / (square + f64::from(epsilon)).sqrt()) as f32
 }
 
