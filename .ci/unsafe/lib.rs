@@ -19,6 +19,8 @@ mod kernel_kv;
 mod kernel_lanes;
 #[path = "../../src/engine/tree/kernel_quant.rs"]
 mod kernel_quant;
+#[path = "../../src/engine/tree/kernel_rows.rs"]
+mod kernel_rows;
 #[path = "../../src/engine/tree/kernel_tiles.rs"]
 mod kernel_tiles;
 #[path = "../../src/engine/tree/kernel_zeros.rs"]

@@ -158,7 +158,6 @@ pub(super) use compile;
 
 compile!(product, product_body,
     (x: &[f32], rows: usize, w: &Packed, panels: Range<usize>, out: &mut [f32]), rows: 8, 6, 2);
-compile!(gate, gate_body, (gate: &mut [f32], up: &[f32]), rows: 1, 1, 1);
 compile!(exponentials, exponentials_body, (x: &mut [f32], shift: f32), rows: 1, 1, 1);
 
 /// Whether what goes by the name of AVX2 here is there: with FMA and F16C, as on
@@ -219,59 +218,9 @@ impl Kernels {
         dispatch!(self.isa, product, x, rows, w, panels, out);
     }
 
-    /// `gate = silu(gate) * up`, elementwise.
-    pub fn silu_gate(self, gate: &mut [f32], up: &[f32]) {
-        dispatch!(self.isa, gate, gate, up);
-    }
-
     /// `x = exp(x - shift)`, elementwise.
     pub fn exponentials(self, x: &mut [f32], shift: f32) {
         dispatch!(self.isa, exponentials, x, shift);
-    }
-}
-
-/// `x / rms(x) * weight` for one row (Zhang and Sennrich, arXiv 1910.07467).
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let scale = inverse_rms(x, epsilon);
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
-    }
-}
-
-/// The same for every head of one row, in place: `weight` has one number per
-/// float of a head.
-pub(super) fn rms_norm_heads(heads: &mut [f32], weight: &[f32], epsilon: f32) {
-    for head in heads.chunks_exact_mut(weight.len()) {
-        let scale = inverse_rms(head, epsilon);
-        for (x, weight) in head.iter_mut().zip(weight) {
-            *x = *x * scale * weight;
-        }
-    }
-}
-
-fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
-    // Side by side: one after the other, each sum would wait for the one before it.
-    let square = |v: f32| f64::from(v) * f64::from(v);
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += square(*v);
-        }
-    }
-    let sum = lanes.iter().sum::<f64>() + rest.iter().map(|v| square(*v)).sum::<f64>();
-    let square = sum / x.len().max(1) as f64;
-    (1.0 / (square + f64::from(epsilon)).sqrt()) as f32
-}
-
-/// Rotates the heads of one row in place; `turns` holds (cos, sin) per pair,
-/// pairs lie half a head apart (RoPE as Hugging Face's Llama applies it).
-pub(super) fn rotate(heads: &mut [f32], head_dim: usize, turns: &[(f32, f32)]) {
-    for head in heads.chunks_exact_mut(head_dim) {
-        let (low, high) = head.split_at_mut(head_dim / 2);
-        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-        }
     }
 }
 
@@ -294,13 +243,6 @@ fn product_body<V: Lanes, const ROWS: usize, const FMA: bool>(
 }
 
 #[inline(always)]
-fn gate_body<V: Lanes, const ROWS: usize, const FMA: bool>(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exponential::<FMA>(-*gate)) * up;
-    }
-}
-
-#[inline(always)]
 fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32], shift: f32) {
     let (whole, rest) = x.as_chunks_mut::<LANES>();
     for x in whole {
@@ -315,7 +257,7 @@ fn exponentials_body<V: Lanes, const ROWS: usize, const FMA: bool>(x: &mut [f32]
 /// into `n ln 2 + r`, `exp(r)` is Cephes' polynomial, and `n` becomes the
 /// exponent through the bits of a float whose last place is one. NaN stays.
 #[inline(always)]
-fn exponential<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn exponential<const FMA: bool>(x: f32) -> f32 {
     let x = x.clamp(LOWEST, HIGHEST);
     let shifted = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;

@@ -33,6 +33,7 @@ mod kernel_halves;
 mod kernel_kv;
 mod kernel_lanes;
 mod kernel_quant;
+mod kernel_rows;
 mod kernel_tiles;
 mod kernel_zeros;
 pub mod kv;

@@ -15,7 +15,7 @@ mod tiles;
 
 use super::checkpoint::Reader;
 use super::config::{LoadError, ModelConfig};
-use super::kernel::{Kernels, rms_norm, rms_norm_heads, rotate};
+use super::kernel::Kernels;
 use super::kernel_attention::Tile;
 use super::kernel_kv::{Pass, Phase, Slots, View};
 use super::kv::BlockId;
@@ -80,7 +80,8 @@ struct Worker {
     rows: usize,
     /// Rows that attend together, and the leading blocks that they share.
     tiles: Vec<(usize, usize)>,
-    turns: Vec<(f32, f32)>,
+    /// For every row the cosines of its position, and then the sines.
+    turns: Vec<f32>,
     x: Vec<f32>,
     normed: Vec<f32>,
     q: Vec<f32>,
@@ -235,31 +236,30 @@ impl Model {
         let attention = self.config.rope.attention();
         for row in rows {
             self.embedding.unpack(row.token as usize, &mut worker.x);
-            worker.turns.extend(self.turns.iter().map(|turn| {
+            let begun = worker.turns.len();
+            worker.turns.resize(begun + 2 * self.turns.len(), 0.0);
+            let (cosines, sines) = worker.turns[begun..].split_at_mut(self.turns.len());
+            for ((cosine, sine), turn) in cosines.iter_mut().zip(sines).zip(&self.turns) {
                 let (sin, cos) = (row.position as f32 * turn).sin_cos();
-                (cos * attention, sin * attention)
-            }));
+                (*cosine, *sine) = (cos * attention, sin * attention);
+            }
         }
     }
 
     /// Norm, queries, keys and values of one layer for a worker's rows.
     fn keys(&self, index: usize, slots: Slots<'_>, products: Products<'_>, worker: &mut Worker) {
         let layer = &self.layers[index];
-        let dim = self.config.head_dim;
         let Worker { rows, turns, x, normed, q, k, v, .. } = worker;
         self.norm_rows(x, &layer.attention_norm, normed);
         layer.q.forward(products, normed, *rows, q);
         layer.k.forward(products, normed, *rows, k);
         layer.v.forward(products, normed, *rows, v);
         if let Some((q_norm, k_norm)) = &layer.head_norms {
-            rms_norm_heads(q, q_norm, self.config.epsilon);
-            rms_norm_heads(k, k_norm, self.config.epsilon);
+            self.kernels.rms_norm_heads(q, q_norm, self.config.epsilon);
+            self.kernels.rms_norm_heads(k, k_norm, self.config.epsilon);
         }
-        for (row, turns) in turns.chunks_exact(dim / 2).enumerate() {
-            let (queries, kvs) = (q.len() / *rows, k.len() / *rows);
-            rotate(&mut q[row * queries..(row + 1) * queries], dim, turns);
-            rotate(&mut k[row * kvs..(row + 1) * kvs], dim, turns);
-        }
+        self.kernels.rotate(q, self.config.head_dim, turns);
+        self.kernels.rotate(k, self.config.head_dim, turns);
         slots.write(k, v);
     }
 
@@ -269,13 +269,13 @@ impl Model {
         self.attend((index, Kernels::attend), view, worker);
         let Worker { rows: n, x, normed, attended, gate, up, .. } = worker;
         layer.o.forward(products, attended, *n, normed);
-        add(x, normed);
+        self.kernels.add(x, normed);
         self.norm_rows(x, &layer.mlp_norm, normed);
         layer.gate.forward(products, normed, *n, gate);
         layer.up.forward(products, normed, *n, up);
         self.kernels.silu_gate(gate, up);
         layer.down.forward(products, gate, *n, normed);
-        add(x, normed);
+        self.kernels.add(x, normed);
     }
 
     /// Attention of one layer for a worker's rows, for which `view` is.
@@ -302,7 +302,7 @@ impl Model {
         gate.resize(hidden, 0.0);
         for (row, x) in rows[*first..][..*n].iter().zip(x.chunks_exact(hidden)) {
             if row.logits {
-                rms_norm(x, &self.norm, self.config.epsilon, gate);
+                self.kernels.rms_norm(x, &self.norm, self.config.epsilon, gate);
                 normed.extend_from_slice(gate);
                 wanted += 1;
             }
@@ -321,15 +321,8 @@ impl Model {
 
     fn norm_rows(&self, x: &[f32], weight: &[f32], out: &mut Vec<f32>) {
         out.resize(x.len(), 0.0);
-        let hidden = self.config.hidden;
-        for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
-            rms_norm(x, weight, self.config.epsilon, out);
-        }
+        self.kernels.rms_norm(x, weight, self.config.epsilon, out);
     }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
 #[cfg(test)]
