@@ -218,10 +218,13 @@ fn roofline(alone: &mut Alone, dealing: Dealing, plan: &Plan) -> Parts {
     let mut parts = Parts { products: Duration::ZERO, attention: Duration::ZERO };
     // From the middle of each stretch of steps, which stands for all of it.
     let steps: Vec<usize> = (plan.stride / 2..plan.new).step_by(plan.stride.max(1)).collect();
-    // The threads wake up first.
+    // One kind after the other, the first time to wake the threads: between products the
+    // preparation of attention is long enough for them to fall asleep.
     alone.products(None, dealing);
-    for &step in &steps {
+    for _ in &steps {
         parts.products += alone.products(None, dealing);
+    }
+    for &step in &steps {
         parts.attention += alone.attention(step, true, Attention::Products);
     }
     let whole = plan.new as f64 / steps.len().max(1) as f64;

@@ -543,7 +543,10 @@ mod tests {
                 (size(64, 16), 1, 7, (size(0, 110), size(257, 129))),
                 (16, 1, 9, (size(130, 250), size(290, 257))),
                 (size(96, 20), 1, 5, (size(100, 240), 256)),
-            ] {
+            ]
+            .into_iter()
+            .step_by(size(1, 4))
+            {
                 let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK) as u32).map(|i| 18 - i).collect();
                 let mut store = Store::new(1, kv_heads, dim, 19).expect("little memory");
                 let (keys, values) = (noise(5, len * kv_heads * dim), noise(6, len * kv_heads * dim));

@@ -114,7 +114,7 @@ impl<M: Forward> TreeEngine<M> {
         let logits: Vec<&[f32]> = self.model.logits().collect();
         // The logits of each share, in their order; a twin has those of the other.
         let mut rest = logits.as_slice();
-        let mut known: HashMap<u64, &[&[f32]]> = HashMap::new();
+        let mut known: HashMap<u64, &[&[f32]]> = HashMap::with_capacity(shares.len());
         let wanted: Vec<&[&[f32]]> = (shares.iter())
             .map(|share| {
                 if let Some(twin) = known.get(&share.twin) {
