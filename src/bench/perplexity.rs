@@ -212,6 +212,7 @@ impl Subject {
             stop: Arc::new(StopRule::default()),
             top_logprobs: 0,
             step: None,
+            live: true,
         };
         root.decode(segment, 0, &events);
         let mut ids = Vec::new();

@@ -4,7 +4,8 @@
 //! in. Putting one in wakes nobody: what a step brings to all branches is put in first,
 //! and a [`Bell`] wakes each receiver once for all of it. With a channel that wakes at
 //! every send, a receiver on the engine's own core took its place at every token.
-//! A bell rings when it is dropped, so no event is left with a receiver that sleeps.
+//! A bell rings when it is dropped, so nobody sleeps on an event that he is to be woken
+//! for.
 
 use super::SegmentEvent;
 use std::collections::VecDeque;
@@ -52,14 +53,16 @@ impl Mailbox {
 pub struct Events(Arc<Mailbox>);
 
 impl Events {
-    /// Puts an event in, of which the receiver hears when the bell rings. For a receiver
-    /// that has gone it is dropped.
-    pub(super) fn put(&self, event: Event, bell: &mut Bell) {
+    /// Puts an event in, of which the receiver hears when the bell rings, or without one
+    /// together with the next event that has one. For a receiver that has gone it is
+    /// dropped.
+    pub(super) fn put(&self, event: Event, bell: Option<&mut Bell>) {
         let mut state = self.0.state();
         if state.deaf {
             return;
         }
         state.events.push_back(event);
+        let Some(bell) = bell else { return };
         let first = !std::mem::replace(&mut state.announced, true);
         drop(state);
         if first {
@@ -155,7 +158,7 @@ impl Drop for Inbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::End;
     use super::*;
     use futures_util::FutureExt as _;
@@ -169,7 +172,7 @@ mod tests {
 
     /// Counts how often it is woken.
     #[derive(Default)]
-    struct Sleeper(AtomicUsize);
+    pub(in crate::engine) struct Sleeper(pub AtomicUsize);
 
     impl ArcWake for Sleeper {
         fn wake_by_ref(this: &Arc<Self>) {
@@ -186,7 +189,7 @@ mod tests {
         let mut heard = Box::pin(inbox.recv());
         assert!(heard.poll_unpin(&mut context).is_pending());
         for work in 0..64 {
-            events.put(event(work), &mut bell);
+            events.put(event(work), Some(&mut bell));
         }
         assert_eq!(sleeper.0.load(Ordering::SeqCst), 0, "the step is not over");
         bell.ring();
@@ -195,20 +198,26 @@ mod tests {
         drop(heard);
         let rest: Vec<u64> = std::iter::from_fn(|| inbox.try_recv()).map(|(work, _)| work).collect();
         assert_eq!(rest, (1..64).collect::<Vec<u64>>());
-        // The next step wakes it again, and a bell that nobody rings rings when it goes.
+        // The next step wakes it again, and a bell that nobody rings rings when it goes;
+        // what was to wake nobody has come before.
         let mut heard = Box::pin(inbox.recv());
         assert!(heard.poll_unpin(&mut context).is_pending());
-        events.put(event(64), &mut bell);
+        events.put(event(64), None);
+        bell.ring();
+        assert_eq!(sleeper.0.load(Ordering::SeqCst), 1);
+        events.put(event(65), Some(&mut bell));
         drop(bell);
         assert_eq!(sleeper.0.load(Ordering::SeqCst), 2);
         assert_eq!(heard.poll_unpin(&mut context), Poll::Ready(Some(event(64))));
+        drop(heard);
+        assert_eq!(inbox.try_recv(), Some(event(65)));
     }
 
     #[tokio::test]
     async fn it_ends_when_everybody_has_gone_and_all_is_heard() {
         let (events, mut inbox) = channel();
         let other = events.clone();
-        other.put(event(1), &mut Bell::default());
+        other.put(event(1), Some(&mut Bell::default()));
         drop((events, other));
         assert_eq!(inbox.recv().await, Some(event(1)));
         assert_eq!(inbox.recv().await, None);
@@ -225,11 +234,11 @@ mod tests {
     fn nothing_is_kept_for_a_receiver_that_has_gone() {
         let (events, mut inbox) = channel();
         let mut bell = Bell::default();
-        events.put(event(1), &mut bell);
-        events.put(event(2), &mut bell);
+        events.put(event(1), Some(&mut bell));
+        events.put(event(2), Some(&mut bell));
         assert_eq!(inbox.try_recv(), Some(event(1)));
         drop(inbox);
-        events.put(event(3), &mut bell);
+        events.put(event(3), Some(&mut bell));
         assert!(events.0.state().events.is_empty());
     }
 
@@ -241,7 +250,7 @@ mod tests {
             .map(|sender| {
                 let events = events.clone();
                 std::thread::spawn(move || {
-                    (0..EACH).for_each(|i| events.put(event(sender * EACH + i), &mut Bell::default()));
+                    (0..EACH).for_each(|i| events.put(event(sender * EACH + i), Some(&mut Bell::default())));
                 })
             })
             .collect();

@@ -94,6 +94,9 @@ pub struct Segment {
     /// The separator with which a step ends, and the segment with the step;
     /// `None` where steps do not matter.
     pub step: Option<Arc<str>>,
+    /// Whether its tokens are heard of as they come. Else they are together with the
+    /// segment's end, and nobody is woken for each.
+    pub live: bool,
 }
 
 /// One token that a segment added.

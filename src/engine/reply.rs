@@ -59,25 +59,26 @@ impl Report {
         Self { work, events: Some(events) }
     }
 
-    /// A token was added, of which is heard when the bell rings.
-    pub fn token(&self, token: Token, bell: &mut Bell) {
+    /// A token was added, of which is heard when the bell rings, or without one with what
+    /// is heard of next.
+    pub fn token(&self, token: Token, bell: Option<&mut Bell>) {
         self.tell(SegmentEvent::Token(token), bell);
     }
 
     /// The segment is over; see [`SegmentEvent::End`]. It is heard of when the bell rings.
     pub fn end(mut self, end: End, tail: String, bell: &mut Bell) {
-        self.tell(SegmentEvent::End { end, tail }, bell);
+        self.tell(SegmentEvent::End { end, tail }, Some(bell));
         self.events = None;
     }
 
     /// The segment cannot go on, which is heard of at once.
     pub fn fail(mut self, error: EngineError) {
-        self.tell(SegmentEvent::Failed(error), &mut Bell::default());
+        self.tell(SegmentEvent::Failed(error), Some(&mut Bell::default()));
         self.events = None;
     }
 
     /// A receiver that has gone will free the branch soon.
-    fn tell(&self, event: SegmentEvent, bell: &mut Bell) {
+    fn tell(&self, event: SegmentEvent, bell: Option<&mut Bell>) {
         if let Some(events) = &self.events {
             events.put((self.work, event), bell);
         }
@@ -87,7 +88,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell(SegmentEvent::Failed(EngineError::Fault), &mut Bell::default());
+            self.tell(SegmentEvent::Failed(EngineError::Fault), Some(&mut Bell::default()));
         }
     }
 }

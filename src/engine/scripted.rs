@@ -60,7 +60,7 @@ impl State {
 
     fn token(&self, token: Token) {
         if let Some(job) = &self.job {
-            job.report.token(token, &mut Bell::default());
+            job.report.token(token, Some(&mut Bell::default()));
         }
     }
 
@@ -259,6 +259,7 @@ mod tests {
             stop: Arc::new(StopRule::default()),
             top_logprobs: 0,
             step: Some("\n\n".into()),
+            live: true,
         }
     }
 

@@ -187,6 +187,7 @@ pub(crate) fn segment(max_tokens: u32, temperature: f32) -> Segment {
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
         step: None,
+        live: true,
     }
 }
 

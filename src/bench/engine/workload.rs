@@ -135,6 +135,7 @@ pub(super) fn segment(new: usize) -> Segment {
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
         step: None,
+        live: true,
     }
 }
 

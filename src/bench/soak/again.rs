@@ -47,6 +47,7 @@ impl Ask {
             stop: Arc::new(StopRule::default()),
             top_logprobs: 0,
             step: None,
+            live: false,
         }
     }
 }

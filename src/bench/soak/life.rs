@@ -270,6 +270,7 @@ impl Life<'_> {
             false => Segment {
                 stop: Arc::new(StopRule { strings, border: None }),
                 step: Some("\n".into()),
+                live: self.dice.once_in(2),
                 ..ask.segment()
             },
         };

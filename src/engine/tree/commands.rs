@@ -160,7 +160,7 @@ impl<M: Forward> TreeEngine<M> {
             request.counts.injected += 1;
             forest.metrics.injected.inc();
             forest.metrics.looked_up.inc();
-            decode.report.token(token, &mut forest.bell);
+            decode.report.token(token, decode.segment.live.then_some(&mut forest.bell));
         }
         decode.look = state.look();
         let cut = state.stopped(&decode.segment);

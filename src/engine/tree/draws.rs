@@ -95,7 +95,7 @@ impl Forest {
         let Some(Job::Decode(mut decode)) = state.job.take() else { return };
         decode.left -= 1;
         let eos = eos.contains(&token.id);
-        decode.report.token(token, &mut self.bell);
+        decode.report.token(token, decode.segment.live.then_some(&mut self.bell));
         let cut = if eos { None } else { state.stopped(&decode.segment) };
         let full = decode.left == 0 || state.tokens.len() >= positions;
         let step = decode.segment.step.as_deref();

@@ -190,6 +190,7 @@ pub(super) fn segment(max_tokens: u32) -> Segment {
         stop: Arc::new(StopRule::default()),
         top_logprobs: 0,
         step: None,
+        live: true,
     }
 }
 

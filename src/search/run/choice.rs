@@ -212,12 +212,14 @@ impl Choice {
                         let sum: f32 = token.top.iter().map(|(_, logprob)| logprob).sum();
                         flight.grown.confidences.push(-sum / token.top.len() as f32);
                     }
-                    let now = Instant::now();
-                    if let Some(last) = flight.last.replace(now) {
-                        self.shared.counts.inter_token.observe((now - last).as_secs_f64());
-                    } else if !self.shared.spoke.swap(true, Ordering::Relaxed) {
-                        let waited = now - self.shared.arrived;
-                        self.shared.counts.first_token.observe(waited.as_secs_f64());
+                    if flight.live {
+                        let now = Instant::now();
+                        if let Some(last) = flight.last.replace(now) {
+                            self.shared.counts.inter_token.observe((now - last).as_secs_f64());
+                        } else if !self.shared.spoke.swap(true, Ordering::Relaxed) {
+                            let waited = now - self.shared.arrived;
+                            self.shared.counts.first_token.observe(waited.as_secs_f64());
+                        }
                     }
                 }
                 // A confidence takes more alternatives than the client asked for, and a
@@ -238,6 +240,8 @@ impl Choice {
                 return;
             }
             SegmentEvent::End { end, tail } => {
+                let (pace, times) = flight.pace();
+                (0..times).for_each(|_| self.shared.counts.inter_token.observe(pace));
                 let id = node;
                 if !self.tree.has_node(id) {
                     return self.land(work, Ok(end));

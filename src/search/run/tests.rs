@@ -616,6 +616,26 @@ async fn latencies_count_from_the_arrival_and_branches_by_their_fate() {
     assert_eq!(fixture.metrics.prompt_tokens.with_label_values(&["best_of_n"]).get(), 20);
 }
 
+#[tokio::test]
+async fn times_between_tokens_are_counted_however_the_tokens_are_read() {
+    for delivery in [Delivery::Live, Delivery::Watched, Delivery::Whole] {
+        let fixture = engine(
+            |_| vec!["a ".to_owned(); 5_000],
+            |_| {
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            },
+        );
+        one(&fixture, plan(Mode::ChainOfThought, 40, 1), delivery).await;
+        let counts = fixture.metrics.mode(Mode::ChainOfThought.name());
+        assert_eq!(counts.first_token.get_sample_count(), 1);
+        // A thought of thirty tokens, which is cut, and the answer's eight behind two
+        // that were injected.
+        assert_eq!(counts.inter_token.get_sample_count(), 29 + 7, "{delivery:?}");
+        assert!(counts.inter_token.get_sample_sum() > 0.03, "a millisecond a token, {delivery:?}");
+    }
+}
+
 fn failing_at(at: u64) -> Fixture {
     engine(
         |_| vec!["a ".to_owned(); 5_000],

@@ -1,11 +1,18 @@
 //! What a step gives and what it costs, over the model of [`super::super::tests`].
 
 use super::super::costs::Cost;
-use super::super::tests::{prompt, rig, said};
+use super::super::tests::{prompt, rig, said, segment};
 use super::not_finite;
-use crate::engine::{Command, End, Engine, EngineError, EngineThread, Open, Reply};
+use crate::engine::events::tests::Sleeper;
+use crate::engine::{
+    Command, End, Engine, EngineError, EngineThread, Open, Reply, Report, Segment, SegmentEvent, channel,
+};
 use crate::token::TokenId;
+use futures_util::FutureExt as _;
+use futures_util::task::waker;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::time::Duration;
 
 #[test]
@@ -156,4 +163,37 @@ fn what_is_drawn_from_kept_logits_is_part_of_what_a_step_costs() {
     let Cost { step, row, draw } = rig.engine.costs.cost();
     let close = |found: f64, expected: f64| (found - expected).abs() < 0.01 * expected;
     assert!(close(step, 4.0) && close(row, 1.0) && close(draw, 5.0), "{step} {row} {draw}");
+}
+
+#[test]
+fn who_does_not_read_tokens_as_they_come_is_woken_by_the_end_alone() {
+    const TOKENS: u32 = 5;
+    for live in [true, false] {
+        let mut rig = rig(64);
+        rig.settled(1, Open::new(prompt(1, 20), 60, 1));
+        let (events, mut inbox) = channel();
+        let report = Report::new(7, events);
+        // One token is on the branch before there is a step.
+        let asked = Segment { live, inject: vec![3], ..segment(TOKENS) };
+        let sleeper = Arc::new(Sleeper::default());
+        let waker = waker(Arc::clone(&sleeper));
+        let mut waiting = Box::pin(inbox.recv());
+        assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        let woken = || sleeper.0.load(Ordering::SeqCst) > 0;
+        rig.engine.apply(Command::Decode { branch: 1, segment: asked, report });
+        assert_eq!(woken(), live, "of what was injected");
+        let mut steps = 0;
+        while rig.step().expect("runs") {
+            steps += 1;
+            assert_eq!(woken(), live, "of the {steps}th step");
+        }
+        assert!(woken(), "it is over");
+        drop(waiting);
+        let heard: Vec<SegmentEvent> =
+            std::iter::from_fn(|| inbox.try_recv()).map(|(_, event)| event).collect();
+        let (end, tokens) = heard.split_last().expect("an end");
+        assert!(matches!(end, SegmentEvent::End { end: End::Length, .. }));
+        assert!(tokens.iter().all(|event| matches!(event, SegmentEvent::Token(_))));
+        assert_eq!(tokens.len(), TOKENS as usize, "and nothing is lost");
+    }
 }

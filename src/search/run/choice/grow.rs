@@ -9,6 +9,8 @@ use crate::engine::{Branch, End, EngineError, Events, Sampling, Segment, rng};
 use crate::search::event::BranchState;
 use crate::search::{Extend, NodeId, Until, Work, WorkId};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 /// A branch of the engine.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ impl Choice {
             granted,
             begun: self.clock,
             injected,
+            live: true,
+            asked: Instant::now(),
             last: None,
             until: extend.until,
             score: extend.score,
@@ -127,7 +131,13 @@ impl Choice {
 
     fn decode(&mut self, extend: Extend, events: &Events) {
         let Extend { id, node, inject, until, greedy, .. } = extend;
-        let granted = self.flights.get(&id).map_or(0, |flight| flight.granted);
+        // Somebody reads the tokens as they come, or they tell when the first one came.
+        let watched = self.live.is_some() || self.watch.is_some();
+        let live = watched || !self.shared.spoke.load(Ordering::Relaxed);
+        let granted = self.flights.get_mut(&id).map_or(0, |flight| {
+            (flight.live, flight.asked) = (live, Instant::now());
+            flight.granted
+        });
         let Some(lease) = self.leases.get_mut(&node) else {
             return self.lose(id, EngineError::Misuse("work on a branch that does not exist"));
         };
@@ -144,6 +154,7 @@ impl Choice {
             stop: Arc::clone(&plan.stop),
             top_logprobs: if plan.mode.reads_confidence() { top.max(CONFIDENCE_TOP) } else { top },
             step: (until == Until::Step).then(|| Arc::clone(&plan.separator)),
+            live,
         };
         lease.settled = Settled::No;
         lease.branch.decode(segment, id, events);

@@ -41,7 +41,7 @@ impl Engine for Sure {
                     // Minus their mean is the confidence, to the bit.
                     let [likely, unlikely] = [0.25 - sure, -0.25 - sure];
                     let top = vec![(id, likely), (8, likely), (9, unlikely), (10, unlikely)];
-                    report.token(Token { id, logprob: -0.5, top, text }, &mut bell);
+                    report.token(Token { id, logprob: -0.5, top, text }, Some(&mut bell));
                     self.counts.sampled += 1;
                 }
                 report.end(End::Eos, String::new(), &mut bell);
