@@ -211,7 +211,8 @@ impl Metrics {
             inter_token_seconds: histograms(
                 r,
                 "espalier_inter_token_latency_seconds",
-                "Time between two sampled tokens of one branch, by mode.",
+                "Time between two sampled tokens of one branch, by mode; in steps of a search that nobody reads \
+                 token by token, their mean.",
                 ("mode", short()?),
             )?,
             request_seconds: histograms(

@@ -222,7 +222,12 @@ fn roofline(alone: &mut Alone, dealing: Dealing, plan: &Plan) -> Parts {
     // preparation of attention is long enough for them to fall asleep.
     alone.products(None, dealing);
     for _ in &steps {
-        parts.products += alone.products(None, dealing);
+        let mut time = alone.products(None, dealing);
+        if alone.rows() == 1 {
+            // A second thread pays for one row or not as its waking goes.
+            time = time.min(alone.products(None, Dealing::Single));
+        }
+        parts.products += time;
     }
     for &step in &steps {
         parts.attention += alone.attention(step, true, Attention::Products);

@@ -5,9 +5,9 @@
 //! times the heads that share a KV head; as many as the registers hold) go over
 //! shared blocks together, so that what is loaded once is used by all of them, as
 //! in Hydragen (Juravsky et al., arXiv 2402.05099) and cascade inference; behind
-//! the shared blocks each row goes on with its own heads. The softmax is taken chunk by chunk, relative to
-//! the highest score so far (Milakov and Gimelshein, arXiv 1805.02867), so that
-//! scores never leave the nearest cache.
+//! the shared blocks each row goes on with its own heads. The softmax is taken
+//! chunk by chunk, relative to the highest score so far (Milakov and Gimelshein,
+//! arXiv 1805.02867), so that scores never leave the nearest cache.
 //!
 //! Every number of a row is summed in the order of the row's own dimensions and
 //! positions, and chunks begin at fixed positions, whatever the tile: grouping
@@ -167,7 +167,7 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                 let n = share(queries - first, MOST);
                 let all = together.len() == CHUNK / BLOCK;
                 (parts[0].first, parts[0].queries) = (first, n);
-                let count = if all { 1 } else { head.cut::<MOST>((first, n), chunk, &together, &mut parts) };
+                let count = if all { 1 } else { head.cut((first, n), chunk, &together, &mut parts) };
                 for part in &parts[begun..count] {
                     match part.queries {
                         1 => head.scores::<V, 1>(part),
@@ -312,10 +312,10 @@ impl<'a> Head<'a> {
     }
 
     /// Cuts what the rows of `n` queries from `first` on see of a chunk, but for the
-    /// blocks that they go over together, into parts behind the first one. Returns how
-    /// many these are with it.
+    /// blocks that they go over together, into parts behind the first one: one for each
+    /// row, so no more than there are queries. Returns how many these are with it.
     #[inline(always)]
-    fn cut<const MOST: usize>(
+    fn cut(
         &self,
         (first, n): (usize, usize),
         chunk: usize,
@@ -332,7 +332,6 @@ impl<'a> Head<'a> {
             if start < end {
                 let part = &mut parts[count];
                 self.blocks(part, row, (chunk, start..end));
-                // As many as a tile has at most: they are `n` at most together.
                 (part.first, part.queries, part.scores) = (from, to - from, from - first);
                 part.again = !together.is_empty();
                 count += 1;
