@@ -66,7 +66,7 @@ impl Events {
         let first = !std::mem::replace(&mut state.announced, true);
         drop(state);
         if first {
-            bell.0.push(self.clone());
+            bell.0.push(Arc::clone(&self.0));
         }
     }
 }
@@ -92,14 +92,14 @@ impl Drop for Events {
 
 /// The receivers that have to be woken.
 #[derive(Debug, Default)]
-pub struct Bell(Vec<Events>);
+pub struct Bell(Vec<Arc<Mailbox>>);
 
 impl Bell {
     /// Wakes them.
     pub fn ring(&mut self) {
-        for events in self.0.drain(..) {
-            events.0.state().announced = false;
-            events.0.woken.notify_one();
+        for mailbox in self.0.drain(..) {
+            mailbox.state().announced = false;
+            mailbox.woken.notify_one();
         }
     }
 }

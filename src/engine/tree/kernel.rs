@@ -378,7 +378,7 @@ pub(super) mod tests {
     #[test]
     fn a_row_gets_the_same_bits_alone_and_in_any_batch() {
         for kernels in every_isa() {
-            let (k, n, rows) = (size(384, 9), size(128, 48), size(23, 10));
+            let (k, n, rows) = (size(384, 9), size(150, 70), size(23, 10));
             let x = noise(3, rows * k);
             let weight = Packed::new(&noise(4, n * k), n, k);
             let mut whole = vec![0.0; rows * n];

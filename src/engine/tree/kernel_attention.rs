@@ -129,6 +129,22 @@ fn check(tile: Tile<'_>, rows: &[Attend<'_>], out: &[f32]) {
     }
 }
 
+/// Calls a method for a number of queries that the compiler knows.
+macro_rules! of_height {
+    ($queries:expr, $head:ident.$method:ident($part:expr)) => {
+        match $queries {
+            1 => $head.$method::<V, 1>($part),
+            2 => $head.$method::<V, 2>($part),
+            3 => $head.$method::<V, 3>($part),
+            4 => $head.$method::<V, 4>($part),
+            5 => $head.$method::<V, 5>($part),
+            6 => $head.$method::<V, 6>($part),
+            7 => $head.$method::<V, 7>($part),
+            _ => $head.$method::<V, MOST>($part),
+        }
+    };
+}
+
 #[inline(always)]
 fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
     tile: Tile<'_>,
@@ -169,16 +185,7 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                 (parts[0].first, parts[0].queries) = (first, n);
                 let count = if all { 1 } else { head.cut((first, n), chunk, &together, &mut parts) };
                 for part in &parts[begun..count] {
-                    match part.queries {
-                        1 => head.scores::<V, 1>(part),
-                        2 => head.scores::<V, 2>(part),
-                        3 => head.scores::<V, 3>(part),
-                        4 => head.scores::<V, 4>(part),
-                        5 => head.scores::<V, 5>(part),
-                        6 => head.scores::<V, 6>(part),
-                        7 => head.scores::<V, 7>(part),
-                        _ => head.scores::<V, MOST>(part),
-                    }
+                    of_height!(part.queries, head.scores(part));
                 }
                 let mut seen = (0, CHUNK);
                 for n in 0..n {
@@ -188,16 +195,7 @@ fn attend_body<V: Lanes, const MOST: usize, const FMA: bool>(
                     head.soften::<V, FMA>((first + n, n), seen, softmax);
                 }
                 for part in &parts[begun..count] {
-                    match part.queries {
-                        1 => head.values::<V, 1>(part),
-                        2 => head.values::<V, 2>(part),
-                        3 => head.values::<V, 3>(part),
-                        4 => head.values::<V, 4>(part),
-                        5 => head.values::<V, 5>(part),
-                        6 => head.values::<V, 6>(part),
-                        7 => head.values::<V, 7>(part),
-                        _ => head.values::<V, MOST>(part),
-                    }
+                    of_height!(part.queries, head.values(part));
                     if !dim.is_multiple_of(LANES) {
                         head.last_columns::<FMA>(part);
                     }

@@ -62,8 +62,8 @@ mod tests {
     #[test]
     fn a_product_is_that_of_the_widened_weights() {
         for half in [Half::F16, Half::Bf16] {
-            // A whole and a broken panel.
-            let (n, k) = (size(PANEL + 3, 3), size(133, 9));
+            // A pair of panels, a whole and a broken one.
+            let (n, k) = (size(3 * PANEL + 3, 3), size(133, 9));
             let bytes: Vec<u8> = (noise(1, n * k).iter())
                 .flat_map(|x| match half {
                     Half::Bf16 => ((x.to_bits() >> 16) as u16).to_le_bytes(),

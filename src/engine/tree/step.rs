@@ -46,6 +46,9 @@ impl<M: Forward> TreeEngine<M> {
         // a search's vocabulary-wide rows it is a good part.
         let begun = (self.clock)();
         let kept = self.forest.serve_kept_logits(&mut dice, &self.eos);
+        // These tokens are there before the pass, which may take long: for many they are the
+        // first ones.
+        self.forest.bell.ring();
         let most = Limits { rows: self.step_positions, cost: self.costs.cost(), twins: self.twins };
         let shares = self.forest.schedule(most, &mut self.store);
         if shares.is_empty() {

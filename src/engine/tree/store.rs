@@ -160,6 +160,21 @@ impl Store {
 mod tests {
     use super::*;
 
+    // Miri does not say where a page begins.
+    #[cfg(not(miri))]
+    #[test]
+    fn keys_and_values_begin_with_a_page() {
+        for blocks in [1, 3, 1000] {
+            let store = Store::new(2, 1, 3, blocks).expect("little memory");
+            for layer in &store.layers {
+                for floats in [&layer.keys, &layer.values] {
+                    assert!(floats.as_ptr().addr().is_multiple_of(PAGE));
+                    assert_eq!(floats.len(), blocks * 3 * BLOCK);
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_number_of_a_position_is_copied_and_no_other() {
         let (layers, heads, dim, blocks) = (2, 3, 4, 3);

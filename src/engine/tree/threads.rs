@@ -134,6 +134,30 @@ mod tests {
     }
 
     #[test]
+    fn a_helper_that_was_asked_stays_awake_for_a_while_and_then_sleeps() {
+        let threads = Threads::new(3).expect("threads");
+        let awake = &threads.helpers.as_ref().expect("two of them").awake;
+        let until = |done: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while !done() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{awake:?}");
+                std::thread::yield_now();
+            }
+        };
+        let is_awake = |awake: &AtomicBool| awake.load(Ordering::Relaxed);
+        // A part may be taken by one that has not heard of it yet.
+        until(&|| {
+            let mut parts = [false; 3];
+            threads.each(&mut parts, |part| *part = awake.iter().any(is_awake));
+            parts[1] && parts[2]
+        });
+        until(&|| !awake.iter().any(is_awake));
+        let mut parts = [1, 2, 3];
+        threads.each(&mut parts, |part| *part *= 2);
+        assert_eq!(parts, [2, 4, 6], "and wakes up again");
+    }
+
+    #[test]
     fn a_panic_comes_through_and_the_threads_go_on() {
         let threads = Threads::new(2).expect("threads");
         for bad in [0, 1] {

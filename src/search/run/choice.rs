@@ -200,6 +200,10 @@ impl Choice {
     fn take(&mut self, work: WorkId, event: SegmentEvent) {
         let Some(flight) = self.flights.get_mut(&work) else { return };
         let node = flight.node;
+        if !matches!(event, SegmentEvent::Token(_)) {
+            let (pace, times) = flight.pace();
+            (0..times).for_each(|_| self.shared.counts.inter_token.observe(pace));
+        }
         let end = match event {
             SegmentEvent::Token(mut token) => {
                 let sampled = flight.injected == 0;
@@ -212,7 +216,7 @@ impl Choice {
                         let sum: f32 = token.top.iter().map(|(_, logprob)| logprob).sum();
                         flight.grown.confidences.push(-sum / token.top.len() as f32);
                     }
-                    if flight.live {
+                    if flight.quiet.is_none() {
                         let now = Instant::now();
                         if let Some(last) = flight.last.replace(now) {
                             self.shared.counts.inter_token.observe((now - last).as_secs_f64());
@@ -240,8 +244,6 @@ impl Choice {
                 return;
             }
             SegmentEvent::End { end, tail } => {
-                let (pace, times) = flight.pace();
-                (0..times).for_each(|_| self.shared.counts.inter_token.observe(pace));
                 let id = node;
                 if !self.tree.has_node(id) {
                     return self.land(work, Ok(end));

@@ -14,11 +14,10 @@ pub(super) struct Flight {
     pub(super) begun: u64,
     /// Injected tokens among those still to come.
     pub(super) injected: u32,
-    /// Whether its tokens are heard of as they come, and not together with its end.
-    pub(super) live: bool,
-    /// When the engine was asked.
-    pub(super) asked: Instant,
-    /// When its last token came, of one that is live.
+    /// When the engine was asked, where its tokens are heard of together with its end, and
+    /// not as they come.
+    pub(super) quiet: Option<Instant>,
+    /// When its last token came, where they are heard of as they come.
     pub(super) last: Option<Instant>,
     pub(super) until: Until,
     /// Whether a verifier is to score what comes of it.
@@ -30,8 +29,9 @@ impl Flight {
     /// The mean time between tokens, in seconds, and how many such times there were, of a
     /// flight whose tokens were heard of together.
     pub(super) fn pace(&self) -> (f64, u32) {
-        let sampled = if self.live { 0 } else { self.grown.logprob.1 };
-        (self.asked.elapsed().as_secs_f64() / f64::from(sampled.max(1)), sampled.saturating_sub(1))
+        let Some(asked) = self.quiet else { return (0.0, 0) };
+        let sampled = self.grown.logprob.1;
+        (asked.elapsed().as_secs_f64() / f64::from(sampled.max(1)), sampled.saturating_sub(1))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a step gives and what it costs, over the model of [`super::super::tests`].
 
 use super::super::costs::Cost;
-use super::super::tests::{prompt, rig, said, segment};
+use super::super::tests::{prompt, rig, rig_with, said, segment};
 use super::not_finite;
 use crate::engine::events::tests::Sleeper;
 use crate::engine::{
@@ -10,8 +10,8 @@ use crate::engine::{
 use crate::token::TokenId;
 use futures_util::FutureExt as _;
 use futures_util::task::waker;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Duration;
 
@@ -163,6 +163,29 @@ fn what_is_drawn_from_kept_logits_is_part_of_what_a_step_costs() {
     let Cost { step, row, draw } = rig.engine.costs.cost();
     let close = |found: f64, expected: f64| (found - expected).abs() < 0.01 * expected;
     assert!(close(step, 4.0) && close(row, 1.0) && close(draw, 5.0), "{step} {row} {draw}");
+}
+
+#[test]
+fn a_token_out_of_kept_logits_is_heard_before_the_pass_that_follows() {
+    let sleeper = Arc::new(Sleeper::default());
+    let woken = Arc::clone(&sleeper);
+    let at_passes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&at_passes);
+    let note = move |_: &[TokenId]| {
+        seen.lock().expect("not poisoned").push(woken.0.load(Ordering::SeqCst));
+        Ok(())
+    };
+    let mut rig = rig_with(64, 64, Box::new(note));
+    rig.settled(1, Open::new(prompt(1, 20), 60, 1));
+    let (events, mut inbox) = channel();
+    let waker = waker(Arc::clone(&sleeper));
+    let mut waiting = Box::pin(inbox.recv());
+    assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    let report = Report::new(7, events);
+    rig.engine.apply(Command::Decode { branch: 1, segment: segment(5), report });
+    at_passes.lock().expect("not poisoned").clear();
+    rig.step().expect("runs");
+    assert_eq!(*at_passes.lock().expect("not poisoned"), [1], "woken once by then");
 }
 
 #[test]

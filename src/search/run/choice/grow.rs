@@ -73,8 +73,7 @@ impl Choice {
             granted,
             begun: self.clock,
             injected,
-            live: true,
-            asked: Instant::now(),
+            quiet: None,
             last: None,
             until: extend.until,
             score: extend.score,
@@ -135,7 +134,7 @@ impl Choice {
         let watched = self.live.is_some() || self.watch.is_some();
         let live = watched || !self.shared.spoke.load(Ordering::Relaxed);
         let granted = self.flights.get_mut(&id).map_or(0, |flight| {
-            (flight.live, flight.asked) = (live, Instant::now());
+            flight.quiet = (!live).then(Instant::now);
             flight.granted
         });
         let Some(lease) = self.leases.get_mut(&node) else {
