@@ -53,6 +53,10 @@ pub(super) struct Plan {
 /// The most runs of others' engines: theirs take seconds.
 pub(super) const PEER_RUNS: usize = 5;
 
+/// Where a step's products take less than this, they are dealt in every way beside each
+/// run: which way is the fastest is decided by how soon a thread wakes up.
+const SHORT: Duration = Duration::from_millis(10);
+
 /// The least runs of a product or of attention alone.
 const REPEATS: usize = 3;
 
@@ -72,7 +76,8 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
             (workload.shared, &owns),
             plan.new,
         )?;
-        let (dealing, _) = fastest(&mut alone, None, plan.enough);
+        let (dealing, time) = fastest(&mut alone, None, plan.enough);
+        let dealings = if time < SHORT { &Dealing::ALL[..] } else { &[dealing] };
         if !products.iter().any(|product| product.rows == workload.branches) {
             products.extend(rates(&mut alone, workload.branches, plan.enough));
         }
@@ -82,7 +87,7 @@ pub(super) async fn measure(subject: &Subject, plan: &Plan) -> Result<Report, Be
         let mut laps = Vec::new();
         for seed in 0..plan.runs as u64 {
             let run = decode(&grouped.handle, &grouped.metrics, workload, (plan.new, seed)).await?;
-            laps.push(Lap { run, alone: roofline(&mut alone, dealing, plan) });
+            laps.push(Lap { run, alone: roofline(&mut alone, dealings, plan) });
         }
         if workload.name == Name::D {
             grouping = Some(compare(subject, plan, (workload, &laps)).await?);
@@ -214,21 +219,17 @@ struct Parts {
     attention: Duration,
 }
 
-fn roofline(alone: &mut Alone, dealing: Dealing, plan: &Plan) -> Parts {
+fn roofline(alone: &mut Alone, dealings: &[Dealing], plan: &Plan) -> Parts {
     let mut parts = Parts { products: Duration::ZERO, attention: Duration::ZERO };
     // From the middle of each stretch of steps, which stands for all of it.
     let steps: Vec<usize> = (plan.stride / 2..plan.new).step_by(plan.stride.max(1)).collect();
-    // One kind after the other, the first time to wake the threads: between products the
+    // One kind after the other, and a first time to wake the threads: between products the
     // preparation of attention is long enough for them to fall asleep.
-    alone.products(None, dealing);
-    for _ in &steps {
-        let mut time = alone.products(None, dealing);
-        if alone.rows() == 1 {
-            // A second thread pays for one row or not as its waking goes.
-            time = time.min(alone.products(None, Dealing::Single));
-        }
-        parts.products += time;
-    }
+    let of = |&dealing: &Dealing| {
+        alone.products(None, dealing);
+        steps.iter().map(|_| alone.products(None, dealing)).sum()
+    };
+    parts.products = dealings.iter().map(of).min().unwrap_or_default();
     for &step in &steps {
         parts.attention += alone.attention(step, true, Attention::Products);
     }

@@ -105,7 +105,7 @@ pub(super) struct Row {
 /// The time that a step's products take alone, in milliseconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Roofline {
-    /// How matrix products were dealt: the way that was fastest.
+    /// How matrix products were dealt: the way that was fastest before the runs.
     #[serde(serialize_with = "dealt")]
     pub dealing: Dealing,
     /// Matrix products.

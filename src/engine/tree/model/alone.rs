@@ -121,12 +121,6 @@ impl Alone {
         self.model.config().layers
     }
 
-    /// Rows of a step.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.lens.len()
-    }
-
     /// The shapes of the matrices that a step multiplies with.
     #[must_use]
     pub fn shapes(&self) -> Vec<Matrices> {
@@ -143,7 +137,7 @@ impl Alone {
         let chosen =
             |matrix: &&Matrix| shape.is_none_or(|shape| (shape.k, shape.n) == (matrix.k(), matrix.n()));
         let chosen: Vec<&Matrix> = self.model.matrices().filter(chosen).collect();
-        let rows = self.rows();
+        let rows = self.lens.len();
         let threads = match dealing {
             Dealing::Single => 1,
             Dealing::Rows => self.threads.count().min(rows),
